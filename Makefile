@@ -1,0 +1,51 @@
+# stylebatch: `make help` lists the targets.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stylebatch-installed
+MANIFEST ?= manifests/demo.yaml
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup stylize plan test test-slow check format demo clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo '  variables: MANIFEST=manifests/demo.yaml  ENGINE=auto|local  ARGS="--set method.gamma=0.5"'
+
+setup: $(STAMP) ## create .venv and install the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "stylebatch needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+stylize: $(STAMP) ## render MANIFEST into its output directory
+	@$(BIN)/stylebatch run $(MANIFEST) $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
+
+plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
+	@$(BIN)/stylebatch plan $(MANIFEST) $(ARGS)
+
+demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about two minutes
+	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
+
+test: $(STAMP) ## the default test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(STAMP) ## the longer tests
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## apply formatting and safe lint fixes
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+clean: ## remove caches and build files; keeps outputs and .venv
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

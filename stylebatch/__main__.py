@@ -1,0 +1,7 @@
+"""`python -m stylebatch`."""
+
+import sys
+
+from stylebatch.cli import main
+
+sys.exit(main())

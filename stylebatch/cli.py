@@ -1,0 +1,148 @@
+"""The command line. Heavy libraries are imported inside the verbs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stylebatch.errors import Interrupted, ManifestError, StylebatchError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (0 complete, 2 bad input, 3 too many failed samples,
+    4 locked or changed plan, 5 storage, 130 or 143 interrupted)."""
+    args = _parser().parse_args(argv)
+    _quiet_libraries()
+    try:
+        code: int = args.verb(args)
+        sys.stdout.flush()
+        return code
+    except StylebatchError as error:
+        print(f"stylebatch: {error}", file=sys.stderr)
+        return error.exit_code
+    except Interrupted as error:
+        print("stylebatch: interrupted; committed shards are kept, nothing partial was written. "
+              "Run the same command again to continue.", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stylebatch", description="Turn image datasets into stylised training datasets with diffusion models."
+    )
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = verbs.add_parser("run", help="render a manifest into its output directory, or continue an interrupted run")
+    _add_manifest(run)
+    run.add_argument("--engine", metavar="E", help="auto or local")
+    run.add_argument("--limit", type=int, metavar="N", help="preview: N pairs spread over contents and styles, in OUTPUT-preview-N")
+    run.set_defaults(verb=_run)
+
+    plan = verbs.add_parser("plan", help="what a run would do: pairs, shards, network evaluations")
+    _add_manifest(plan)
+    plan.add_argument("--json", action="store_true", help="print as JSON")
+    plan.set_defaults(verb=_plan)
+
+    report = verbs.add_parser("report", help="totals, contact sheet and gallery of an output directory")
+    report.add_argument("output", type=Path, metavar="OUTPUT")
+    report.set_defaults(verb=_report)
+
+    conformance = verbs.add_parser("conformance", help="run reference cases; exit 0 only if every tensor holds")
+    conformance.add_argument("cases", type=Path, nargs="+", metavar="CASE_DIR")
+    conformance.set_defaults(verb=_conformance)
+
+    schema = verbs.add_parser("schema", help="print the JSON schema of manifests")
+    schema.set_defaults(verb=_schema)
+    return parser
+
+
+def _add_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", metavar="MANIFEST", help="YAML run specification, or CSV/TSV/JSONL/Parquet rows of content,style")
+    parser.add_argument("--output", metavar="DIR", help="output directory in place of the manifest's")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as method.gamma=0.5")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from stylebatch.manifest import load_spec
+
+    overrides = [*args.overrides, *([f"engine.name={args.engine}"] if args.engine else [])]
+    spec = load_spec(args.manifest, overrides, output=args.output)
+
+    from stylebatch.engine.run import run
+    from stylebatch.progress import clock, for_terminal
+
+    result = run(spec, limit=args.limit, progress=for_terminal())
+    rate = f", {result.num_rendered / result.seconds:.2f} samples/s" if result.num_rendered else ""
+    print(f"Rendered {result.num_rendered} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
+          + (f" ({result.num_resumed_shards} shards were there already)" if result.num_resumed_shards else ""))
+    print("\n".join(result.report.lines()))
+    if result.exit_code:
+        print(f"stylebatch: {result.report.num_failed} of {result.num_pairs} samples failed, more than max_failed_fraction "
+              f"{result.max_failed_fraction:g} allows; reasons in {result.output / 'metadata' / 'errors.parquet'}", file=sys.stderr)
+    return result.exit_code
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from stylebatch.data.plan import plan
+    from stylebatch.manifest import load_spec
+
+    resolved = plan(load_spec(args.manifest, args.overrides, output=args.output))
+    summary = resolved.summary() | {"output": resolved.spec.output.path, "model": resolved.model}
+    if args.json:
+        print(json.dumps(summary, indent=1))
+        return 0
+    per_sample = summary["evaluations"] / summary["num_pairs"]
+    print(f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, {summary['pairing']} pairing: {summary['num_pairs']} samples of {resolved.size} px")
+    print(f"{summary['num_shards']} shards of up to {resolved.shard_size(0)} samples, in blocks of up to {summary['block'][0]} contents x {summary['block'][1]} styles")
+    print(f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) with {resolved.spec.method.name} on model {resolved.model}")
+    print(f"output: {summary['output']} (plan {summary['digest'][:16]})")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from stylebatch.report import report
+
+    print("\n".join(report(args.output).lines()))
+    return 0
+
+
+def _conformance(args: argparse.Namespace) -> int:
+    from stylebatch.conformance import run_cases
+
+    failed = compared = 0
+    for folder in args.cases:
+        found = 0
+        for comparison in run_cases(folder):
+            print(f"{folder.name}/{comparison.line()}", flush=True)
+            found += 1
+            failed += not comparison.ok
+        if not found:
+            raise ManifestError(f"{folder}: no expected tensor has a tolerance in options.json; nothing was compared")
+        compared += found
+    print(f"{compared - failed} of {compared} tensors within tolerance")
+    return 1 if failed else 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    from stylebatch.spec import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Keep notices of libraries that our users cannot act on from their terminal."""
+    for name, value in (
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        ("TRANSFORMERS_VERBOSITY", "error"),
+        ("DIFFUSERS_VERBOSITY", "error"),
+    ):
+        os.environ.setdefault(name, value)

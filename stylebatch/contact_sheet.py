@@ -1,0 +1,331 @@
+"""Draws an output directory as one picture, and holds the readers of committed shards that reports share.
+
+Rows are contents and columns are styles. Where few of the shown pairs exist, triplets content | style | result are drawn instead.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import tarfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from stylebatch.errors import ManifestError
+from stylebatch.store.commit import write_bytes
+from stylebatch.store.ledger import Ledger, read_json
+
+Row = dict[str, Any]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+RESULT_FORMATS = ("jpg", "png", "webp")
+DRAWN_COLUMNS = ("key", "shard", "content_id", "style_id", "width", "status", "error_code")
+WHITE, PLACEHOLDER, INK, MUTED = "#ffffff", "#ececec", "#222222", "#777777"
+TARGET_WIDTH = 2048
+"""Pixels; the default cell grows from 128 to 256 while the sheet stays narrower than this."""
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """What the commit marker of a shard tells; `name` is its file stem, such as train-00000."""
+
+    name: str
+    num_samples: int
+    num_success: int
+    num_failed: int
+    bytes: int
+    seconds: float
+    evaluations: int
+
+
+def read_run(output: Path) -> dict[str, Any]:
+    """Content of run.json. Raises ManifestError when there is none."""
+    run = read_json(output / "run.json")
+    if run is None:
+        raise ManifestError(f"{output / 'run.json'}: missing or not JSON; give the output directory of a run, or start the run first")
+    return run
+
+
+def committed_shards(output: Path) -> list[ShardStats]:
+    """Committed shards of the directory's plan, by name. Raises ManifestError when there is no run or no committed shard."""
+    ledger, digest = Ledger(output), str(read_run(output)["digest"])
+    markers = sorted((output / "metadata").glob("*_stats.json"), key=lambda path: (len(path.name), path.name))
+    shards = []
+    for name in (path.name.removesuffix("_stats.json") for path in markers):
+        stats = ledger.stats(name, digest)
+        if stats is not None:
+            counts = (int(stats[count]) for count in ("num_samples", "num_success", "num_failed", "bytes"))
+            shards.append(ShardStats(name, *counts, float(stats["seconds"]), int(stats["evaluations"])))
+    if not shards:
+        raise ManifestError(f"{output / 'metadata'}: no committed shard of this plan; start or resume the run, then report again")
+    return shards
+
+
+def read_tables(output: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Metadata of each committed shard, in key order; all columns when none are named."""
+    for shard in committed_shards(output):
+        yield pq.read_table(output / "metadata" / f"{shard.name}.parquet", columns=None if columns is None else list(columns))
+
+
+def read_samples(output: Path, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Key and members (`jpg`, `json`, `content.jpg`, ...) of the wanted successful samples, in key order."""
+    wanted = set(keys)
+    for shard in committed_shards(output):
+        if not wanted:
+            return
+        if shard.num_success:
+            path = output / "metadata" / f"{shard.name}.parquet"
+            present = wanted.intersection(pq.read_table(path, columns=["key"])["key"].to_pylist())
+            wanted -= present
+            yield from _read_tar(output / "data" / f"{shard.name}.tar", present)
+
+
+def _read_tar(path: Path, wanted: set[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Wanted samples of one tar; the members of a sample lie together."""
+    if not wanted:
+        return
+    current, members = "", dict[str, bytes]()
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            key, _, extension = member.name.partition(".")
+            if key != current and members:
+                yield current, members
+                members = {}
+            current = key
+            content = tar.extractfile(member) if key in wanted else None
+            if content is not None:
+                members[extension] = content.read()
+    if members:
+        yield current, members
+
+
+def result_member(members: Mapping[str, bytes]) -> bytes:
+    """The rendered image among the members of a sample."""
+    return next(members[extension] for extension in RESULT_FORMATS if extension in members)
+
+
+def spread_indices(count: int, limit: int) -> list[int]:
+    """At most `limit` indices below `count`, evenly spaced, the first included."""
+    return list(range(count)) if count <= limit else [place * count // limit for place in range(limit)]
+
+
+def short_names(ids: Iterable[str]) -> dict[str, str]:
+    """File stem of each id; ids that share a stem keep their folders. Control characters become spaces."""
+    stems = {name: PurePosixPath(name).stem or name for name in ids}
+    shared = Counter(stems.values())
+    names = {name: stem if shared[stem] == 1 else str(PurePosixPath(name).with_suffix("")) for name, stem in stems.items()}
+    return {name: "".join(" " if unicodedata.category(c) == "Cc" else c for c in shown) for name, shown in names.items()}
+
+
+@dataclass
+class Pictures:
+    """Images to draw, scaled to the cell: results by key, inputs by id (absent when the output stores none)."""
+
+    results: dict[str, Image.Image] = field(default_factory=dict)
+    contents: dict[str, Image.Image] = field(default_factory=dict)
+    styles: dict[str, Image.Image] = field(default_factory=dict)
+
+
+def load_pictures(output: Path, rows: Sequence[Row], side: int) -> Pictures:
+    """Images of the successful rows, scaled down (never up) to fit `side` pixels; every input is decoded once."""
+    by_key = {row["key"]: row for row in rows if row["status"] == "success"}
+    pictures = Pictures()
+    for key, members in read_samples(output, by_key):
+        pictures.results[key] = _thumbnail(result_member(members), side)
+        for name, member, into in (
+            (by_key[key]["content_id"], "content.jpg", pictures.contents),
+            (by_key[key]["style_id"], "style.jpg", pictures.styles),
+        ):
+            if name not in into and member in members:
+                into[name] = _thumbnail(members[member], side)
+    return pictures
+
+
+def _thumbnail(data: bytes, side: int) -> Image.Image:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    return image
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Geometry in pixels. Row 0 and column 0 hold the inputs; `left` and `top` are the label margins before them."""
+
+    cell: int
+
+    @property
+    def gutter(self) -> int:
+        return self.cell // 32
+
+    @property
+    def margin(self) -> int:
+        return self.cell // 8
+
+    @property
+    def left(self) -> int:
+        return self.margin + round(self.cell * 0.8)
+
+    @property
+    def top(self) -> int:
+        return self.margin + round(self.cell * 0.2)
+
+    @property
+    def font_size(self) -> int:
+        return max(11, round(self.cell * 0.095))
+
+    def origin(self, row: int, column: int) -> tuple[int, int]:
+        """Left and top pixel of a cell; results stand one margin away from the inputs."""
+        step, apart = self.cell + self.gutter, self.margin - self.gutter
+        return self.left + column * step + apart * (column > 0), self.top + row * step + apart * (row > 0)
+
+    def triplet_origin(self, row: int, column: int, image: int) -> tuple[int, int]:
+        """Left and top pixel of image 0, 1 or 2 of a triplet."""
+        width, height = 3 * self.cell + 2 * self.gutter + 2 * self.margin, round(self.cell * 1.2) + self.margin
+        return self.margin + column * width + image * (self.cell + self.gutter), self.top + row * height
+
+
+def contact_sheet(output: Path, *, max_rows: int = 16, max_columns: int = 16, cell: int | None = None) -> Path:
+    """Write OUTPUT/contact_sheet.png from the committed shards; the same records give the same bytes.
+
+    Shows the first contents and styles in key order. A pair that failed is a grey cell with its error code; a pair that is not
+    committed is blank. When under half of the shown pairs exist, draws up to max_rows rows of triplets, evenly spaced over all.
+    `cell` is in pixels; by default 128, and up to 256 where the images are larger and the columns few.
+    """
+    contents, styles = _axes(output, max_rows, max_columns)
+    pairs = _pairs(output, contents, styles)
+    if 2 * len(pairs) < len(contents) * len(styles):
+        sheet = _draw_triplets(output, max_rows, max(1, max_columns // 3), cell)
+    else:
+        layout = Layout(cell or _default_cell(pairs.values(), len(styles) + 1))
+        sheet = _draw_grid(layout, contents, styles, pairs, load_pictures(output, list(pairs.values()), layout.cell))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    path = output / "contact_sheet.png"
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def _axes(output: Path, max_rows: int, max_columns: int) -> tuple[list[str], list[str]]:
+    """First distinct content ids and style ids in key order."""
+    contents, styles = dict[str, None](), dict[str, None]()
+    for table in read_tables(output, ("content_id", "style_id")):
+        contents |= dict.fromkeys(table["content_id"].to_pylist())
+        styles |= dict.fromkeys(table["style_id"].to_pylist())
+        if len(contents) >= max_rows and len(styles) >= max_columns:
+            break
+    return list(contents)[:max_rows], list(styles)[:max_columns]
+
+
+def _pairs(output: Path, contents: Sequence[str], styles: Sequence[str]) -> dict[tuple[str, str], Row]:
+    """The first row of each shown pair."""
+    pairs: dict[tuple[str, str], Row] = {}
+    shown_contents, shown_styles = set(contents), set(styles)
+    for table in read_tables(output, DRAWN_COLUMNS):
+        for row in table.to_pylist():
+            if row["content_id"] in shown_contents and row["style_id"] in shown_styles:
+                pairs.setdefault((row["content_id"], row["style_id"]), row)
+        if len(pairs) == len(contents) * len(styles):
+            break
+    return pairs
+
+
+def _default_cell(rows: Iterable[Row], columns: int) -> int:
+    width = max((row["width"] for row in rows if row["status"] == "success"), default=128)
+    return max(128, min(256, width, TARGET_WIDTH // columns))
+
+
+class _Canvas:
+    """A white picture with the drawing verbs of the sheets."""
+
+    def __init__(self, layout: Layout, width: int, height: int) -> None:
+        self.layout = layout
+        self.image = Image.new("RGB", (width, height), WHITE)
+        self.draw = ImageDraw.Draw(self.image)
+        self.font: Font = ImageFont.load_default(layout.font_size)
+
+    def picture(self, origin: tuple[int, int], image: Image.Image | None, text: str = "") -> None:
+        """An image scaled into the cell, or a light grey cell with centred text."""
+        cell = self.layout.cell
+        if image is None:
+            self.draw.rectangle((*origin, origin[0] + cell - 1, origin[1] + cell - 1), fill=PLACEHOLDER)
+            shown = "\n".join(elide(line, self.font, cell - 8) for line in text.split("\n"))
+            self.draw.multiline_text((origin[0] + cell // 2, origin[1] + cell // 2), shown, MUTED, self.font, "mm", align="center")
+            return
+        fitted = ImageOps.contain(image, (cell, cell), Image.Resampling.BICUBIC)
+        self.image.paste(fitted, (origin[0] + (cell - fitted.width) // 2, origin[1] + (cell - fitted.height) // 2))
+
+    def label(self, at: tuple[int, int], text: str, width: int, anchor: str, ink: str = INK) -> None:
+        self.draw.text(at, elide(text, self.font, width), ink, self.font, anchor)
+
+
+def elide(text: str, font: Font, width: int) -> str:
+    """Text that fits `width` pixels: its middle is replaced by an ellipsis, so numbers at the end stay."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        shown = f"{text[: math.ceil(kept / 2)]}…{text[len(text) - kept // 2 :]}"
+        if font.getlength(shown) <= width:
+            return shown
+    return "…"
+
+
+def _draw_grid(
+    layout: Layout, contents: Sequence[str], styles: Sequence[str], pairs: Mapping[tuple[str, str], Row], pictures: Pictures
+) -> Image.Image:
+    width, height = layout.origin(0, len(styles))[0], layout.origin(len(contents), 0)[1]
+    canvas = _Canvas(layout, width + layout.cell + layout.margin, height + layout.cell + layout.margin)
+    cell, pad = layout.cell, layout.cell // 16
+    names = short_names(styles)
+    for column, style in enumerate(styles, 1):
+        x, y = layout.origin(0, column)
+        canvas.picture((x, y), pictures.styles.get(style), "style")
+        canvas.label((x + cell // 2, y - pad), names[style], cell, "ms")
+    names = short_names(contents)
+    for row, content in enumerate(contents, 1):
+        x, y = layout.origin(row, 0)
+        canvas.picture((x, y), pictures.contents.get(content), "content")
+        canvas.label((x - pad, y + cell // 2), names[content], layout.left - layout.margin, "rm")
+        for column, style in enumerate(styles, 1):
+            pair = pairs.get((content, style))
+            if pair is not None:
+                canvas.picture(layout.origin(row, column), pictures.results.get(pair["key"]), f"failed:\n{pair['error_code']}")
+    return canvas.image
+
+
+def _draw_triplets(output: Path, max_rows: int, max_per_row: int, cell: int | None) -> Image.Image:
+    count = sum(shard.num_samples for shard in committed_shards(output))
+    per_row = max(1, min(max_per_row, round(math.sqrt(0.6 * count))))
+    chosen = set(spread_indices(count, max_rows * per_row))
+    rows = [row for index, row in enumerate(_iterate_rows(output, DRAWN_COLUMNS)) if index in chosen]
+    layout = Layout(cell or _default_cell(rows, 3 * per_row))
+    pictures = load_pictures(output, rows, layout.cell)
+    right = layout.triplet_origin(0, per_row - 1, 2)[0] + layout.cell
+    bottom = layout.triplet_origin((len(rows) - 1) // per_row, 0, 0)[1] + round(layout.cell * 1.2)
+    canvas = _Canvas(layout, right + layout.margin, bottom + layout.margin // 2)
+    contents, styles = short_names(row["content_id"] for row in rows), short_names(row["style_id"] for row in rows)
+    for index, row in enumerate(rows):
+        triplet = (
+            ("content", contents[row["content_id"]], pictures.contents.get(row["content_id"])),
+            ("style", styles[row["style_id"]], pictures.styles.get(row["style_id"])),
+            ("result" if row["status"] == "success" else f"failed:\n{row['error_code']}", row["key"], pictures.results.get(row["key"])),
+        )
+        for image, (kind, name, picture) in enumerate(triplet):
+            x, y = layout.triplet_origin(index // per_row, index % per_row, image)
+            canvas.picture((x, y), picture, kind)
+            canvas.label((x + layout.cell // 2, y + layout.cell + layout.cell // 24), name, layout.cell, "ma")
+            if index < per_row:
+                canvas.label((x + layout.cell // 2, y - layout.cell // 16), ("content", "style", "result")[image], layout.cell, "ms", MUTED)
+    return canvas.image
+
+
+def _iterate_rows(output: Path, columns: Sequence[str]) -> Iterator[Row]:
+    for table in read_tables(output, columns):
+        yield from table.to_pylist()

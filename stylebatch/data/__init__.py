@@ -1,0 +1,1 @@
+"""Inputs and the plan: sources, images, pairs, blocks and shards. Imports no torch."""

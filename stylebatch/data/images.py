@@ -1,0 +1,113 @@
+"""Decodes, fits and encodes images. Pixels are uint8 (H, W, 3) RGB arrays.
+
+Decoding applies the EXIF orientation, composites alpha on white, converts palettes, CMYK, 16-bit and
+greyscale, takes the first frame of animations, and refuses what would not fit in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from stylebatch.errors import SampleError
+from stylebatch.spec import ImageFormat
+
+Pixels = NDArray[np.uint8]
+FitMode = Literal["center_crop", "resize"]
+
+MAX_PIXELS = 200_000_000
+MIN_SIDE = 8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A fitted input image and the size it had."""
+
+    pixels: Pixels
+    original_width: int
+    original_height: int
+
+
+def load_picture(path: str | Path, size: int, mode: FitMode = "center_crop") -> Picture:
+    """Decode the file and fit it to `size` x `size`.
+
+    Raises SampleError: `missing`, `decode` (unreadable, truncated, empty, not an image), `too_large`
+    (over 200 million pixels) or `too_small` (a side under 8 pixels).
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise SampleError("missing", f"{path}: no such file") from None
+    except OSError as error:
+        raise SampleError("decode", f"{path}: cannot be read: {error.strerror}") from None
+    if not data:
+        raise SampleError("decode", f"{path}: the file is empty (zero bytes)")
+    image = decode(data, str(path))
+    return Picture(fit(image, size, mode), image.width, image.height)
+
+
+def decode(data: bytes, where: str) -> Image.Image:
+    """Encoded bytes -> upright RGB image; `where` names the file in errors. See the module's notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise SampleError("too_large", f"{where}: {width} x {height} pixels; accepted: at most {MAX_PIXELS} in all")
+            if min(width, height) < MIN_SIDE:
+                raise SampleError("too_small", f"{where}: {width} x {height} pixels; accepted: at least {MIN_SIDE} per side")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+        except SampleError:
+            raise
+        except Image.DecompressionBombError:
+            raise SampleError("too_large", f"{where}: more pixels than can be decoded safely; accepted: at most {MAX_PIXELS}") from None
+        except MemoryError:
+            raise SampleError("too_large", f"{where}: did not fit in memory while decoding") from None
+        except Exception as error:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
+            reason = "not an image that can be identified" if isinstance(error, Image.UnidentifiedImageError) else f"damaged or truncated ({error})"
+            raise SampleError("decode", f"{where}: {reason}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode -> RGB; alpha over white, 16-bit and float scaled by their range."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if values.max() > 255 else 255.0
+        return Image.fromarray(np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, size: int, mode: FitMode = "center_crop") -> Pixels:
+    """RGB image -> (size, size, 3): centre crop to the shorter side (or none), then Lanczos."""
+    if mode == "center_crop":
+        side = min(image.size)
+        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+        image = image.crop((left, top, left + side, top + side))
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def encode(pixels: Pixels, spec: ImageFormat) -> bytes:
+    """(H, W, 3) -> encoded bytes; the same bytes for the same pixels and library version."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if spec.format == "png":
+        image.save(buffer, "PNG", compress_level=4)
+    elif spec.format == "webp":
+        image.save(buffer, "WEBP", quality=spec.quality, lossless=spec.quality == 100, method=4)
+    else:
+        image.save(buffer, "JPEG", quality=spec.quality, subsampling=0)
+    return buffer.getvalue()

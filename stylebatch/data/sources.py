@@ -1,0 +1,150 @@
+"""Lists contents, styles and pairs: folders and rows of paths become `ImageRow` and `PairRow`.
+
+Ids are stable: the path relative to the source's root (the folder, or the folder of the rows file),
+with its extension. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stylebatch.errors import ManifestError
+
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2 .ico .tga".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One input image. `label` is a class name or "", `license` an identifier or ""."""
+
+    id: str
+    path: str
+    label: str = ""
+    caption: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One requested pair, by index into contents and styles; label and caption override the content's."""
+
+    content: int
+    style: int
+    label: str = ""
+    caption: str = ""
+
+
+def list_images(path: str | Path, field: str) -> list[ImageRow]:
+    """Images of a folder (recursive, sorted; first-level folder -> label) or of a rows file.
+
+    Files in a folder that carry no image suffix are passed over. Raises ManifestError, naming
+    `field`, when nothing is found, a row lacks its path, or two rows have the same id.
+    """
+    path = Path(path)
+    rows = list(_folder(path) if path.is_dir() else _rows(path, field))
+    if not rows:
+        what = f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "no rows"
+        raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise ManifestError(f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once")
+        seen.add(row.id)
+    return rows
+
+
+def _folder(root: Path) -> Iterator[ImageRow]:
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = Path(folder).relative_to(root)
+        label = relative.parts[0] if relative.parts else ""
+        for name in sorted(files):
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                yield ImageRow((relative / name).as_posix(), os.path.join(folder, name), label)
+
+
+def _rows(path: Path, field: str) -> Iterator[ImageRow]:
+    for number, row in read_rows(path):
+        image = _text(row, "path")
+        if not image:
+            raise ManifestError(
+                f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
+                "accepted columns: path[, label, caption, license]"
+            )
+        yield ImageRow(image, str(path.parent / image), _text(row, "label"), _text(row, "caption"), _text(row, "license"))
+
+
+def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[PairRow]]:
+    """Contents, styles (each once, in order of appearance) and pairs of a `content,style` rows file.
+
+    Paths are relative to the file's folder. Raises ManifestError for a row without both.
+    """
+    path = Path(path)
+    contents: dict[str, int] = {}
+    styles: dict[str, int] = {}
+    pairs: list[PairRow] = []
+    for number, row in read_rows(path):
+        content, style = _text(row, "content"), _text(row, "style")
+        if not content or not style:
+            raise ManifestError(
+                f"{path}: row {number} has no `{'style' if content else 'content'}` (found columns "
+                f"{', '.join(map(str, row))}); accepted columns: content, style[, label, caption]"
+            )
+        indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
+        pairs.append(PairRow(*indices, _text(row, "label"), _text(row, "caption")))
+    if not pairs:
+        raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
+    as_rows = [[ImageRow(name, str(path.parent / name)) for name in names] for names in (contents, styles)]
+    return as_rows[0], as_rows[1], pairs
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    value = row.get(column)
+    return "" if value is None else str(value).strip()
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (row number from 1, columns) of a CSV, TSV, JSONL or Parquet file.
+
+    Raises ManifestError, naming file and row, for what cannot be parsed.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            number = 0
+            for batch in pq.ParquetFile(path).iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        elif suffix == ".jsonl":
+            with path.open(encoding="utf-8") as file:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield number, _json_row(path, number, line)
+        else:
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                for number, row in enumerate(csv.DictReader(file, dialect="excel-tab" if suffix == ".tsv" else "excel"), 1):
+                    yield number, row
+    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        raise ManifestError(f"{path}: cannot be read as {suffix[1:]} rows: {error}") from None
+
+
+def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ManifestError(f"{path}: line {number} is not valid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise ManifestError(f"{path}: line {number}: found {type(row).__name__}; accepted: one JSON object per line")
+    return row

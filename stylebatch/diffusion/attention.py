@@ -1,0 +1,75 @@
+"""Attention with temperature over shared keys and values, query blending, and AdaIN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def adain(content: Tensor, style: Tensor, *, eps: float = 0.0) -> Tensor:
+    """Give `content` the per-channel mean and std of `style`; both (B, c, h, w), any spatial sizes.
+
+    Statistics are per sample over (h, w) with the unbiased std (StyleID eq. 8; AdaIN, arXiv
+    1703.06868). `eps` is added to the content's std (the diffusers port uses 1e-4, the paper's own
+    code 0). A channel of constant content is only shifted.
+    """
+    mean_c, std_c = _moments(content)
+    mean_s, std_s = _moments(style)
+    denominator = std_c + eps
+    gain = torch.where(std_c == 0, torch.ones_like(std_c), std_s / torch.where(std_c == 0, torch.ones_like(std_c), denominator))
+    return (content - mean_c) * gain + mean_s
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True, unbiased=True)
+
+
+def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:
+    """Query preservation: gamma q_content + (1 - gamma) q, StyleID eq. 5; shapes (B, H, L, d)."""
+    return gamma * content + (1.0 - gamma) * own
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, tau: float = 1.0, scale: float | None = None) -> Tensor:
+    """softmax(tau q k^T scale) v with fused kernels; (B, H, L, d) each, scale 1/sqrt(d) unless given.
+
+    `tau` is StyleID's attention temperature (eq. 7), folded into the kernel's scale.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return F.scaled_dot_product_attention(q, k, v, scale=tau * scale)
+
+
+def attend_shared(q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int], *, tau: float = 1.0, scale: float | None = None) -> Tensor:
+    """Attention of P queries to S keys and values, the first `counts[0]` to row 0 and so on.
+
+    q (P, H, L, d) with P = sum(counts); k, v (S, H, M, d) with S = len(counts). Queries of one style
+    are laid end to end as one long sequence: rows of a softmax are independent, so this is exact and
+    copies neither k nor v. Returns (P, H, L, d).
+    """
+    if len(set(counts)) == 1:
+        return _unfold(attend(_fold(q, counts[0]), k, v, tau=tau, scale=scale), counts[0])
+    parts = []
+    for row, part in enumerate(q.split(list(counts))):
+        out = attend(_fold(part, counts[row]), k[row : row + 1], v[row : row + 1], tau=tau, scale=scale)
+        parts.append(_unfold(out, counts[row]))
+    return torch.cat(parts)
+
+
+def _fold(q: Tensor, count: int) -> Tensor:
+    """(S * count, H, L, d) -> (S, H, count * L, d)."""
+    if count == 1:
+        return q
+    rows, heads, tokens, dim = q.shape
+    folded = q.reshape(rows // count, count, heads, tokens, dim).transpose(1, 2)
+    return folded.reshape(rows // count, heads, count * tokens, dim)
+
+
+def _unfold(out: Tensor, count: int) -> Tensor:
+    """(S, H, count * L, d) -> (S * count, H, L, d)."""
+    if count == 1:
+        return out
+    rows, heads, tokens, dim = out.shape
+    split = out.reshape(rows, heads, count, tokens // count, dim).transpose(1, 2)
+    return split.reshape(rows * count, heads, tokens // count, dim)

@@ -1,0 +1,133 @@
+"""Noise schedules, the timestep pairs of each convention, and conversions between predictions.
+
+A latent at *level* l is x_l = sqrt(alpha_bar[l]) x0 + sqrt(1 - alpha_bar[l]) eps. A `Step` moves a
+latent between two levels with one network evaluation; conventions differ only in their lists of steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+Convention = Literal["ldm", "diffusers"]
+Start = Literal["paper", "level"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation: the network sees timestep `t`; the latent goes from `source` to `target` level."""
+
+    t: int
+    source: int
+    target: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The two lists of steps of a convention: inversion (image to noise) and reverse.
+
+    `returns_x0`: the result is the x0 prediction of the last reverse step, not the stepped latent.
+    """
+
+    inversion: tuple[Step, ...]
+    reverse: tuple[Step, ...]
+    returns_x0: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cumulative signal level alpha_bar (float64, one entry per training timestep).
+
+    `prediction_type` is what the network was trained to predict, from the checkpoint's config.
+    """
+
+    alpha_bar: Tensor
+    prediction_type: PredictionType = "epsilon"
+
+    @classmethod
+    def from_betas(cls, betas: Tensor, prediction_type: PredictionType = "epsilon") -> Schedule:
+        """Schedule of a beta table (any float dtype), DDPM eq. 4 (arXiv 2006.11239)."""
+        return cls(torch.cumprod(1.0 - betas.double(), dim=0), prediction_type)
+
+    @property
+    def num_train_timesteps(self) -> int:
+        return int(self.alpha_bar.shape[0])
+
+    def signal(self, level: int) -> float:
+        """sqrt(alpha_bar[level])."""
+        return float(self.alpha_bar[level].sqrt())
+
+    def noise(self, level: int) -> float:
+        """sqrt(1 - alpha_bar[level])."""
+        return float((1.0 - self.alpha_bar[level]).sqrt())
+
+    def to_eps(self, prediction: Tensor, x: Tensor, level: int) -> Tensor:
+        """Convert a network output for a latent `x` at `level` to the noise it implies.
+
+        v-prediction: eps = sqrt(ab) v + sqrt(1 - ab) x (arXiv 2202.00512, appendix D).
+        """
+        if self.prediction_type == "epsilon":
+            return prediction
+        if self.prediction_type == "v_prediction":
+            return self.signal(level) * prediction + self.noise(level) * x
+        return (x - self.signal(level) * prediction) / self.noise(level)
+
+
+def linear_betas(num: int, start: float, end: float) -> Tensor:
+    """The `linear` table of DDPM: `num` betas evenly spaced, float64."""
+    return torch.linspace(start, end, num, dtype=torch.float64)
+
+
+def scaled_linear_betas(num: int, start: float, end: float) -> Tensor:
+    """The `scaled_linear` table of Stable Diffusion: evenly spaced square roots, float64."""
+    return torch.linspace(start**0.5, end**0.5, num, dtype=torch.float64) ** 2
+
+
+def trajectory(
+    convention: Convention, steps: int, *, start: Start | None = None, num_train_timesteps: int = 1000
+) -> Trajectory:
+    """Steps of inversion and reverse for StyleID (arXiv 2312.09008) in one of its two conventions.
+
+    `ldm`: the first published code; `steps` divides the training timesteps; grid 1, 1 + T/n, ...
+    `start="paper"` (default at 50 steps) inverts on to level T-1 and skips the first reverse step,
+    `start="level"` (default otherwise) inverts to the last grid level and reverses from there; its
+    last inversion step only records features (source and target are equal).
+    `diffusers`: the authors' port; each inversion step is evaluated at its *target* timestep.
+    Raises ValueError for an unusable number of steps.
+    """
+    if convention == "diffusers":
+        if start is not None:
+            raise ValueError(f"start: {start!r} has no meaning in the diffusers convention; leave it out")
+        return _diffusers_trajectory(steps, num_train_timesteps)
+    if steps < 2 or steps >= num_train_timesteps or num_train_timesteps % steps:
+        raise ValueError(
+            f"steps: {steps} does not divide {num_train_timesteps} training timesteps; the ldm convention accepts "
+            f"{', '.join(str(n) for n in usable_steps(num_train_timesteps))}"
+        )
+    stride = num_train_timesteps // steps
+    grid = [1 + stride * i for i in range(steps)]
+    start = start or ("paper" if steps == 50 else "level")
+    last = num_train_timesteps - 1 if start == "paper" else grid[-1]
+    inversion = tuple(Step(t, t, target) for t, target in zip(grid, [*grid[1:], last], strict=True))
+    walked = grid[:-1] if start == "paper" else grid
+    reverse = tuple(Step(t, t, target) for t, target in zip(walked, [0, *walked[:-1]], strict=True))
+    return Trajectory(inversion, reverse[::-1], returns_x0=False)
+
+
+def usable_steps(num_train_timesteps: int = 1000) -> list[int]:
+    """Numbers of steps that the ldm convention accepts."""
+    return [n for n in range(2, num_train_timesteps) if num_train_timesteps % n == 0]
+
+
+def _diffusers_trajectory(steps: int, num_train_timesteps: int) -> Trajectory:
+    if not 1 <= steps < num_train_timesteps:
+        raise ValueError(f"steps: {steps} is out of range; the diffusers convention accepts 1..{num_train_timesteps - 1}")
+    stride = num_train_timesteps // steps
+    grid = [1 + stride * i for i in range(steps)]
+    inversion = tuple(Step(t, max(0, t - stride), t) for t in grid)
+    reverse = tuple(Step(t, t, max(0, t - stride)) for t in reversed(grid))
+    return Trajectory(inversion, reverse, returns_x0=True)

@@ -1,0 +1,1 @@
+"""Runs a plan: one worker holds the only shard loop, engines call it."""

@@ -1,0 +1,132 @@
+"""A whole run: plan, lock, resume, render what remains, derive the reports.
+
+1. The plan is resolved; the output directory is locked; run.json is written, or compared with the one
+   that is there (a changed plan is refused).
+2. Shards that lack a commit are rendered by the engine.
+3. From the records alone: errors.parquet, dataset card, contact sheet, gallery.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from stylebatch.card import write_card
+from stylebatch.data.plan import Plan, plan as resolve
+from stylebatch.engine.local import run_shards
+from stylebatch.errors import Interrupted
+from stylebatch.manifest import check_inputs
+from stylebatch.progress import Progress, SilentProgress
+from stylebatch.report import Report, report
+from stylebatch.spec import RunSpec
+from stylebatch.store.ledger import Ledger, RunLock
+
+MAX_THREADS = 8
+_LIBRARIES = ("stylebatch", "torch", "diffusers", "transformers", "numpy", "pillow", "pyarrow", "webdataset")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did. `exit_code`: 0, or 3 when more samples failed than the manifest allows."""
+
+    output: Path
+    num_pairs: int
+    num_rendered: int
+    num_resumed_shards: int
+    seconds: float
+    report: Report
+    max_failed_fraction: float
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.report.num_failed > self.max_failed_fraction * self.num_pairs else 0
+
+
+def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = None) -> RunResult:
+    """Render `spec` into its output directory, or continue an interrupted run of the same plan.
+
+    `limit`: a preview of that many pairs, in a directory of its own (`OUTPUT-preview-LIMIT`). Raises
+    ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
+    Interrupted on SIGINT or SIGTERM, with nothing partial committed.
+    """
+    progress = progress or SilentProgress()
+    check_inputs(spec)
+    plan = resolve(spec, limit=limit)
+    output = Path(plan.spec.output.path)
+    with _interruptible(), RunLock(output):
+        ledger = Ledger(output)
+        record = ledger.open(_run_record(plan))
+        remaining = [i for i in range(plan.num_shards) if ledger.stats(plan.shard_name(i), plan.digest) is None]
+        done = plan.num_shards - len(remaining)
+        if done:
+            progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed already")
+        num_rendered = sum(plan.shard_size(i) for i in remaining)
+        started = time.monotonic()
+        if remaining:
+            share = num_rendered / plan.grid.num_pairs
+            progress.begin(
+                evaluations=round(plan.evaluations * share),
+                samples=plan.grid.num_pairs,
+                samples_done=plan.grid.num_pairs - num_rendered,
+            )
+            try:
+                run_shards(plan, output, remaining, threads=int(record["resolved"]["threads"]), progress=progress)
+            finally:
+                progress.end()
+        seconds = time.monotonic() - started
+        write_card(plan, output, version=_version("stylebatch"))
+        finished = report(output)
+    return RunResult(output, plan.grid.num_pairs, num_rendered, done, seconds, finished, plan.spec.max_failed_fraction)
+
+
+def _run_record(plan: Plan) -> dict[str, Any]:
+    """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
+    threads = plan.spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
+    return {
+        "name": plan.spec.name,
+        "digest": plan.digest,
+        "identity": plan.identity,
+        "plan": plan.summary(),
+        "spec": plan.spec.model_dump(mode="json"),
+        "model": plan.model,
+        "resolved": {"engine": "local", "threads": threads},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted`; a second signal acts as usual. Main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signum, former[signal.Signals(signum)])
+        raise Interrupted(signum)
+
+    former = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+    for sig in former:
+        signal.signal(sig, interrupt)
+    try:
+        yield
+    finally:
+        for sig, handler in former.items():
+            signal.signal(sig, handler)

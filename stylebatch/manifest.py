@@ -1,0 +1,129 @@
+"""Reads a manifest (YAML, or bare rows of pairs) into a `RunSpec`, with errors a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stylebatch.errors import ManifestError
+from stylebatch.spec import RunSpec, join_inputs
+
+ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def load_spec(path: str | Path, overrides: Sequence[str] = (), *, output: str | None = None) -> RunSpec:
+    """Read the manifest at `path`, apply `key=value` overrides (dotted keys, YAML values), validate.
+
+    Rows (CSV, TSV, JSONL, Parquet of content, style[, label, caption]) become a run with explicit
+    pairing, the default method and output `outputs/STEM`. Raises ManifestError, naming every fault.
+    """
+    path = Path(path)
+    data = _read(path)
+    for text in overrides:
+        _override(data, text)
+    if output is not None:
+        data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {"path": output}
+    joined = join_inputs(data, path.parent)
+    try:
+        spec = RunSpec.model_validate_json(json.dumps(joined, default=str))
+    except ValidationError as error:
+        raise ManifestError("\n".join(_explain(path, item) for item in error.errors()) + f"\n{_NEXT_STEP}") from None
+    check_inputs(spec, str(path))
+    return spec
+
+
+_NEXT_STEP = "Next: correct the manifest; `stylebatch schema` prints every field with what it accepts."
+
+
+def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
+    """Raise ManifestError when an input path of `spec` does not exist or cannot be a source."""
+    for field in ("contents", "styles", "pairing", "model"):
+        section = getattr(spec, field)
+        path = None if section is None else section.path
+        if path is not None and not Path(path).exists():
+            raise ManifestError(f"{where}: {field}.path: found {path!r}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
+        if field in ("contents", "styles") and path is not None and Path(path).is_file() and Path(path).suffix.lower() not in ROW_SUFFIXES:
+            raise ManifestError(f"{where}: {field}.path: found {path!r}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
+
+
+def _accepted(field: str) -> str:
+    rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
+    return {"pairing": rows, "model": "a `from_pretrained` folder"}.get(field, f"an image folder or {rows}, relative to the manifest")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise ManifestError(f"{path}: no such manifest; give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml")
+    if path.suffix.lower() in ROW_SUFFIXES:
+        return {
+            "name": path.stem,
+            "pairing": {"mode": "explicit", "path": path.name},
+            "output": {"path": f"outputs/{path.stem}"},
+        }
+    if path.suffix.lower() not in YAML_SUFFIXES:
+        raise ManifestError(f"{path}: found a {path.suffix or 'suffixless'} file; accepted: {', '.join(YAML_SUFFIXES + ROW_SUFFIXES)}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ManifestError(f"{path}: found {type(data).__name__} at the top; accepted: a mapping with contents, styles, output.\n{_NEXT_STEP}")
+    return data
+
+
+def _override(data: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ManifestError(f"--set {text}: found no `key=value`; example: --set method.gamma=0.5")
+    *parents, leaf = key.strip().split(".")
+    node = data
+    for parent in parents:
+        inner = node.get(parent)
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, str) and parent in ("model", "engine"):
+            inner = {"name": inner}
+        elif not isinstance(inner, dict):
+            raise ManifestError(f"--set {text}: {parent} is {inner!r}, which has no fields")
+        node[parent] = dict(inner)
+        node = node[parent]
+    try:
+        node[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ManifestError(f"--set {text}: the value is not valid YAML: {error}") from None
+
+
+def _explain(path: Path, item: Any) -> str:
+    """`FILE: field.path: found VALUE; what is accepted`."""
+    field = ".".join(str(part) for part in item["loc"]) or "manifest"
+    message = item["msg"].removeprefix("Value error, ")
+    found = json.dumps(item["input"], ensure_ascii=False, default=str)
+    found = found if len(found) <= 80 else found[:77] + "..."
+    if item["type"] == "extra_forbidden":
+        accepted = _fields_at(item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), accepted, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
+    if item["type"] == "missing":
+        return f"{path}: {field}: missing; it has no default"
+    if item["type"] == "value_error":
+        return f"{path}: {field}: {message}" + ("" if isinstance(item["input"], dict) else f" (found {found})")
+    return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(loc: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = RunSpec
+    for part in loc:
+        annotation = model.model_fields[str(part)].annotation
+        inner = [arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+        if not inner:
+            break
+        model = inner[0]
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Networks behind one `Denoiser`; the only package that imports diffusers, transformers, accelerate."""

@@ -1,0 +1,107 @@
+"""Finds a checkpoint's folder and identifies it, without importing torch or diffusers.
+
+A checkpoint is a `from_pretrained` folder: the embedded one, a local one, or a hub snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from stylebatch.errors import ManifestError
+from stylebatch.spec import MODEL_IDS, ModelSpec
+
+COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+TINY = Path(__file__).parent / "tiny"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pipeline folder and what its config files tell."""
+
+    folder: Path
+
+    def config(self, component: str) -> dict[str, Any]:
+        """Parsed config of `unet`, `vae`, ...; raises ManifestError when the folder lacks it."""
+        name = "scheduler_config.json" if component == "scheduler" else "config.json"
+        path = self.folder / component / name
+        try:
+            config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ManifestError(
+                f"model.path: {path} cannot be read ({error.__class__.__name__}); accepted: a Stable Diffusion pipeline folder, "
+                f"as `save_pretrained` writes it, with {', '.join(COMPONENTS)}"
+            ) from None
+        return config
+
+    @cached_property
+    def latent_factor(self) -> int:
+        """Pixels per latent cell along a side."""
+        return int(2 ** (len(self.config("vae")["block_out_channels"]) - 1))
+
+    @cached_property
+    def native_size(self) -> int:
+        """Pixels per side that the network was trained on."""
+        return int(self.config("unet").get("sample_size") or 64) * self.latent_factor
+
+    @cached_property
+    def size_multiple(self) -> int:
+        """Image sides must be a multiple of this: latent cells are halved between the UNet's levels."""
+        return self.latent_factor * int(2 ** (len(self.config("unet")["block_out_channels"]) - 1))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file."""
+        digest = hashlib.sha256()
+        for path in sorted(p for part in COMPONENTS for p in (self.folder / part).rglob("*") if p.is_file()):
+            relative = path.relative_to(self.folder).as_posix()
+            digest.update(f"{relative}\0{_xxh3(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def _xxh3(path: Path) -> str:
+    hasher = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def find_checkpoint(spec: ModelSpec) -> Checkpoint:
+    """The folder that `spec` names; fetches a hub snapshot when it is not in the local cache.
+
+    Raises ManifestError, one paragraph, when the hub cannot be reached or the folder is no pipeline.
+    """
+    if spec.path is not None:
+        folder = Path(spec.path)
+    elif spec.name == "tiny":
+        folder = TINY
+    else:
+        folder = _snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
+    checkpoint = Checkpoint(folder)
+    for component in ("unet", "vae", "scheduler"):
+        checkpoint.config(component)
+    return checkpoint
+
+
+def _snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
+    patterns = [f"{part}/{name}" for part in COMPONENTS for name in ("*.json", "*.txt", weights)] + ["model_index.json"]
+    try:
+        return Path(huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ManifestError(
+            f"model.id: {repo_id!r} (revision {revision or 'main'}) could not be fetched from the hub ({error.__class__.__name__}: "
+            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no detail'}). Accepted: an id that the hub serves to this machine, or "
+            "a local folder: on a machine with access run `hf download "
+            f"{repo_id} --local-dir FOLDER`, copy FOLDER here, and write `model: {{path: FOLDER}}`, or try `model: tiny`, which needs no download."
+        ) from None

@@ -1,0 +1,98 @@
+"""Installs attention edits in a UNet and always restores what was there.
+
+Everything that depends on where diffusers keeps its attention classes is in this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from stylebatch.models.base import AttentionEdit, Site
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """`SelfAttention` over a diffusers `Attention` module."""
+
+    module: Any
+
+    @property
+    def scale(self) -> float:
+        return float(self.module.scale)
+
+    def query(self, hidden: Tensor) -> Tensor:
+        return self._heads(self.module.to_q(hidden))
+
+    def key(self, hidden: Tensor) -> Tensor:
+        return self._heads(self.module.to_k(hidden))
+
+    def value(self, hidden: Tensor) -> Tensor:
+        return self._heads(self.module.to_v(hidden))
+
+    def output(self, attended: Tensor) -> Tensor:
+        batch, heads, tokens, dim = attended.shape
+        merged = attended.transpose(1, 2).reshape(batch, tokens, heads * dim)
+        return cast(Tensor, self.module.to_out[0](merged.to(self.module.to_out[0].weight.dtype)))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        batch, tokens, features = projected.shape
+        heads = int(self.module.heads)
+        return projected.view(batch, tokens, heads, features // heads).transpose(1, 2)
+
+
+class EditedProcessor:
+    """The processor diffusers calls in place of its own while an edit is installed."""
+
+    def __init__(self, edit: AttentionEdit, site: Site) -> None:
+        self.edit = edit
+        self.site = site
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        if encoder_hidden_states is not None or attention_mask is not None:
+            raise ValueError(f"site {self.site} is not plain self-attention; edits accept only attn1 layers")
+        return self.edit(self.site, hidden_states, AttentionLayer(attn))
+
+
+def decoder_sites(unet: nn.Module) -> dict[Site, Any]:
+    """Self-attention layers of the decoder by site number.
+
+    Site 3 i + j is `up_blocks[i].attentions[j]` (its first transformer block's attn1), so numbers mean
+    the same in every UNet with three positions per level; levels without attention have no sites.
+    """
+    sites: dict[Site, Any] = {}
+    for level, block in enumerate(cast(Any, unet).up_blocks):
+        for position, transformer in enumerate(getattr(block, "attentions", None) or ()):
+            sites[3 * level + position] = transformer.transformer_blocks[0].attn1
+    return sites
+
+
+@contextmanager
+def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> Iterator[None]:
+    """Run with `edit` at `sites`; the former processors come back whatever happens.
+
+    Raises ValueError for a site that the network lacks.
+    """
+    layers = decoder_sites(unet)
+    missing = [site for site in sites if site not in layers]
+    if missing:
+        raise ValueError(f"sites: {missing} not in this network; it has self-attention at sites {sorted(layers)}")
+    former = {site: layers[site].processor for site in sites}
+    try:
+        for site in sites:
+            layers[site].set_processor(EditedProcessor(edit, site))
+        yield
+    finally:
+        for site, processor in former.items():
+            layers[site].set_processor(processor)

@@ -1,0 +1,160 @@
+"""Tells a person how a run is going: a bar on a terminal, plain lines every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol, TextIO
+
+
+class Progress(Protocol):
+    """What a run reports. Work is counted in network evaluations, results in samples."""
+
+    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None: ...
+    def enter_shard(self, name: str) -> None: ...
+    def advance(self, evaluations: int) -> None: ...
+    def add_samples(self, count: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class SilentProgress:
+    """Reports nothing; the default of the Python API."""
+
+    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None: ...
+    def enter_shard(self, name: str) -> None: ...
+    def advance(self, evaluations: int) -> None: ...
+    def add_samples(self, count: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class _Counts:
+    """Counters that both visible forms share."""
+
+    def __init__(self) -> None:
+        self.evaluations = self.evaluations_total = 0
+        self.samples = self.samples_total = self.samples_before = 0
+        self.shard = ""
+        self.started = time.monotonic()
+
+    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None:
+        self.evaluations_total = max(1, evaluations)
+        self.samples_total, self.samples, self.samples_before = samples, samples_done, samples_done
+        self.started = time.monotonic()
+
+    def eta(self) -> str:
+        """Remaining time as m:ss, from the evaluations done so far."""
+        if not self.evaluations:
+            return "--:--"
+        left = (time.monotonic() - self.started) * (self.evaluations_total / self.evaluations - 1.0)
+        return clock(max(0.0, left))
+
+    def rate(self) -> str:
+        """Samples per second, estimated from evaluations while a block is under way."""
+        elapsed = max(1e-9, time.monotonic() - self.started)
+        pending = self.samples_total - self.samples_before
+        return f"{pending * min(1.0, self.evaluations / self.evaluations_total) / elapsed:.2f} samples/s"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class PlainProgress(_Counts):
+    """A line every few seconds, for logs."""
+
+    def __init__(self, stream: TextIO, every_s: float = 5.0) -> None:
+        super().__init__()
+        self.stream = stream
+        self.every_s = every_s
+        self._last = time.monotonic()
+
+    def enter_shard(self, name: str) -> None:
+        self.shard = name
+
+    def advance(self, evaluations: int) -> None:
+        self.evaluations += evaluations
+        if time.monotonic() - self._last >= self.every_s:
+            self._say()
+
+    def add_samples(self, count: int) -> None:
+        self.samples += count
+        self._say()
+
+    def _say(self) -> None:
+        self._last = time.monotonic()
+        percent = 100 * min(1.0, self.evaluations / self.evaluations_total)
+        self.note(
+            f"{self.samples}/{self.samples_total} samples, {percent:.0f} % of the work, {self.rate()}, "
+            f"{self.eta()} left, shard {self.shard}"
+        )
+
+    def note(self, text: str) -> None:
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def end(self) -> None: ...
+
+
+class BarProgress(_Counts):
+    """A bar with samples done, rate, remaining time and the current shard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn
+
+        self.bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.fields[samples]} samples"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[eta]} left"),
+            TextColumn("[dim]{task.fields[shard]}"),
+            refresh_per_second=4,
+        )
+        self.line = self.bar.add_task("", total=1, samples="0", rate="", eta="--:--", shard="")
+
+    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None:
+        super().begin(evaluations=evaluations, samples=samples, samples_done=samples_done)
+        self.bar.start()
+        self._draw()
+
+    def enter_shard(self, name: str) -> None:
+        self.shard = name
+        self._draw()
+
+    def advance(self, evaluations: int) -> None:
+        self.evaluations += evaluations
+        self._draw()
+
+    def add_samples(self, count: int) -> None:
+        self.samples += count
+        self._draw()
+
+    def _draw(self) -> None:
+        self.bar.update(
+            self.line,
+            completed=min(self.evaluations, self.evaluations_total),
+            total=self.evaluations_total,
+            samples=f"{self.samples}/{self.samples_total}",
+            rate=self.rate(),
+            eta=self.eta(),
+            shard=self.shard,
+        )
+
+    def note(self, text: str) -> None:
+        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def end(self) -> None:
+        self.bar.stop()
+
+
+def for_terminal(stream: TextIO | None = None) -> Progress:
+    """A bar when standard output is a terminal, plain lines otherwise."""
+    stream = stream or sys.stdout
+    return BarProgress() if stream.isatty() else PlainProgress(stream)

@@ -1,0 +1,95 @@
+"""Atomic files: written under a temporary name, fsynced, renamed; or created only if absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from stylebatch.errors import StorageError
+
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears under `path` when the block ends well, and never half written.
+
+    The temporary file lies in the same folder and is removed on any exception. Raises StorageError,
+    naming the path, when the disk is full or cannot be written.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        raise storage_error(path, error) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomically replace the file at `path`."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def create_exclusive(path: Path, data: bytes) -> bool:
+    """Create `path` with `data` unless it exists, by hard link; tell whether this call made it."""
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        _remove(temporary)
+    return True
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what crashed writers left in `folder`; the number of files removed."""
+    left = list(folder.glob(f"{TEMPORARY}*")) if folder.is_dir() else []
+    for path in left:
+        _remove(path)
+    return len(left)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """Explain an OSError about `path` with the next step."""
+    if isinstance(error, StorageError):
+        return error
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        step = "Free space (or choose another output directory) and run the same command again; committed shards are kept."
+    else:
+        step = "Make the directory writable, or choose another with --output, and run the same command again."
+    return StorageError(f"{path}: cannot be written: {reason}. {step}")
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

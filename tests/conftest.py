@@ -1,0 +1,83 @@
+"""One CPU thread, no network, and the small random checkpoints of the reference cases as fixtures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from stylebatch.models.stable_diffusion import StableDiffusion
+
+for _variable, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}.items():
+    os.environ.setdefault(_variable, _value)  # before torch and huggingface_hub are imported
+
+GOLDEN = Path(__file__).parent / "data" / "golden"
+
+
+def link_folder(source: Path, target: Path, *, without: tuple[str, ...] = ()) -> Path:
+    """A copy of the folder `source` made of links to its files, less the relative paths in `without`."""
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        if path.is_file() and not any(relative == Path(skip) or Path(skip) in relative.parents for skip in without):
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            (target / relative).symlink_to(path)
+    return target
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the reference cases."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def eps_folder() -> Path:
+    """Pipeline folder, SD 1.x topology, random weights, 128 px, epsilon prediction."""
+    return GOLDEN / "styleid_diffusers_eps" / "model"
+
+
+@pytest.fixture(scope="session")
+def v_folder() -> Path:
+    """As `eps_folder`, v prediction."""
+    return GOLDEN / "styleid_diffusers_v" / "model"
+
+
+def _load(folder: Path) -> StableDiffusion:
+    import torch
+
+    from stylebatch.models.checkpoint import Checkpoint
+    from stylebatch.models.stable_diffusion import load_checkpoint
+
+    torch.set_num_threads(1)
+    return load_checkpoint(Checkpoint(folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def eps_model(eps_folder: Path) -> StableDiffusion:
+    return _load(eps_folder)
+
+
+@pytest.fixture(scope="session")
+def v_model(v_folder: Path) -> StableDiffusion:
+    return _load(v_folder)
+
+
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+def model(request: pytest.FixtureRequest) -> StableDiffusion:
+    """Both models in turn."""
+    loaded: StableDiffusion = request.getfixturevalue({"epsilon": "eps_model", "v_prediction": "v_model"}[request.param])
+    return loaded
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Callable[..., Path]:
+    """`linked(source, name, without=...)`: a linked copy of a folder under the test's own folder."""
+
+    def link(source: Path, name: str, *, without: tuple[str, ...] = ()) -> Path:
+        return link_folder(source, tmp_path / name, without=without)
+
+    return link

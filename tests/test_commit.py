@@ -1,0 +1,69 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from stylebatch.errors import StorageError
+from stylebatch.store.commit import atomic_file, create_exclusive, remove_temporaries, storage_error, write_bytes
+
+
+def test_failure_while_writing_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+    with pytest.raises(ValueError), atomic_file(path) as file:
+        file.write(b"half of the new")
+        raise ValueError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_file_is_not_visible_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.bin"
+    with atomic_file(path) as file:
+        file.write(b"x")
+        assert not path.exists()
+    assert path.read_bytes() == b"x"
+
+
+def test_one_of_many_creators_wins(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    barrier = threading.Barrier(8)
+    won: list[int] = []
+
+    def create(number: int) -> None:
+        barrier.wait()
+        if create_exclusive(path, str(number).encode()):
+            won.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert path.read_bytes() == str(won[0]).encode()
+    assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_storage_errors_name_path_and_next_step(tmp_path: Path) -> None:
+    full = storage_error(tmp_path / "x.tar", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert isinstance(full, StorageError)
+    assert full.exit_code == 5
+    assert "x.tar" in str(full)
+    assert "Free space" in str(full)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file.*cannot be written"):
+        write_bytes(tmp_path / "file" / "inside.bin", b"x")
+
+
+def test_remains_of_crashed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-train-00000.tar-1234").write_bytes(b"half")
+    (tmp_path / "train-00000.tar").write_bytes(b"whole")
+    assert remove_temporaries(tmp_path) == 1
+    assert os.listdir(tmp_path) == ["train-00000.tar"]

@@ -1,0 +1,56 @@
+"""uint8 pixels to network tensors and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stylebatch.methods.pixels import to_pixels, to_tensor
+
+
+def test_range_and_layout() -> None:
+    picture = np.zeros((2, 3, 3), dtype=np.uint8)
+    picture[0, 2] = (255, 0, 127)
+    tensor = to_tensor([picture, picture])
+    assert tensor.shape == (2, 3, 2, 3)
+    assert tensor.dtype == torch.float32
+    assert tensor.is_contiguous()  # channels-last input costs exactness in GroupNorm on the CPU
+    assert tensor[0, :, 0, 2].tolist() == pytest.approx([1.0, -1.0, 127 / 127.5 - 1.0])
+
+
+def test_every_level_comes_back() -> None:
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    other = 255 - picture
+    back = to_pixels(to_tensor([picture, other]))
+    assert np.array_equal(back[0], picture)
+    assert np.array_equal(back[1], other)
+    assert back[0].dtype == np.uint8
+    assert back[0].flags.c_contiguous
+
+
+def test_values_beyond_the_range_are_clamped_not_wrapped() -> None:
+    images = torch.tensor([-7.0, -1.0, 1.0, 7.0]).reshape(1, 1, 1, 4).expand(1, 3, 1, 4)
+    assert to_pixels(images)[0][0, :, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_levels_are_rounded_half_to_even_not_truncated() -> None:
+    levels = torch.tensor([99.5, 100.5, 100.9, 100.1], dtype=torch.float64)
+    images = (levels / 255.0 * 2.0 - 1.0).reshape(1, 1, 1, 4).expand(1, 3, 1, 4)
+    found = to_pixels(images.double())[0][0, :, 0].tolist()
+    assert found[2:] == [101, 100]
+    half = torch.zeros(1, 3, 1, 1)  # 127.5 exactly
+    assert to_pixels(half)[0][0, 0].tolist() == [128, 128, 128]
+
+
+def test_float16_images_are_converted_before_scaling() -> None:
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    assert np.array_equal(to_pixels(to_tensor([picture]).half())[0], picture)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_never_become_a_picture(value: float) -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    images[1, 0, 2, 2] = value
+    with pytest.raises(ValueError, match="not finite; use a wider dtype"):
+        to_pixels(images)
