@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from stylebatch.engine.run import run as run
     from stylebatch.manifest import load_spec as load_spec
     from stylebatch.methods import METHODS as METHODS
-    from stylebatch.methods.pixels import to_pixels as to_pixels, to_tensor as to_tensor
+    from stylebatch.methods.pixels import to_pixels as to_pixels
+    from stylebatch.methods.pixels import to_tensor as to_tensor
     from stylebatch.methods.styleid import StyleID as StyleID
-    from stylebatch.models.base import AttentionEdit as AttentionEdit, Denoiser as Denoiser
+    from stylebatch.models.base import AttentionEdit as AttentionEdit
+    from stylebatch.models.base import Denoiser as Denoiser
     from stylebatch.models.stable_diffusion import load_model as load_model
     from stylebatch.report import report as report
-    from stylebatch.spec import ModelSpec as ModelSpec, RunSpec as RunSpec
+    from stylebatch.spec import ModelSpec as ModelSpec
+    from stylebatch.spec import RunSpec as RunSpec
 
 _HOMES = {
     "RunSpec": "spec",
@@ -35,12 +38,14 @@ _HOMES = {
     "AttentionEdit": "models.base",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'stylebatch' has no attribute {name!r}; public names: {', '.join(_HOMES)}")
+        raise AttributeError(
+            f"module 'stylebatch' has no attribute {name!r}; public names: {', '.join(_HOMES)}"
+        )
     value = getattr(importlib.import_module(f"stylebatch.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -15,7 +15,13 @@ from stylebatch.spec import Source
 from stylebatch.store.commit import write_bytes
 from stylebatch.store.records import JSON_COLUMNS, SCHEMA
 
-_TYPES = {pa.string(): "string", pa.int32(): "int32", pa.int64(): "int64", pa.float64(): "float64", pa.bool_(): "bool"}
+_TYPES = {
+    pa.string(): "string",
+    pa.int32(): "int32",
+    pa.int64(): "int64",
+    pa.float64(): "float64",
+    pa.bool_(): "bool",
+}
 
 
 def write_card(plan: Plan, output: Path, *, version: str) -> Path:
@@ -31,7 +37,12 @@ def _header(plan: Plan) -> dict[str, Any]:
         "pretty_name": plan.spec.name,
         "license": plan.spec.license,
         "tags": ["stylised", "style-transfer", plan.spec.method.name, "webdataset"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*.tar"}]}],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": "train", "path": "data/train-*.tar"}],
+            }
+        ],
         "dataset_info": {"features": _features(plan)},
     }
 
@@ -48,21 +59,39 @@ def _features(plan: Plan) -> list[dict[str, Any]]:
         names = {str(index): name for index, name in enumerate(plan.labels)}
         members["cls"] = {"dtype": {"class_label": {"names": names}}}
     ordered = [{"name": name, **members[name]} for name in sorted(members)]
-    return [{"name": "__key__", "dtype": "string"}, {"name": "__url__", "dtype": "string"}, *ordered]
+    return [
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+        *ordered,
+    ]
 
 
 def _json_feature(name: str) -> dict[str, Any]:
     kind = SCHEMA.field(name).type
-    return {"name": name, "list": _TYPES[kind.value_type]} if pa.types.is_list(kind) else {"name": name, "dtype": _TYPES[kind]}
+    return (
+        {"name": name, "list": _TYPES[kind.value_type]}
+        if pa.types.is_list(kind)
+        else {"name": name, "dtype": _TYPES[kind]}
+    )
 
 
 def _body(plan: Plan, version: str) -> str:
-    method = plan.spec.method
-    options = ", ".join(f"{k} {v}" for k, v in method.model_dump(mode="json").items() if k != "name" and v is not None)
+    method, image = plan.spec.method, plan.spec.output.image.format
+    options = ", ".join(
+        f"{k} {v}"
+        for k, v in method.model_dump(mode="json").items()
+        if k != "name" and v is not None
+    )
+    members = [f"`{image}` (the stylised image)", "`json` (ids, label, parameters, quality)"]
+    members += ["`txt` (caption)"] if plan.has_captions else []
+    members += ["`cls` (label)"] if plan.labels else []
+    members += (
+        ["`content.jpg`, `style.jpg` (the inputs as fitted)"] if plan.spec.output.inputs else []
+    )
     return f"""
 # {plan.spec.name}
 
-{plan.grid.num_pairs} samples: {len(plan.contents)} contents x {len(plan.styles)} styles ({plan.spec.pairing.mode} pairing), {plan.size} px,
+{plan.grid.num_pairs} samples from {len(plan.contents)} contents and {len(plan.styles)} styles ({plan.spec.pairing.mode} pairing), {plan.size} px,
 rendered by stylebatch {version} with {method.name} ({options}) on model `{plan.model}`
 (fingerprint `{plan.identity["model_fingerprint"][:16]}`), plan `{plan.digest[:16]}`.
 
@@ -72,12 +101,12 @@ dataset = load_dataset("PATH_OF_THIS_FOLDER", split="train")
 ```
 ```python
 import glob, webdataset
-dataset = webdataset.WebDataset(sorted(glob.glob("PATH_OF_THIS_FOLDER/data/*.tar")), shardshuffle=False).decode("pil")
+shards = sorted(glob.glob("PATH_OF_THIS_FOLDER/data/*.tar"))
+dataset = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
 ```
 
-Members of a sample: `{plan.spec.output.image.format}` (the stylised image), `json` (ids, label, parameters, quality),
-{"`txt` (caption), " if plan.has_captions else ""}{"`cls` (label), " if plan.labels else ""}{"`content.jpg`, `style.jpg` (the inputs as fitted)." if plan.spec.output.inputs else ""}
-Rows that could not be made are in `metadata/errors.parquet`. Column `structure` is the edge correlation with the content,
+Members of a sample: {", ".join(members)}.
+Rows that could not be made are in `metadata/errors.parquet`. `structure` is the edge correlation with the content,
 `color_distance` the Lab distance to the style, `contrast` the spread of luma.
 
 ## Lineage and licences

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0 complete, 2 bad input, 3 too many failed samples,
     4 locked or changed plan, 5 storage, 130 or 143 interrupted)."""
     args = _parser().parse_args(argv)
-    _quiet_libraries()
+    _configure_libraries()
     try:
         code: int = args.verb(args)
         sys.stdout.flush()
@@ -25,9 +25,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stylebatch: {error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
-        print("stylebatch: interrupted; committed shards are kept, nothing partial was written. "
-              "Run the same command again to continue.", file=sys.stderr)
+        print(
+            "stylebatch: interrupted; committed shards are kept, nothing partial was written. "
+            "Run the same command again to continue.",
+            file=sys.stderr,
+        )
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stylebatch: interrupted before the run began", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -35,14 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="stylebatch", description="Turn image datasets into stylised training datasets with diffusion models."
+        prog="stylebatch",
+        description="Turn image datasets into stylised training datasets with diffusion models.",
     )
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = verbs.add_parser("run", help="render a manifest into its output directory, or continue an interrupted run")
+    run = verbs.add_parser(
+        "run", help="render a manifest into its output directory, or continue an interrupted run"
+    )
     _add_manifest(run)
     run.add_argument("--engine", metavar="E", help="auto or local")
-    run.add_argument("--limit", type=int, metavar="N", help="preview: N pairs spread over contents and styles, in OUTPUT-preview-N")
+    run.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="preview: N pairs spread over contents and styles, in OUTPUT-preview-N",
+    )
     run.set_defaults(verb=_run)
 
     plan = verbs.add_parser("plan", help="what a run would do: pairs, shards, network evaluations")
@@ -50,11 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print as JSON")
     plan.set_defaults(verb=_plan)
 
-    report = verbs.add_parser("report", help="totals, contact sheet and gallery of an output directory")
+    report = verbs.add_parser(
+        "report", help="totals, contact sheet and gallery of an output directory"
+    )
     report.add_argument("output", type=Path, metavar="OUTPUT")
     report.set_defaults(verb=_report)
 
-    conformance = verbs.add_parser("conformance", help="run reference cases; exit 0 only if every tensor holds")
+    conformance = verbs.add_parser(
+        "conformance", help="run reference cases; exit 0 only if every tensor holds"
+    )
     conformance.add_argument("cases", type=Path, nargs="+", metavar="CASE_DIR")
     conformance.set_defaults(verb=_conformance)
 
@@ -64,9 +82,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("manifest", metavar="MANIFEST", help="YAML run specification, or CSV/TSV/JSONL/Parquet rows of content,style")
-    parser.add_argument("--output", metavar="DIR", help="output directory in place of the manifest's")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as method.gamma=0.5")
+    parser.add_argument(
+        "manifest",
+        metavar="MANIFEST",
+        help="YAML run specification, or CSV/TSV/JSONL/Parquet rows of content,style",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help="output directory in place of the manifest's"
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a value, such as method.gamma=0.5",
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -80,12 +111,21 @@ def _run(args: argparse.Namespace) -> int:
 
     result = run(spec, limit=args.limit, progress=for_terminal())
     rate = f", {result.num_rendered / result.seconds:.2f} samples/s" if result.num_rendered else ""
-    print(f"Rendered {result.num_rendered} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
-          + (f" ({result.num_resumed_shards} shards were there already)" if result.num_resumed_shards else ""))
+    print(
+        f"Rendered {result.num_rendered} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
+        + (
+            f" ({result.num_resumed_shards} shards were there already)"
+            if result.num_resumed_shards
+            else ""
+        )
+    )
     print("\n".join(result.report.lines()))
     if result.exit_code:
-        print(f"stylebatch: {result.report.num_failed} of {result.num_pairs} samples failed, more than max_failed_fraction "
-              f"{result.max_failed_fraction:g} allows; reasons in {result.output / 'metadata' / 'errors.parquet'}", file=sys.stderr)
+        print(
+            f"stylebatch: {result.report.num_failed} of {result.num_pairs} samples failed, more than max_failed_fraction "
+            f"{result.max_failed_fraction:g} allows; reasons in {result.output / 'metadata' / 'errors.parquet'}",
+            file=sys.stderr,
+        )
     return result.exit_code
 
 
@@ -99,10 +139,16 @@ def _plan(args: argparse.Namespace) -> int:
         print(json.dumps(summary, indent=1))
         return 0
     per_sample = summary["evaluations"] / summary["num_pairs"]
-    print(f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, {summary['pairing']} pairing: {summary['num_pairs']} samples of {resolved.size} px")
-    print(f"{summary['num_shards']} shards of up to {resolved.shard_size(0)} samples, in blocks of up to {summary['block'][0]} contents x {summary['block'][1]} styles")
-    print(f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) with {resolved.spec.method.name} on model {resolved.model}")
-    print(f"output: {summary['output']} (plan {summary['digest'][:16]})")
+    rows, columns = summary["block"]
+    print(
+        f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, "
+        f"{summary['pairing']} pairing: {summary['num_pairs']} samples of {resolved.size} px\n"
+        f"{summary['num_shards']} shards of up to {resolved.shard_size(0)} samples, "
+        f"in blocks of up to {rows} contents x {columns} styles\n"
+        f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) "
+        f"with {resolved.spec.method.name} on model {resolved.model}\n"
+        f"output: {summary['output']} (plan {summary['digest'][:16]})"
+    )
     return 0
 
 
@@ -124,7 +170,9 @@ def _conformance(args: argparse.Namespace) -> int:
             found += 1
             failed += not comparison.ok
         if not found:
-            raise ManifestError(f"{folder}: no expected tensor has a tolerance in options.json; nothing was compared")
+            raise ManifestError(
+                f"{folder}: no expected tensor has a tolerance in options.json; nothing was compared"
+            )
         compared += found
     print(f"{compared - failed} of {compared} tensors within tolerance")
     return 1 if failed else 0
@@ -137,10 +185,11 @@ def _schema(args: argparse.Namespace) -> int:
     return 0
 
 
-def _quiet_libraries() -> None:
-    """Keep notices of libraries that our users cannot act on from their terminal."""
+def _configure_libraries() -> None:
+    """Settings that libraries read from the environment when they load; what the user set stays."""
     for name, value in (
         ("TOKENIZERS_PARALLELISM", "false"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),  # spinning threads starve each other on a busy machine
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("TRANSFORMERS_VERBOSITY", "error"),
         ("DIFFUSERS_VERBOSITY", "error"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from stylebatch.data.images import decode, fit
-from stylebatch.errors import ManifestError
-from stylebatch.methods.features import Inverted
+from stylebatch.errors import ManifestError, SampleError
+from stylebatch.methods.features import FeatureKind, Inverted
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.models.base import Conditioning
@@ -43,10 +44,16 @@ class Comparison:
     @property
     def ok(self) -> bool:
         absolute = self.max_abs_tolerance is None or self.max_abs <= self.max_abs_tolerance
-        return absolute and (self.rel_l2_tolerance is None or (self.rel_l2 is not None and self.rel_l2 <= self.rel_l2_tolerance))
+        return absolute and (
+            self.rel_l2_tolerance is None
+            or (self.rel_l2 is not None and self.rel_l2 <= self.rel_l2_tolerance)
+        )
 
     def line(self) -> str:
-        parts = [f"max abs {self.max_abs:.2e}{self.unit}" + ("" if self.max_abs_tolerance is None else f" (tolerance {self.max_abs_tolerance:g})")]
+        parts = [
+            f"max abs {self.max_abs:.2e}{self.unit}"
+            + ("" if self.max_abs_tolerance is None else f" (tolerance {self.max_abs_tolerance:g})")
+        ]
         if self.rel_l2_tolerance is not None:
             parts.append(f"rel l2 {self.rel_l2:.2e} (tolerance {self.rel_l2_tolerance:g})")
         return f"{self.name}: {', '.join(parts)}: {'ok' if self.ok else 'FAILED'}"
@@ -61,34 +68,63 @@ def run_cases(folder: Path) -> Iterator[Comparison]:
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read ({error}); accepted: a reference case folder with options.json") from None
+        raise ManifestError(
+            f"{path}: cannot be read ({error}); accepted: a reference case folder with options.json"
+        ) from None
+    if not isinstance(options, dict):
+        raise ManifestError(f"{path}: found {type(options).__name__}; accepted: a JSON object")
     kind, convention = options.get("kind"), options.get("convention")
-    runners: dict[tuple[str | None, str | None], Callable[[Path, dict[str, Any]], dict[str, Tensor]]] = {
-        ("styleid", "ldm"): _styleid_ldm,
-        ("styleid", "diffusers"): _styleid_diffusers,
-    }
-    if kind == "image_load":
-        yield from _image_load(folder, options)
-        return
-    if (kind, convention) not in runners:
-        raise ManifestError(f"{path}: kind: found {kind!r} (convention {convention!r}); accepted: styleid with convention ldm or diffusers, image_load")
-    yield from _compare(folder, options, runners[(kind, convention)](folder, options))
+    try:
+        if kind == "image_load":
+            yield from _image_load(folder, options)
+        elif (kind, convention) == ("styleid", "ldm"):
+            yield from _compare(folder, options, _styleid_ldm(folder, options))
+        elif (kind, convention) == ("styleid", "diffusers"):
+            yield from _compare(folder, options, _styleid_diffusers(folder, options))
+        else:
+            raise ManifestError(
+                f"{path}: kind: found {kind!r} (convention {convention!r}), which is not built; "
+                "accepted: styleid with convention ldm or diffusers, image_load"
+            )
+    except KeyError as error:
+        raise ManifestError(f"{path}: {error} is missing in options or inputs") from error
+    except (OSError, ValidationError, SampleError) as error:
+        raise ManifestError(f"{folder}: the case cannot be run: {error}") from error
 
 
-def _compare(folder: Path, options: dict[str, Any], found: dict[str, Tensor]) -> Iterator[Comparison]:
+def _compare(
+    folder: Path, options: dict[str, Any], found: dict[str, Tensor]
+) -> Iterator[Comparison]:
     """Compare every toleranced tensor; one that was not produced differs by infinity."""
-    expected = load_file(folder / "expected.safetensors") | {k: v for k, v in load_file(folder / "inputs.safetensors").items() if k.endswith("/z0")}
+    expected = load_file(folder / "expected.safetensors") | {
+        k: v for k, v in load_file(folder / "inputs.safetensors").items() if k.endswith("/z0")
+    }
     for name, want in sorted(expected.items()):
-        tolerance = next((t for pattern, t in options["tolerances"].items() if fnmatch.fnmatchcase(name, pattern)), None)
+        tolerance = next(
+            (
+                t
+                for pattern, t in options["tolerances"].items()
+                if fnmatch.fnmatchcase(name, pattern)
+            ),
+            None,
+        )
         if tolerance is None:
             continue
         got = found.get(name)
         if got is None or got.shape != want.shape:
-            yield Comparison(name, float("inf"), tolerance.get("max_abs"), float("inf"), tolerance.get("rel_l2"))
+            yield Comparison(
+                name, float("inf"), tolerance.get("max_abs"), float("inf"), tolerance.get("rel_l2")
+            )
             continue
         difference = got.double() - want.double()
         rel = float(difference.norm() / want.double().norm()) if "rel_l2" in tolerance else None
-        yield Comparison(name, float(difference.abs().max()), tolerance.get("max_abs"), rel, tolerance.get("rel_l2"))
+        yield Comparison(
+            name,
+            float(difference.abs().max()),
+            tolerance.get("max_abs"),
+            rel,
+            tolerance.get("rel_l2"),
+        )
 
 
 def _method(options: dict[str, Any], case: dict[str, Any]) -> StyleID:
@@ -100,7 +136,13 @@ class _Conditioned(StableDiffusion):
     """A model whose prompt embedding is handed over by the case."""
 
     def __init__(self, model: StableDiffusion, embedding: Tensor) -> None:
-        super().__init__(model.unet, model.schedule, vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer)
+        super().__init__(
+            model.unet,
+            model.schedule,
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+        )
         self.embedding = embedding
 
     def embed(self, prompts: list[str]) -> Conditioning:
@@ -109,11 +151,17 @@ class _Conditioned(StableDiffusion):
 
 def _styleid_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
     inputs = load_file(folder / "inputs.safetensors")
-    model = _Conditioned(load_unet(folder / options["model"], folder / options["scheduler"]), inputs["text_embedding"])
+    model = _Conditioned(
+        load_unet(folder / options["model"], folder / options["scheduler"]),
+        inputs["text_embedding"],
+    )
     found: dict[str, Tensor] = {}
     if "forward_check/x" in inputs:
         found["forward_check/eps"] = torch.cat(
-            [model.predict_noise(x[None], int(t), model.embed([""])) for x, t in zip(inputs["forward_check/x"], inputs["forward_check/t"], strict=True)]
+            [
+                model.predict_noise(x[None], int(t), model.embed([""]))
+                for x, t in zip(inputs["forward_check/x"], inputs["forward_check/t"], strict=True)
+            ]
         )
     for case, settings in options["cases"].items():
         method = _method(options, settings)
@@ -121,7 +169,9 @@ def _styleid_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
         for content, style in settings["pairs"]:
             for name, kind in ((content, "query"), (style, "key_value")):
                 if (name, kind) not in inverted:
-                    inverted[name, kind] = _invert_named(model, method, inputs[f"{name}/z0"], name, found)[kind]
+                    inverted[name, kind] = _invert_named(
+                        model, method, inputs[f"{name}/z0"], name, found
+                    )[kind]
             pair = Pairs((0,), (0,))
             sources = inverted[content, "query"], inverted[style, "key_value"]
             found[f"case/{case}/{content}_{style}/x_T"] = method.initial_latents(*sources, pair)
@@ -129,17 +179,23 @@ def _styleid_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _invert_named(model: StableDiffusion, method: StyleID, z0: Tensor, name: str, found: dict[str, Tensor]) -> dict[str, Inverted]:
+def _invert_named(
+    model: StableDiffusion, method: StyleID, z0: Tensor, name: str, found: dict[str, Tensor]
+) -> dict[str, Inverted]:
     """Both kinds of features of one image, also recorded under the names of the case format."""
+    recording = method.model_copy(update={"inject": True})  # cases without injection record too
     result: dict[str, Inverted] = {}
-    for kind, tensors in (("query", "q"), ("key_value", "kv")):
+    kinds: tuple[tuple[FeatureKind, str], ...] = (("query", "q"), ("key_value", "kv"))
+    for kind, tensors in kinds:
         levels: dict[int, Tensor] = {}
-        result[kind] = method.invert(model, z0, kind, steps_seen=levels)  # type: ignore[arg-type]
+        result[kind] = recording.invert(model, z0, kind, steps_seen=levels)
         found |= {f"inv/{name}/x_t{level:04d}": latent for level, latent in levels.items()}
-        for step in method.trajectory(model).reverse if method.inject else ():
+        for step in method.trajectory(model).reverse:
             for site, features in result[kind].features.at(step.t).items():
                 for letter, tensor in zip(tensors, features, strict=True):
-                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = tensor.flatten(0, 1)
+                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = (
+                        tensor.flatten(0, 1)
+                    )
     return result
 
 
@@ -152,14 +208,22 @@ def _styleid_diffusers(folder: Path, options: dict[str, Any]) -> dict[str, Tenso
     for case, settings in options["cases"].items():
         method = _method(options, settings)
         levels: dict[str, dict[int, Tensor]] = {"content": {}, "style": {}}
-        contents = method.invert(model, found["content/z0"], "query", steps_seen=levels["content"])
-        styles = method.invert(model, found["style/z0"], "key_value", steps_seen=levels["style"])
+        recording = method.model_copy(update={"inject": True})
+        contents = recording.invert(
+            model, found["content/z0"], "query", steps_seen=levels["content"]
+        )
+        styles = recording.invert(model, found["style/z0"], "key_value", steps_seen=levels["style"])
         for role, source, letters in (("content", contents, "q"), ("style", styles, "kv")):
-            found |= {f"case/{case}/inv/{role}/x_t{level:04d}": latent for level, latent in levels[role].items()}
-            for step in method.trajectory(model).reverse if method.inject else ():
+            found |= {
+                f"case/{case}/inv/{role}/x_t{level:04d}": latent
+                for level, latent in levels[role].items()
+            }
+            for step in method.trajectory(model).reverse:
                 for site, features in source.features.at(step.t).items():
                     for letter, tensor in zip(letters, features, strict=True):
-                        found[f"case/{case}/feat/{role}/t{step.t:04d}/layer{site}/{letter}"] = tensor.flatten(0, 1)
+                        found[f"case/{case}/feat/{role}/t{step.t:04d}/layer{site}/{letter}"] = (
+                            tensor.flatten(0, 1)
+                        )
         found[f"case/{case}/x_T"] = method.initial_latents(contents, styles, Pairs((0,), (0,)))
         final = method.stylise(model, contents, styles)
         found[f"case/{case}/final_pred_x0"] = final
@@ -170,11 +234,26 @@ def _styleid_diffusers(folder: Path, options: dict[str, Any]) -> dict[str, Tenso
 def _image_load(folder: Path, options: dict[str, Any]) -> Iterator[Comparison]:
     mode, resample = options.get("crop"), options.get("resample")
     if mode != "center_crop" or resample != "lanczos":
-        raise ManifestError(f"{folder / 'options.json'}: found crop {mode!r}, resample {resample!r}; accepted: center_crop, lanczos")
+        raise ManifestError(
+            f"{folder / 'options.json'}: found crop {mode!r}, resample {resample!r}; accepted: center_crop, lanczos"
+        )
     for name, case in options["cases"].items():
-        found = fit(decode((folder / case["image"]).read_bytes(), case["image"]), int(options["size"]), "center_crop")
+        found = fit(
+            decode((folder / case["image"]).read_bytes(), case["image"]),
+            int(options["size"]),
+            "center_crop",
+        )
         with Image.open(folder / case["expected"]) as picture:
             expected = np.asarray(picture.convert("RGB"))
         same = found.shape == expected.shape
-        worst = float(np.abs(found.astype(int) - expected.astype(int)).max()) if same else float("inf")
-        yield Comparison(f"{name}/pixels", worst, float(options["tolerances"]["pixels"]["max_abs_levels"]), None, None, unit=" levels")
+        worst = (
+            float(np.abs(found.astype(int) - expected.astype(int)).max()) if same else float("inf")
+        )
+        yield Comparison(
+            f"{name}/pixels",
+            worst,
+            float(options["tolerances"]["pixels"]["max_abs_levels"]),
+            None,
+            None,
+            unit=" levels",
+        )

@@ -18,7 +18,9 @@ ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 YAML_SUFFIXES = (".yaml", ".yml")
 
 
-def load_spec(path: str | Path, overrides: Sequence[str] = (), *, output: str | None = None) -> RunSpec:
+def load_spec(
+    path: str | Path, overrides: Sequence[str] = (), *, output: str | None = None
+) -> RunSpec:
     """Read the manifest at `path`, apply `key=value` overrides (dotted keys, YAML values), validate.
 
     Rows (CSV, TSV, JSONL, Parquet of content, style[, label, caption]) become a run with explicit
@@ -29,17 +31,23 @@ def load_spec(path: str | Path, overrides: Sequence[str] = (), *, output: str | 
     for text in overrides:
         _override(data, text)
     if output is not None:
-        data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {"path": output}
+        data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {
+            "path": output
+        }
     joined = join_inputs(data, path.parent)
     try:
         spec = RunSpec.model_validate_json(json.dumps(joined, default=str))
     except ValidationError as error:
-        raise ManifestError("\n".join(_explain(path, item) for item in error.errors()) + f"\n{_NEXT_STEP}") from None
+        raise ManifestError(
+            "\n".join(_explain(path, item) for item in error.errors()) + f"\n{_NEXT_STEP}"
+        ) from None
     check_inputs(spec, str(path))
     return spec
 
 
-_NEXT_STEP = "Next: correct the manifest; `stylebatch schema` prints every field with what it accepts."
+_NEXT_STEP = (
+    "Next: correct the manifest; `stylebatch schema` prints every field with what it accepts."
+)
 
 
 def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
@@ -48,19 +56,32 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
         section = getattr(spec, field)
         path = None if section is None else section.path
         if path is not None and not Path(path).exists():
-            raise ManifestError(f"{where}: {field}.path: found {path!r}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
-        if field in ("contents", "styles") and path is not None and Path(path).is_file() and Path(path).suffix.lower() not in ROW_SUFFIXES:
-            raise ManifestError(f"{where}: {field}.path: found {path!r}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
+            raise ManifestError(
+                f"{where}: {field}.path: found {path!r}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
+            )
+        if (
+            field in ("contents", "styles")
+            and path is not None
+            and Path(path).is_file()
+            and Path(path).suffix.lower() not in ROW_SUFFIXES
+        ):
+            raise ManifestError(
+                f"{where}: {field}.path: found {path!r}; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
+            )
 
 
 def _accepted(field: str) -> str:
     rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
-    return {"pairing": rows, "model": "a `from_pretrained` folder"}.get(field, f"an image folder or {rows}, relative to the manifest")
+    return {"pairing": rows, "model": "a `from_pretrained` folder"}.get(
+        field, f"an image folder or {rows}, relative to the manifest"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
-        raise ManifestError(f"{path}: no such manifest; give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml")
+        raise ManifestError(
+            f"{path}: no such manifest; give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml"
+        )
     if path.suffix.lower() in ROW_SUFFIXES:
         return {
             "name": path.stem,
@@ -68,13 +89,17 @@ def _read(path: Path) -> dict[str, Any]:
             "output": {"path": f"outputs/{path.stem}"},
         }
     if path.suffix.lower() not in YAML_SUFFIXES:
-        raise ManifestError(f"{path}: found a {path.suffix or 'suffixless'} file; accepted: {', '.join(YAML_SUFFIXES + ROW_SUFFIXES)}")
+        raise ManifestError(
+            f"{path}: found a {path.suffix or 'suffixless'} file; accepted: {', '.join(YAML_SUFFIXES + ROW_SUFFIXES)}"
+        )
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
-        raise ManifestError(f"{path}: found {type(data).__name__} at the top; accepted: a mapping with contents, styles, output.\n{_NEXT_STEP}")
+        raise ManifestError(
+            f"{path}: found {type(data).__name__} at the top; accepted: a mapping with contents, styles, output.\n{_NEXT_STEP}"
+        )
     return data
 
 
@@ -114,7 +139,9 @@ def _explain(path: Path, item: Any) -> str:
     if item["type"] == "missing":
         return f"{path}: {field}: missing; it has no default"
     if item["type"] == "value_error":
-        return f"{path}: {field}: {message}" + ("" if isinstance(item["input"], dict) else f" (found {found})")
+        return f"{path}: {field}: {message}" + (
+            "" if isinstance(item["input"], dict) else f" (found {found})"
+        )
     return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
 
 
@@ -122,7 +149,11 @@ def _fields_at(loc: Sequence[int | str]) -> list[str]:
     model: type[BaseModel] = RunSpec
     for part in loc:
         annotation = model.model_fields[str(part)].annotation
-        inner = [arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type) and issubclass(arg, BaseModel)]
+        inner = [
+            arg
+            for arg in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(arg, type) and issubclass(arg, BaseModel)
+        ]
         if not inner:
             break
         model = inner[0]

@@ -105,7 +105,8 @@ class BarProgress(_Counts):
 
     def __init__(self) -> None:
         super().__init__()
-        from rich.progress import BarColumn, Progress as Bar, SpinnerColumn, TextColumn
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bar
 
         self.bar = Bar(
             SpinnerColumn(),

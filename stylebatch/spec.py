@@ -32,20 +32,33 @@ class Section(BaseModel):
 class Source(Section):
     """Where contents or styles come from."""
 
-    path: str = Field(description="Image folder (class per folder -> label), or CSV, TSV, JSONL or Parquet rows with a `path` column")
-    license: str | None = Field(None, description="Licence of the images, for the dataset card; a `license` column of rows goes first")
+    path: str = Field(
+        description="Image folder (class per folder -> label), or CSV, TSV, JSONL or Parquet rows with a `path` column"
+    )
+    license: str | None = Field(
+        None,
+        description="Licence of the images, for the dataset card; a `license` column of rows goes first",
+    )
 
 
 class Pairing(Section):
     """Which contents meet which styles."""
 
-    mode: Literal["product", "zip", "explicit"] = Field("product", description="product: every pair; zip: first with first, and so on; explicit: the rows of `path`")
-    path: str | None = Field(None, description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit")
+    mode: Literal["product", "zip", "explicit"] = Field(
+        "product",
+        description="product: every pair; zip: first with first, and so on; explicit: the rows of `path`",
+    )
+    path: str | None = Field(
+        None,
+        description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit",
+    )
 
     @model_validator(mode="after")
     def _path_belongs_to_explicit(self) -> Pairing:
         if (self.mode == "explicit") != (self.path is not None):
-            raise ValueError("`path` (rows of content, style) belongs to mode explicit, which needs it; other modes take none")
+            raise ValueError(
+                "`path` (rows of content, style) belongs to mode explicit, which needs it; other modes take none"
+            )
         return self
 
 
@@ -53,15 +66,38 @@ class StyleIDOptions(Section):
     """Options of StyleID (arXiv 2312.09008). Defaults are the paper's."""
 
     name: Literal["styleid"] = "styleid"
-    gamma: float = Field(0.75, ge=0.0, le=1.0, description="Query preservation: 1 keeps the content's structure most, 0 to 1")
-    tau: float = Field(1.5, gt=0.0, le=10.0, description="Attention temperature where features are injected, above 0, at most 10")
-    convention: Literal["ldm", "diffusers"] = Field("ldm", description="ldm: the paper's code; diffusers: the authors' port")
-    steps: int = Field(50, ge=1, lt=1000, description="DDIM steps; default 50 (ldm, divides 1000) or 20 (diffusers)")
-    sites: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(strict=False)] = Field(
-        (6, 7, 8, 9, 10, 11), description="Decoder self-attention layers that are injected, 0 to 11; default 6..11 (ldm) or 7..11 (diffusers)"
+    gamma: float = Field(
+        0.75,
+        ge=0.0,
+        le=1.0,
+        description="Query preservation: 1 keeps the content's structure most, 0 to 1",
     )
-    start: Literal["paper", "level"] | None = Field(None, description="ldm only: paper inverts to level 999 and skips the first reverse step (default at 50 steps); level skips none")
-    init_adain: bool = Field(True, description="Start from the content's noise with the style's channel statistics")
+    tau: float = Field(
+        1.5,
+        gt=0.0,
+        le=10.0,
+        description="Attention temperature where features are injected, above 0, at most 10",
+    )
+    convention: Literal["ldm", "diffusers"] = Field(
+        "ldm", description="ldm: the paper's code; diffusers: the authors' port"
+    )
+    steps: int = Field(
+        50,
+        ge=1,
+        lt=1000,
+        description="DDIM steps; default 50 (ldm, divides 1000) or 20 (diffusers)",
+    )
+    sites: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(strict=False)] = Field(
+        (6, 7, 8, 9, 10, 11),
+        description="Decoder self-attention layers that are injected, 0 to 11; default 6..11 (ldm) or 7..11 (diffusers)",
+    )
+    start: Literal["paper", "level"] | None = Field(
+        None,
+        description="ldm only: paper inverts to level 999 and skips the first reverse step (default at 50 steps); level skips none",
+    )
+    init_adain: bool = Field(
+        True, description="Start from the content's noise with the style's channel statistics"
+    )
     inject: bool = Field(True, description="Inject the style's keys and values")
 
     @model_validator(mode="before")
@@ -70,7 +106,11 @@ class StyleIDOptions(Section):
         if not isinstance(data, dict):
             return data
         port = data.get("convention") == "diffusers"
-        filled = {"steps": 20 if port else 50, "sites": [7, 8, 9, 10, 11] if port else [6, 7, 8, 9, 10, 11], **data}
+        filled = {
+            "steps": 20 if port else 50,
+            "sites": [7, 8, 9, 10, 11] if port else [6, 7, 8, 9, 10, 11],
+            **data,
+        }
         if filled.get("start") is None and not port:
             filled["start"] = "paper" if filled["steps"] == 50 else "level"
         return filled
@@ -79,15 +119,21 @@ class StyleIDOptions(Section):
     @classmethod
     def _sites_once_in_order(cls, sites: tuple[int, ...]) -> tuple[int, ...]:
         if not sites or list(sites) != sorted(set(sites)):
-            raise ValueError("sites are given once each, ascending, at least one; `inject: false` turns injection off")
+            raise ValueError(
+                "sites are given once each, ascending, at least one; `inject: false` turns injection off"
+            )
         return sites
 
     @model_validator(mode="after")
     def _steps_fit_convention(self) -> StyleIDOptions:
         if self.convention == "ldm" and (self.steps < 2 or 1000 % self.steps):
-            raise ValueError(f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500")
+            raise ValueError(
+                f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500"
+            )
         if self.convention == "diffusers" and self.start is not None:
-            raise ValueError("start belongs to convention ldm; leave it out with convention diffusers")
+            raise ValueError(
+                "start belongs to convention ldm; leave it out with convention diffusers"
+            )
         return self
 
     @property
@@ -104,12 +150,18 @@ class StyleIDOptions(Section):
 class ModelSpec(Section):
     """A checkpoint: a known name, a local folder, or a hub id."""
 
-    name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21"] | None = Field(None, description="tiny is inside the package; the others stand for hub ids")
-    path: str | None = Field(None, description="A `from_pretrained` folder of a Stable Diffusion 1.x or 2.x pipeline")
+    name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21"] | None = Field(
+        None, description="tiny is inside the package; the others stand for hub ids"
+    )
+    path: str | None = Field(
+        None, description="A `from_pretrained` folder of a Stable Diffusion 1.x or 2.x pipeline"
+    )
     id: str | None = Field(None, description="A hub id, owner/name")
     revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field("auto", description="auto: float32 on CPU, float16 on GPU")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="auto: float32 on CPU, float16 on GPU"
+    )
 
     @model_validator(mode="after")
     def _exactly_one_origin(self) -> ModelSpec:
@@ -123,8 +175,16 @@ class ModelSpec(Section):
 class ImageSpec(Section):
     """Size of the rendered images and how inputs are fitted to it."""
 
-    size: int | None = Field(None, ge=32, le=4096, description="Pixels per side; default the model's own size (tiny 128, SD 1.x 512)")
-    mode: Literal["center_crop", "resize"] = Field("center_crop", description="center_crop: square of the shorter side, then Lanczos; resize: ignore the aspect ratio")
+    size: int | None = Field(
+        None,
+        ge=32,
+        le=4096,
+        description="Pixels per side; default the model's own size (tiny 128, SD 1.x 512)",
+    )
+    mode: Literal["center_crop", "resize"] = Field(
+        "center_crop",
+        description="center_crop: square of the shorter side, then Lanczos; resize: ignore the aspect ratio",
+    )
 
 
 class ImageFormat(Section):
@@ -138,9 +198,16 @@ class OutputSpec(Section):
     """Where the dataset goes and in what form."""
 
     path: str = Field(description="Output directory, relative to the working directory")
-    format: Literal["webdataset"] = Field("webdataset", description="Tar shards that webdataset and datasets load")
+    format: Literal["webdataset"] = Field(
+        "webdataset", description="Tar shards that webdataset and datasets load"
+    )
     image: ImageFormat = ImageFormat()
-    shard_size: int = Field(256, ge=1, le=9999, description="Aim for samples per shard; a shard is a whole number of blocks")
+    shard_size: int = Field(
+        256,
+        ge=1,
+        le=9999,
+        description="Aim for samples per shard; a shard is a whole number of blocks",
+    )
     inputs: bool = Field(True, description="Store content.jpg and style.jpg beside each result")
 
 
@@ -148,7 +215,11 @@ class EngineSpec(Section):
     """Where the work runs. Changes no pixels, save `threads` in the last bits of floats."""
 
     name: Literal["auto", "local"] = Field("auto", description="auto picks local on one machine")
-    threads: int | None = Field(None, ge=1, description="CPU threads of the network; default the cores of the machine, at most 8")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of the network; default the cores of the machine, at most 8",
+    )
     batch: int = Field(16, ge=1, le=1024, description="Largest batch of one network evaluation")
 
 
@@ -160,17 +231,29 @@ class RunSpec(Section):
     """A whole run. Everything but contents, styles and output has a default."""
 
     name: str = Field("stylebatch", min_length=1, description="Name of the dataset")
-    contents: Source | None = Field(None, description="Images that keep their structure (not with explicit pairing)")
-    styles: Source | None = Field(None, description="Images that lend their style (not with explicit pairing)")
+    contents: Source | None = Field(
+        None, description="Images that keep their structure (not with explicit pairing)"
+    )
+    styles: Source | None = Field(
+        None, description="Images that lend their style (not with explicit pairing)"
+    )
     pairing: Pairing = Pairing()
     method: StyleIDOptions = StyleIDOptions()
     model: Annotated[ModelSpec, BeforeValidator(_name_to_mapping)] = ModelSpec(name="tiny")
     image: ImageSpec = ImageSpec()
     output: OutputSpec
     engine: Annotated[EngineSpec, BeforeValidator(_name_to_mapping)] = EngineSpec()
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the run; each sample's own is derived from it")
-    license: str = Field("unknown", min_length=1, description="Licence of the dataset, for its card (an identifier such as cc0-1.0)")
-    max_failed_fraction: float = Field(0.01, ge=0.0, le=1.0, description="Exit code 3 when more of the pairs failed")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the run; each sample's own is derived from it"
+    )
+    license: str = Field(
+        "unknown",
+        min_length=1,
+        description="Licence of the dataset, for its card (an identifier such as cc0-1.0)",
+    )
+    max_failed_fraction: float = Field(
+        0.01, ge=0.0, le=1.0, description="Exit code 3 when more of the pairs failed"
+    )
 
     @model_validator(mode="after")
     def _sources_fit_pairing(self) -> RunSpec:
@@ -190,8 +273,13 @@ def json_schema() -> dict[str, Any]:
     schema = RunSpec.model_json_schema()
     names = ["tiny", *MODEL_IDS]
     for field, accepted in (("model", names), ("engine", list(ENGINES))):
-        schema["properties"][field] = {"anyOf": [{"enum": accepted}, {"$ref": f"#/$defs/{field.capitalize()}Spec"}]}
-    return schema | {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "stylebatch manifest"}
+        schema["properties"][field] = {
+            "anyOf": [{"enum": accepted}, {"$ref": f"#/$defs/{field.capitalize()}Spec"}]
+        }
+    return schema | {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "stylebatch manifest",
+    }
 
 
 def canonical_json(value: Any) -> str:

@@ -12,7 +12,11 @@ import pytest
 if TYPE_CHECKING:
     from stylebatch.models.stable_diffusion import StableDiffusion
 
-for _variable, _value in {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}.items():
+for _variable, _value in {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+}.items():
     os.environ.setdefault(_variable, _value)  # before torch and huggingface_hub are imported
 
 GOLDEN = Path(__file__).parent / "data" / "golden"
@@ -22,7 +26,9 @@ def link_folder(source: Path, target: Path, *, without: tuple[str, ...] = ()) ->
     """A copy of the folder `source` made of links to its files, less the relative paths in `without`."""
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
-        if path.is_file() and not any(relative == Path(skip) or Path(skip) in relative.parents for skip in without):
+        if path.is_file() and not any(
+            relative == Path(skip) or Path(skip) in relative.parents for skip in without
+        ):
             (target / relative).parent.mkdir(parents=True, exist_ok=True)
             (target / relative).symlink_to(path)
     return target
@@ -69,7 +75,9 @@ def v_model(v_folder: Path) -> StableDiffusion:
 @pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
 def model(request: pytest.FixtureRequest) -> StableDiffusion:
     """Both models in turn."""
-    loaded: StableDiffusion = request.getfixturevalue({"epsilon": "eps_model", "v_prediction": "v_model"}[request.param])
+    loaded: StableDiffusion = request.getfixturevalue(
+        {"epsilon": "eps_model", "v_prediction": "v_model"}[request.param]
+    )
     return loaded
 
 

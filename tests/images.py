@@ -13,7 +13,9 @@ from PIL import Image
 def picture(seed: int, width: int = 96, height: int = 80) -> Image.Image:
     """Coloured waves with a bright disc: structure, colour and no two alike."""
     y, x = np.mgrid[0:height, 0:width].astype(float)
-    waves = [np.sin(x / (4 + (seed * k) % 7) + k) + np.cos(y / (3 + (seed + k) % 5)) for k in (1, 2, 3)]
+    waves = [
+        np.sin(x / (4 + (seed * k) % 7) + k) + np.cos(y / (3 + (seed + k) % 5)) for k in (1, 2, 3)
+    ]
     pixels = np.stack(waves, axis=-1) * 50 + 128
     disc = (x - width * (0.3 + 0.1 * (seed % 4))) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
     pixels[disc] = (30 * seed % 256, 200, 255 - 40 * seed % 256)

@@ -20,23 +20,36 @@ def formula(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 @pytest.mark.parametrize("tau", [0.5, 1.0, 1.5])
 def test_attend_is_softmax_of_scaled_products(tau: float) -> None:
     q, k, v = (rand(2, 3, 16, 8, seed=seed, dtype=torch.float64) for seed in range(3))
-    torch.testing.assert_close(attend(q, k, v, tau=tau), formula(q, k, v, tau * 8**-0.5), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        attend(q, k, v, tau=tau), formula(q, k, v, tau * 8**-0.5), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_tau_multiplies_the_scale_that_a_layer_brings() -> None:
     q, k, v = (rand(2, 3, 16, 8, seed=seed, dtype=torch.float64) for seed in range(3))
-    torch.testing.assert_close(attend(q, k, v, tau=1.5, scale=0.2), formula(q, k, v, 0.3), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(attend(q, k, v, tau=1.5), attend(1.5 * q, k, v), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        attend(q, k, v, tau=1.5, scale=0.2), formula(q, k, v, 0.3), rtol=1e-10, atol=1e-10
+    )
+    torch.testing.assert_close(
+        attend(q, k, v, tau=1.5), attend(1.5 * q, k, v), rtol=1e-10, atol=1e-10
+    )
     assert not torch.allclose(attend(q, k, v, tau=1.5), attend(q, k, v), atol=1e-3)
 
 
 @pytest.mark.parametrize("key_tokens", [16, 4, 25])
 @pytest.mark.parametrize("counts", [(1,), (3,), (1, 1, 1), (2, 2), (3, 1), (1, 4, 2)])
-def test_shared_attention_equals_attention_per_pair(counts: tuple[int, ...], key_tokens: int) -> None:
+def test_shared_attention_equals_attention_per_pair(
+    counts: tuple[int, ...], key_tokens: int
+) -> None:
     q = rand(sum(counts), 4, 16, 8, seed=1)
     k, v = (rand(len(counts), 4, key_tokens, 8, seed=seed) for seed in (2, 3))
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
-    separate = torch.cat([attend(q[i : i + 1], k[row : row + 1], v[row : row + 1], tau=1.5, scale=0.3) for i, row in enumerate(rows)])
+    separate = torch.cat(
+        [
+            attend(q[i : i + 1], k[row : row + 1], v[row : row + 1], tau=1.5, scale=0.3)
+            for i, row in enumerate(rows)
+        ]
+    )
     shared = attend_shared(q, k, v, counts, tau=1.5, scale=0.3)
     assert shared.shape == q.shape
     torch.testing.assert_close(shared, separate, rtol=1e-6, atol=1e-6)
@@ -45,7 +58,12 @@ def test_shared_attention_equals_attention_per_pair(counts: tuple[int, ...], key
 def test_shared_attention_accepts_queries_that_are_views() -> None:
     q = rand(4, 16, 3, 8).transpose(1, 2)  # as a layer hands out its heads
     k, v = (rand(2, 3, 16, 8, seed=seed) for seed in (2, 3))
-    torch.testing.assert_close(attend_shared(q, k, v, (2, 2)), attend_shared(q.contiguous(), k, v, [2, 2]), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        attend_shared(q, k, v, (2, 2)),
+        attend_shared(q.contiguous(), k, v, [2, 2]),
+        rtol=1e-6,
+        atol=1e-6,
+    )
 
 
 def test_adain_gives_the_styles_moments_per_sample_and_channel() -> None:
@@ -54,7 +72,9 @@ def test_adain_gives_the_styles_moments_per_sample_and_channel() -> None:
     assert out.shape == content.shape
     torch.testing.assert_close(out.mean((2, 3)), style.mean((2, 3)), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(out.std((2, 3)), style.std((2, 3)), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(adain(content[1:], style[1:]), out[1:], rtol=1e-6, atol=1e-6)  # no statistics over the batch
+    torch.testing.assert_close(
+        adain(content[1:], style[1:]), out[1:], rtol=1e-6, atol=1e-6
+    )  # no statistics over the batch
 
 
 def test_adain_of_a_latent_with_itself_changes_nothing() -> None:
@@ -63,9 +83,15 @@ def test_adain_of_a_latent_with_itself_changes_nothing() -> None:
 
 
 def test_adain_matches_its_formula_with_unbiased_std_and_eps_on_the_content_only() -> None:
-    content, style = rand(1, 4, 8, 8, dtype=torch.float64), 2.0 * rand(1, 4, 8, 8, seed=1, dtype=torch.float64)
+    content, style = (
+        rand(1, 4, 8, 8, dtype=torch.float64),
+        2.0 * rand(1, 4, 8, 8, seed=1, dtype=torch.float64),
+    )
     mean_c, mean_s = content.mean((2, 3), keepdim=True), style.mean((2, 3), keepdim=True)
-    std_c, std_s = (((x - x.mean((2, 3), keepdim=True)) ** 2).sum((2, 3), keepdim=True).div(63).sqrt() for x in (content, style))
+    std_c, std_s = (
+        ((x - x.mean((2, 3), keepdim=True)) ** 2).sum((2, 3), keepdim=True).div(63).sqrt()
+        for x in (content, style)
+    )
     for eps in (0.0, 1e-4, 0.1):
         expected = (content - mean_c) / (std_c + eps) * std_s + mean_s
         torch.testing.assert_close(adain(content, style, eps=eps), expected, rtol=1e-12, atol=1e-12)
@@ -79,7 +105,9 @@ def test_adain_only_shifts_a_constant_channel(value: float, eps: float) -> None:
     content[:, 2] = value
     out = adain(content, style, eps=eps)
     assert torch.isfinite(out).all()
-    torch.testing.assert_close(out[:, 2], style[:, 2].mean().expand_as(out[:, 2]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        out[:, 2], style[:, 2].mean().expand_as(out[:, 2]), rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(out[:, 0].std(), style[:, 0].std(), rtol=1e-3, atol=1e-3)
 
 

@@ -25,7 +25,9 @@ def test_sizes_come_from_the_configs(eps_folder: Path) -> None:
     assert checkpoint.size_multiple == 64
 
 
-def test_native_size_without_sample_size_is_512(eps_folder: Path, linked: Callable[..., Path]) -> None:
+def test_native_size_without_sample_size_is_512(
+    eps_folder: Path, linked: Callable[..., Path]
+) -> None:
     folder = linked(eps_folder, "copy", without=("unet/config.json",))
     config = json.loads((eps_folder / "unet" / "config.json").read_text(encoding="utf-8"))
     del config["sample_size"]
@@ -33,17 +35,31 @@ def test_native_size_without_sample_size_is_512(eps_folder: Path, linked: Callab
     assert Checkpoint(folder).native_size == 512
 
 
-def test_fingerprint_is_the_same_wherever_the_folder_lies(eps_folder: Path, tmp_path: Path, linked: Callable[..., Path]) -> None:
+def test_fingerprint_is_the_same_wherever_the_folder_lies(
+    eps_folder: Path, tmp_path: Path, linked: Callable[..., Path]
+) -> None:
     first = Checkpoint(eps_folder).fingerprint
     copied = tmp_path / "elsewhere" / "checkpoint"
     shutil.copytree(eps_folder, copied)
     assert Checkpoint(copied).fingerprint == first
-    assert Checkpoint(linked(eps_folder, "links")).fingerprint == first  # as a hub snapshot stores files
+    assert (
+        Checkpoint(linked(eps_folder, "links")).fingerprint == first
+    )  # as a hub snapshot stores files
     assert len(first) == 64
 
 
-@pytest.mark.parametrize("changed", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json", "scheduler/scheduler_config.json"])
-def test_fingerprint_changes_with_one_byte_of_any_part(eps_folder: Path, linked: Callable[..., Path], changed: str) -> None:
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "tokenizer/vocab.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_fingerprint_changes_with_one_byte_of_any_part(
+    eps_folder: Path, linked: Callable[..., Path], changed: str
+) -> None:
     folder = linked(eps_folder, "copy", without=(changed,))
     data = bytearray((eps_folder / changed).read_bytes())
     data[-2] ^= 1
@@ -52,7 +68,9 @@ def test_fingerprint_changes_with_one_byte_of_any_part(eps_folder: Path, linked:
     assert Checkpoint(folder).fingerprint != Checkpoint(eps_folder).fingerprint
 
 
-def test_fingerprint_changes_when_a_file_moves_between_parts(eps_folder: Path, linked: Callable[..., Path]) -> None:
+def test_fingerprint_changes_when_a_file_moves_between_parts(
+    eps_folder: Path, linked: Callable[..., Path]
+) -> None:
     folder = linked(eps_folder, "copy")
     (folder / "unet" / "extra.json").write_bytes(b"{}")
     first = Checkpoint(folder).fingerprint
@@ -61,7 +79,9 @@ def test_fingerprint_changes_when_a_file_moves_between_parts(eps_folder: Path, l
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "scheduler"])
-def test_folder_without_a_part_is_refused_by_name(eps_folder: Path, linked: Callable[..., Path], part: str) -> None:
+def test_folder_without_a_part_is_refused_by_name(
+    eps_folder: Path, linked: Callable[..., Path], part: str
+) -> None:
     folder = linked(eps_folder, "copy", without=(part,))
     with pytest.raises(ManifestError) as caught:
         find_checkpoint(ModelSpec(path=str(folder)))
@@ -72,22 +92,30 @@ def test_folder_without_a_part_is_refused_by_name(eps_folder: Path, linked: Call
     assert caught.value.exit_code == 2
 
 
-def test_config_that_is_no_json_is_refused_by_name(eps_folder: Path, linked: Callable[..., Path]) -> None:
+def test_config_that_is_no_json_is_refused_by_name(
+    eps_folder: Path, linked: Callable[..., Path]
+) -> None:
     folder = linked(eps_folder, "copy", without=("vae/config.json",))
-    (folder / "vae" / "config.json").write_text("version https://git-lfs.github.com/spec/v1", encoding="utf-8")
+    (folder / "vae" / "config.json").write_text(
+        "version https://git-lfs.github.com/spec/v1", encoding="utf-8"
+    )
     with pytest.raises(ManifestError, match=r"vae/config\.json cannot be read"):
         find_checkpoint(ModelSpec(path=str(folder)))
 
 
 def assert_names_the_way_out(text: str) -> None:
-    assert text.startswith("model.id: 'nobody/none' (revision main) could not be fetched from the hub")
+    assert text.startswith(
+        "model.id: 'nobody/none' (revision main) could not be fetched from the hub"
+    )
     assert "a local folder" in text
     assert "hf download nobody/none --local-dir FOLDER" in text
     assert "`model: {path: FOLDER}`" in text
     assert "\n" not in text
 
 
-def test_offline_hub_id_names_the_local_folder_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_hub_id_names_the_local_folder_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(ManifestError) as caught:
@@ -108,7 +136,14 @@ def test_unreachable_hub_answers_quickly_with_the_same_way_out(tmp_path: Path) -
     )
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     assert_names_the_way_out(done.stdout.strip())
 

@@ -10,13 +10,19 @@ from pathlib import Path
 import pytest
 
 from stylebatch.errors import StorageError
-from stylebatch.store.commit import atomic_file, create_exclusive, remove_temporaries, storage_error, write_bytes
+from stylebatch.store.commit import (
+    atomic_file,
+    create_exclusive,
+    remove_temporaries,
+    storage_error,
+    write_bytes,
+)
 
 
 def test_failure_while_writing_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_bytes(path, b"old")
-    with pytest.raises(ValueError), atomic_file(path) as file:
+    with pytest.raises(ValueError), atomic_file(path) as file:  # noqa: PT012
         file.write(b"half of the new")
         raise ValueError
     assert path.read_bytes() == b"old"

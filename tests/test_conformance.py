@@ -15,7 +15,12 @@ from stylebatch.errors import ManifestError
 
 @pytest.mark.parametrize(
     ("case", "num_tensors"),
-    [("styleid_ldm_imageio", 2), ("styleid_diffusers_eps", 23), ("styleid_diffusers_v", 23), ("styleid_ldm", 51)],
+    [
+        ("styleid_ldm_imageio", 2),
+        ("styleid_diffusers_eps", 25),
+        ("styleid_diffusers_v", 25),
+        ("styleid_ldm", 51),
+    ],
 )
 def test_reference_case_is_reproduced(golden: Path, case: str, num_tensors: int) -> None:
     found = list(run_cases(golden / case))
@@ -23,7 +28,9 @@ def test_reference_case_is_reproduced(golden: Path, case: str, num_tensors: int)
     assert len(found) == num_tensors
 
 
-def perturbed(linked: Callable[..., Path], source: Path, change: Callable[[dict[str, Any]], object]) -> dict[str, Comparison]:
+def perturbed(
+    linked: Callable[..., Path], source: Path, change: Callable[[dict[str, Any]], object]
+) -> dict[str, Comparison]:
     """Run a copy of the 10-step case with changed options."""
     folder = linked(source, "case", without=("options.json",))
     options = json.loads((source / "options.json").read_text(encoding="utf-8"))
@@ -44,7 +51,9 @@ def perturbed(linked: Callable[..., Path], source: Path, change: Callable[[dict[
     ],
     ids=str,
 )
-def test_a_wrong_option_fails_the_result_but_not_what_precedes_it(linked: Callable[..., Path], golden: Path, change: dict[str, Any], start_ok: bool) -> None:
+def test_a_wrong_option_fails_the_result_but_not_what_precedes_it(
+    linked: Callable[..., Path], golden: Path, change: dict[str, Any], start_ok: bool
+) -> None:
     found = perturbed(linked, golden / "styleid_diffusers_eps", lambda case: case.update(change))
     assert found["content/z0"].ok
     assert found["case/steps10/x_T"].ok is start_ok
@@ -60,7 +69,9 @@ def test_a_tensor_that_was_not_produced_fails(linked: Callable[..., Path], golde
     missing = [comparison for name, comparison in found.items() if name.startswith("case/steps20/")]
     assert missing
     assert all(not comparison.ok and comparison.max_abs == float("inf") for comparison in missing)
-    assert all(comparison.ok for name, comparison in found.items() if not name.startswith("case/steps20/"))
+    assert all(
+        comparison.ok for name, comparison in found.items() if not name.startswith("case/steps20/")
+    )
 
 
 def test_a_perturbed_picture_fails(linked: Callable[..., Path], golden: Path) -> None:
@@ -75,9 +86,19 @@ def test_a_perturbed_picture_fails(linked: Callable[..., Path], golden: Path) ->
 
 @pytest.mark.parametrize(
     ("max_abs", "rel_l2", "ok"),
-    [(0.5, 0.5, True), (1.0, 1.0, True), (1.5, 0.5, False), (0.5, 1.5, False), (float("nan"), 0.5, False), (0.5, float("nan"), False), (float("inf"), float("inf"), False)],
+    [
+        (0.5, 0.5, True),
+        (1.0, 1.0, True),
+        (1.5, 0.5, False),
+        (0.5, 1.5, False),
+        (float("nan"), 0.5, False),
+        (0.5, float("nan"), False),
+        (float("inf"), float("inf"), False),
+    ],
 )
-def test_both_tolerances_must_hold_and_nan_never_does(max_abs: float, rel_l2: float, ok: bool) -> None:
+def test_both_tolerances_must_hold_and_nan_never_does(
+    max_abs: float, rel_l2: float, ok: bool
+) -> None:
     comparison = Comparison("x", max_abs, 1.0, rel_l2, 1.0)
     assert comparison.ok is ok
     assert comparison.line().endswith("ok" if ok else "FAILED")
@@ -92,7 +113,9 @@ def test_both_tolerances_must_hold_and_nan_never_does(max_abs: float, rel_l2: fl
         ({"kind": "image_load", "crop": "pad", "resample": "lanczos"}, "found crop 'pad'"),
     ],
 )
-def test_a_kind_that_is_not_built_is_an_error_that_says_so(tmp_path: Path, options: dict[str, Any], found: str) -> None:
+def test_a_kind_that_is_not_built_is_an_error_that_says_so(
+    tmp_path: Path, options: dict[str, Any], found: str
+) -> None:
     (tmp_path / "options.json").write_text(json.dumps(options), encoding="utf-8")
     with pytest.raises(ManifestError) as caught:
         list(run_cases(tmp_path))
@@ -106,5 +129,5 @@ def test_a_kind_that_is_not_built_is_an_error_that_says_so(tmp_path: Path, optio
 def test_a_folder_that_is_no_case_is_an_error(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "options.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ManifestError, match="options.json"):
+    with pytest.raises(ManifestError, match=r"options\.json"):
         list(run_cases(tmp_path))

@@ -25,14 +25,20 @@ def processors(model: StableDiffusion) -> dict[str, Any]:
 
 
 def passing(site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-    return layer.output(attention.attend(layer.query(hidden), layer.key(hidden), layer.value(hidden), scale=layer.scale))
+    return layer.output(
+        attention.attend(
+            layer.query(hidden), layer.key(hidden), layer.value(hidden), scale=layer.scale
+        )
+    )
 
 
 def zeroing(site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
     return torch.zeros_like(hidden)
 
 
-def test_sites_are_numbered_three_per_level_with_none_where_a_level_has_no_attention(eps_model: StableDiffusion) -> None:
+def test_sites_are_numbered_three_per_level_with_none_where_a_level_has_no_attention(
+    eps_model: StableDiffusion,
+) -> None:
     sites = decoder_sites(eps_model.unet)
     assert eps_model.sites == tuple(sites) == tuple(range(3, 12))
     blocks = eps_model.unet.up_blocks
@@ -41,7 +47,9 @@ def test_sites_are_numbered_three_per_level_with_none_where_a_level_has_no_atten
 
 
 @pytest.mark.parametrize("kind", ["query", "key_value"])
-def test_recording_leaves_the_network_output_unchanged(model: StableDiffusion, latents: Tensor, kind: FeatureKind) -> None:
+def test_recording_leaves_the_network_output_unchanged(
+    model: StableDiffusion, latents: Tensor, kind: FeatureKind
+) -> None:
     cond = model.embed([""])
     plain = model.predict_noise(latents, 481, cond)
     recorder = Recorder(kind, attention.attend)
@@ -58,23 +66,31 @@ def test_recording_leaves_the_network_output_unchanged(model: StableDiffusion, l
         assert all(tensor.shape == shape and tensor.is_contiguous() for tensor in tensors)
 
 
-def test_layer_view_projects_as_the_layer_itself(eps_model: StableDiffusion, latents: Tensor) -> None:
+def test_layer_view_projects_as_the_layer_itself(
+    eps_model: StableDiffusion, latents: Tensor
+) -> None:
     cond = eps_model.embed([""])
     layer = decoder_sites(eps_model.unet)[8]
     recorders = [Recorder("query", attention.attend), Recorder("key_value", attention.attend)]
     for recorder in recorders:
         inputs: list[Tensor] = []
-        hook = layer.to_q.register_forward_hook(lambda _module, args, _out, into=inputs: into.append(args[0]))
+        hook = layer.to_q.register_forward_hook(
+            lambda _module, args, _out, into=inputs: into.append(args[0])
+        )
         with eps_model.editing(recorder, (8,)):
             eps_model.predict_noise(latents, 481, cond)
         hook.remove()
     ((q,), (k, v)) = (recorder.take()[8] for recorder in recorders)
     for tensor, projection in ((q, layer.to_q), (k, layer.to_k), (v, layer.to_v)):
-        folded = layer.head_to_batch_dim(projection(inputs[0]))  # diffusers' own splitting into heads
+        folded = layer.head_to_batch_dim(
+            projection(inputs[0])
+        )  # diffusers' own splitting into heads
         torch.testing.assert_close(tensor.flatten(0, 1), folded, rtol=1e-5, atol=1e-6)
 
 
-def test_edit_replaces_the_layer_while_installed_and_only_then(eps_model: StableDiffusion, latents: Tensor) -> None:
+def test_edit_replaces_the_layer_while_installed_and_only_then(
+    eps_model: StableDiffusion, latents: Tensor
+) -> None:
     cond, before = eps_model.embed([""]), processors(eps_model)
     plain = eps_model.predict_noise(latents, 481, cond)
     with eps_model.editing(zeroing, (6, 11)):
@@ -92,7 +108,9 @@ def test_edit_comes_off_when_the_block_raises(eps_model: StableDiffusion) -> Non
     assert all(processors(eps_model)[name] is before[name] for name in before)
 
 
-def test_edit_comes_off_when_the_edit_itself_raises(eps_model: StableDiffusion, latents: Tensor) -> None:
+def test_edit_comes_off_when_the_edit_itself_raises(
+    eps_model: StableDiffusion, latents: Tensor
+) -> None:
     def broken(site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
         raise RuntimeError("out of memory")
 
@@ -102,7 +120,9 @@ def test_edit_comes_off_when_the_edit_itself_raises(eps_model: StableDiffusion, 
     assert all(processors(eps_model)[name] is before[name] for name in before)
 
 
-def test_unknown_site_is_named_with_the_sites_there_are_and_nothing_is_installed(eps_model: StableDiffusion) -> None:
+def test_unknown_site_is_named_with_the_sites_there_are_and_nothing_is_installed(
+    eps_model: StableDiffusion,
+) -> None:
     before = processors(eps_model)
     match = r"sites: \[0, 12\] not in this network; it has self-attention at sites \[3, 4, 5, 6, 7, 8, 9, 10, 11\]"
     with pytest.raises(ValueError, match=match), installed(eps_model.unet, zeroing, (0, 6, 12)):
@@ -121,7 +141,9 @@ def test_nested_installs_restore_the_outer_edit_first(eps_model: StableDiffusion
     assert all(processors(eps_model)[name] is before[name] for name in before)
 
 
-def test_edit_sees_every_chosen_site_once_in_decoder_order(eps_model: StableDiffusion, latents: Tensor) -> None:
+def test_edit_sees_every_chosen_site_once_in_decoder_order(
+    eps_model: StableDiffusion, latents: Tensor
+) -> None:
     visited: list[Site] = []
 
     def noting(site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:

@@ -10,8 +10,13 @@ from stylebatch.data.grid import Groups, PairGrid, ProductGrid, spread
 from stylebatch.data.sources import PairRow
 
 
-@pytest.mark.parametrize(("contents", "styles", "rows", "columns"), [(6, 6, 3, 6), (17, 5, 16, 2), (1, 1, 16, 16), (33, 40, 7, 9)])
-def test_product_blocks_cover_every_pair_once(contents: int, styles: int, rows: int, columns: int) -> None:
+@pytest.mark.parametrize(
+    ("contents", "styles", "rows", "columns"),
+    [(6, 6, 3, 6), (17, 5, 16, 2), (1, 1, 16, 16), (33, 40, 7, 9)],
+)
+def test_product_blocks_cover_every_pair_once(
+    contents: int, styles: int, rows: int, columns: int
+) -> None:
     grid = ProductGrid(Groups.of_at_most(contents, rows), Groups.of_at_most(styles, columns))
     blocks = [grid.block(number) for number in range(grid.num_blocks)]
     pairs = [pair for block in blocks for pair in block.pairs]
@@ -47,8 +52,13 @@ def test_pair_list_blocks_stay_within_bounds_and_order() -> None:
     grid = PairGrid.cut(pairs, max_contents=3, max_styles=4, max_pairs=6)
     blocks = [grid.block(number) for number in range(grid.num_blocks)]
     assert [label for block in blocks for label in block.labels] == [str(i) for i in range(40)]
-    assert all(len(block.contents) <= 3 and len(block.styles) <= 4 and len(block.pairs) <= 6 for block in blocks)
-    assert [grid.num_pairs_before(b) for b in range(grid.num_blocks)] == [sum(len(x.pairs) for x in blocks[:b]) for b in range(grid.num_blocks)]
+    assert all(
+        len(block.contents) <= 3 and len(block.styles) <= 4 and len(block.pairs) <= 6
+        for block in blocks
+    )
+    assert [grid.num_pairs_before(b) for b in range(grid.num_blocks)] == [
+        sum(len(x.pairs) for x in blocks[:b]) for b in range(grid.num_blocks)
+    ]
 
 
 @pytest.mark.parametrize(("contents", "styles"), [(6, 6), (4, 6), (5, 7), (1, 3), (12, 8)])

@@ -18,20 +18,29 @@ from stylebatch.store.ledger import Ledger, RunLock, diff
 
 
 def _run(gamma: float) -> dict[str, Any]:
-    return {"digest": f"{gamma}", "identity": {"method": {"gamma": gamma, "tau": 1.5}, "contents": f"{gamma:.62f}"[:64]}}
+    return {
+        "digest": f"{gamma}",
+        "identity": {"method": {"gamma": gamma, "tau": 1.5}, "contents": f"{gamma:.62f}"[:64]},
+    }
 
 
 def test_second_writer_is_refused_and_the_owner_named(tmp_path: Path) -> None:
-    with RunLock(tmp_path):
-        with pytest.raises(OutputLockedError, match=f"process {os.getpid()} on {socket.gethostname()}"), RunLock(tmp_path):
-            pass
+    with (
+        RunLock(tmp_path),
+        pytest.raises(OutputLockedError, match=f"process {os.getpid()} on {socket.gethostname()}"),
+        RunLock(tmp_path),
+    ):
+        pass
     with RunLock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    script = f"import sys, time; from pathlib import Path; from stylebatch.store.ledger import RunLock\nwith RunLock(Path({str(tmp_path)!r})):\n print('held', flush=True); time.sleep(60)"
+    script = (
+        "import time; from pathlib import Path; from stylebatch.store.ledger import RunLock\n"
+        f"with RunLock(Path({str(tmp_path)!r})):\n print('held', flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process:
@@ -45,8 +54,20 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("age_s", "dead"), [(10.0, False), (600.0, True)])
-def test_lock_of_another_host_is_judged_by_its_heartbeat(tmp_path: Path, age_s: float, dead: bool) -> None:
-    (tmp_path / ".run.lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "token": "t", "heartbeat": time.time() - age_s}))
+def test_lock_of_another_host_is_judged_by_its_heartbeat(
+    tmp_path: Path, age_s: float, dead: bool
+) -> None:
+    (tmp_path / ".run.lock").write_text(
+        json.dumps(
+            {
+                "host": "elsewhere",
+                "pid": 1,
+                "started": "1",
+                "token": "t",
+                "heartbeat": time.time() - age_s,
+            }
+        )
+    )
     if dead:
         with RunLock(tmp_path):
             pass
@@ -73,14 +94,28 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
         Ledger(tmp_path).open(_run(0.75))
 
 
-@pytest.mark.parametrize("damage", ["none", "other plan", "short tar", "no tar", "no metadata", "half stats"])
+@pytest.mark.parametrize(
+    "damage", ["none", "other plan", "short tar", "no tar", "no metadata", "half stats"]
+)
 def test_only_whole_commits_of_this_plan_count(tmp_path: Path, damage: str) -> None:
     for folder in ("data", "metadata"):
         (tmp_path / folder).mkdir()
-    tar, metadata, stats = tmp_path / "data/train-0.tar", tmp_path / "metadata/train-0.parquet", tmp_path / "metadata/train-0_stats.json"
+    tar, metadata, stats = (
+        tmp_path / "data/train-0.tar",
+        tmp_path / "metadata/train-0.parquet",
+        tmp_path / "metadata/train-0_stats.json",
+    )
     tar.write_bytes(b"x" * 100)
     metadata.write_bytes(b"m")
-    stats.write_text(json.dumps({"plan_digest": "other" if damage == "other plan" else "mine", "bytes": 100, "num_success": 1}))
+    stats.write_text(
+        json.dumps(
+            {
+                "plan_digest": "other" if damage == "other plan" else "mine",
+                "bytes": 100,
+                "num_success": 1,
+            }
+        )
+    )
     if damage == "short tar":
         tar.write_bytes(b"x" * 99)
     elif damage == "no tar":
@@ -93,4 +128,7 @@ def test_only_whole_commits_of_this_plan_count(tmp_path: Path, damage: str) -> N
 
 
 def test_diff_walks_nested_values() -> None:
-    assert diff({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "d": 3}) == ["c: 2 -> null", "d: null -> 3"]
+    assert diff({"a": {"b": 1}, "c": 2}, {"a": {"b": 1}, "d": 3}) == [
+        "c: 2 -> null",
+        "d: null -> 3",
+    ]

@@ -21,7 +21,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, changes: dict[str, Any] | None = None, name: str = "run.yaml") -> Path:
-    data = {"contents": {"path": "contents"}, "styles": {"path": "styles"}, "output": {"path": "outputs/run"}} | (changes or {})
+    data = {
+        "contents": {"path": "contents"},
+        "styles": {"path": "styles"},
+        "output": {"path": "outputs/run"},
+    } | (changes or {})
     path = folder / name
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path
@@ -36,7 +40,9 @@ def refusal(path: Path, overrides: tuple[str, ...] = (), *, output: str | None =
     return str(caught.value)
 
 
-def test_inputs_are_relative_to_the_manifest_and_the_output_is_not(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_are_relative_to_the_manifest_and_the_output_is_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(folder)
     monkeypatch.chdir("/")
     spec = load_spec(path)
@@ -51,13 +57,35 @@ def test_inputs_are_relative_to_the_manifest_and_the_output_is_not(folder: Path,
     [
         ({"methd": {"gamma": 0.5}}, "methd", '{"gamma": 0.5}', "did you mean 'method'?"),
         ({"method": {"gama": 0.5}}, "method.gama", "0.5", "did you mean 'gamma'?"),
-        ({"output": {"path": "x", "image": {"qualty": 9}}}, "output.image.qualty", "9", "did you mean 'quality'?"),
-        ({"engine": {"name": "local", "thread": 2}}, "engine.thread", "2", "did you mean 'threads'?"),
-        ({"contents": {"path": "contents", "folder": "x"}}, "contents.folder", '"x"', "accepted keys: path"),
-        ({"model": {"name": "tiny", "dtyp": "auto"}}, "model.dtyp", '"auto"', "did you mean 'dtype'?"),
+        (
+            {"output": {"path": "x", "image": {"qualty": 9}}},
+            "output.image.qualty",
+            "9",
+            "did you mean 'quality'?",
+        ),
+        (
+            {"engine": {"name": "local", "thread": 2}},
+            "engine.thread",
+            "2",
+            "did you mean 'threads'?",
+        ),
+        (
+            {"contents": {"path": "contents", "folder": "x"}},
+            "contents.folder",
+            '"x"',
+            "accepted keys: path",
+        ),
+        (
+            {"model": {"name": "tiny", "dtyp": "auto"}},
+            "model.dtyp",
+            '"auto"',
+            "did you mean 'dtype'?",
+        ),
     ],
 )
-def test_unknown_key_is_named_with_the_closest_one(folder: Path, changes: dict[str, Any], field: str, found: str, hint: str) -> None:
+def test_unknown_key_is_named_with_the_closest_one(
+    folder: Path, changes: dict[str, Any], field: str, found: str, hint: str
+) -> None:
     path = write(folder, changes)
     text = refusal(path)
     assert f"{path}: {field}: unknown key with value {found}" in text
@@ -68,34 +96,72 @@ def test_unknown_key_is_named_with_the_closest_one(folder: Path, changes: dict[s
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"method": {"gamma": "high"}}, 'method.gamma: found "high"; input should be a valid number'),
-        ({"method": {"gamma": 1.5}}, "method.gamma: found 1.5; input should be less than or equal to 1"),
+        (
+            {"method": {"gamma": "high"}},
+            'method.gamma: found "high"; input should be a valid number',
+        ),
+        (
+            {"method": {"gamma": 1.5}},
+            "method.gamma: found 1.5; input should be less than or equal to 1",
+        ),
         ({"method": {"tau": 0}}, "method.tau: found 0; input should be greater than 0"),
         ({"method": {"steps": "50"}}, 'method.steps: found "50"; input should be a valid integer'),
-        ({"method": {"sites": [6, 12]}}, "method.sites.1: found 12; input should be less than or equal to 11"),
-        ({"method": {"convention": "sd"}}, "method.convention: found \"sd\"; input should be 'ldm' or 'diffusers'"),
+        (
+            {"method": {"sites": [6, 12]}},
+            "method.sites.1: found 12; input should be less than or equal to 11",
+        ),
+        (
+            {"method": {"convention": "sd"}},
+            "method.convention: found \"sd\"; input should be 'ldm' or 'diffusers'",
+        ),
         ({"method": {"name": "adain"}}, "method.name: found \"adain\"; input should be 'styleid'"),
-        ({"image": {"size": 16}}, "image.size: found 16; input should be greater than or equal to 32"),
+        (
+            {"image": {"size": 16}},
+            "image.size: found 16; input should be greater than or equal to 32",
+        ),
         ({"image": 128}, "image: found 128; "),
-        ({"output": {"path": "x", "image": {"format": "gif"}}}, "output.image.format: found \"gif\"; input should be 'jpg', 'png' or 'webp'"),
+        (
+            {"output": {"path": "x", "image": {"format": "gif"}}},
+            "output.image.format: found \"gif\"; input should be 'jpg', 'png' or 'webp'",
+        ),
         ({"output": "outputs/run"}, 'output: found "outputs/run"; '),
-        ({"model": "sdxl"}, "model.name: found \"sdxl\"; input should be 'tiny', 'sd14', 'sd15', 'sd21-base' or 'sd21'"),
-        ({"engine": "thread"}, "engine.name: found \"thread\"; input should be "),
+        (
+            {"model": "sdxl"},
+            "model.name: found \"sdxl\"; input should be 'tiny', 'sd14', 'sd15', 'sd21-base' or 'sd21'",
+        ),
+        ({"engine": "thread"}, 'engine.name: found "thread"; input should be '),
         ({"seed": -1}, "seed: found -1; input should be greater than or equal to 0"),
-        ({"max_failed_fraction": 2}, "max_failed_fraction: found 2; input should be less than or equal to 1"),
+        (
+            {"max_failed_fraction": 2},
+            "max_failed_fraction: found 2; input should be less than or equal to 1",
+        ),
         ({"contents": None}, "contents is missing; give `contents: {path: FOLDER}`"),
         ({"contents": "contents"}, 'contents: found "contents"; '),
         ({"output": {}}, "output.path: missing"),
-        ({"model": {"name": "tiny", "path": "."}}, "model: give exactly one of `name`, `path` and `id`"),
+        (
+            {"model": {"name": "tiny", "path": "."}},
+            "model: give exactly one of `name`, `path` and `id`",
+        ),
         ({"model": {"name": "tiny", "revision": "main"}}, "model: `revision` belongs to `id`"),
-        ({"method": {"steps": 30}}, "steps: 30 does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10"),
-        ({"method": {"convention": "diffusers", "start": "paper"}}, "start belongs to convention ldm; leave it out"),
-        ({"method": {"sites": [7, 6]}}, "method.sites: sites are given once each, ascending, at least one"),
+        (
+            {"method": {"steps": 30}},
+            "steps: 30 does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10",
+        ),
+        (
+            {"method": {"convention": "diffusers", "start": "paper"}},
+            "start belongs to convention ldm; leave it out",
+        ),
+        (
+            {"method": {"sites": [7, 6]}},
+            "method.sites: sites are given once each, ascending, at least one",
+        ),
         ({"pairing": {"mode": "explicit"}}, "belongs to mode explicit, which needs it"),
         ({"name": ""}, 'name: found ""; '),
     ],
 )
-def test_error_names_file_field_value_and_what_is_accepted(folder: Path, changes: dict[str, Any], expected: str) -> None:
+def test_error_names_file_field_value_and_what_is_accepted(
+    folder: Path, changes: dict[str, Any], expected: str
+) -> None:
     path = write(folder, changes)
     text = refusal(path)
     assert text.startswith(f"{path}: ")
@@ -104,7 +170,9 @@ def test_error_names_file_field_value_and_what_is_accepted(folder: Path, changes
 
 
 def test_all_faults_are_named_at_once(folder: Path) -> None:
-    text = refusal(write(folder, {"seed": -1, "method": {"gamma": 7, "gama": 1}, "image": {"size": 1}}))
+    text = refusal(
+        write(folder, {"seed": -1, "method": {"gamma": 7, "gama": 1}, "image": {"size": 1}})
+    )
     for field in ("seed", "method.gamma", "method.gama", "image.size"):
         assert f"run.yaml: {field}: " in text
     assert "pydantic" not in text
@@ -130,7 +198,10 @@ def test_numbers_that_are_not_numbers_are_refused(folder: Path, value: float) ->
 def test_input_that_does_not_exist_is_named(folder: Path, field: str) -> None:
     path = write(folder, {field: {"path": "nowhere"}})
     text = refusal(path)
-    assert f"{path}: {field}.path: found {str(folder / 'nowhere')!r}, which does not exist; accepted: an image folder or a .csv, .tsv" in text
+    assert (
+        f"{path}: {field}.path: found {str(folder / 'nowhere')!r}, which does not exist; accepted: an image folder or a .csv, .tsv"
+        in text
+    )
 
 
 def test_picture_given_for_a_folder_is_refused(folder: Path) -> None:
@@ -143,13 +214,18 @@ def test_picture_given_for_a_folder_is_refused(folder: Path) -> None:
 def test_model_folder_and_pairing_rows_that_do_not_exist_are_named(folder: Path) -> None:
     assert "model.path: found " in refusal(write(folder, {"model": {"path": "sd15"}}))
     path = folder / "pairs.yaml"
-    path.write_text("pairing: {mode: explicit, path: rows.csv}\noutput: {path: x}\n", encoding="utf-8")
+    path.write_text(
+        "pairing: {mode: explicit, path: rows.csv}\noutput: {path: x}\n", encoding="utf-8"
+    )
     assert "pairing.path: found " in refusal(path)
 
 
 def test_manifest_that_does_not_exist(tmp_path: Path) -> None:
     text = refusal(tmp_path / "no.yaml")
-    assert f"{tmp_path / 'no.yaml'}: no such manifest; give a YAML file or rows (.csv, .tsv, .jsonl, .parquet)" in text
+    assert (
+        f"{tmp_path / 'no.yaml'}: no such manifest; give a YAML file or rows (.csv, .tsv, .jsonl, .parquet)"
+        in text
+    )
 
 
 @pytest.mark.parametrize("name", ["run.toml", "run", "run.json"])
@@ -174,6 +250,7 @@ def test_folder_given_for_a_manifest(folder: Path) -> None:
         (b"- a\n- b\n", "found list at the top; accepted: a mapping"),
         (b"!!python/object/apply:os.getcwd []", "not valid YAML"),
         (b"2026-01-01: x\n", "2026-01-01"),
+        (b"a: &a [*a]\n", "ircular"),
     ],
 )
 def test_text_that_is_no_mapping(folder: Path, content: bytes, expected: str) -> None:
@@ -198,7 +275,16 @@ def test_rows_alone_are_a_run_with_explicit_pairing(tmp_path: Path, suffix: str)
 def test_overrides_set_nested_fields_with_yaml_values(folder: Path) -> None:
     spec = load_spec(
         write(folder, {"model": "tiny"}),
-        ["method.gamma=0.5", "method.sites=[7, 8]", "method.init_adain=false", "output.image.format=png", "seed=7", "name=my run", "engine.threads=2", "image.size=64"],
+        [
+            "method.gamma=0.5",
+            "method.sites=[7, 8]",
+            "method.init_adain=false",
+            "output.image.format=png",
+            "seed=7",
+            "name=my run",
+            "engine.threads=2",
+            "image.size=64",
+        ],
     )
     assert (spec.method.gamma, spec.method.sites, spec.method.init_adain) == (0.5, (7, 8), False)
     assert (spec.output.image.format, spec.output.path) == ("png", "outputs/run")
@@ -213,17 +299,25 @@ def test_later_override_wins_and_output_wins_over_the_manifest(folder: Path) -> 
 
 
 def test_override_of_a_short_form_keeps_its_name(folder: Path) -> None:
-    spec = load_spec(write(folder, {"model": "sd15", "engine": "local"}), ["model.dtype=float32", "engine.batch=4"])
+    spec = load_spec(
+        write(folder, {"model": "sd15", "engine": "local"}),
+        ["model.dtype=float32", "engine.batch=4"],
+    )
     assert spec.model == ModelSpec(name="sd15", dtype="float32")
     assert spec.engine == EngineSpec(name="local", batch=4)
 
 
 def test_override_of_a_field_of_the_default_model_keeps_that_model(folder: Path) -> None:
-    assert load_spec(write(folder), ["model.dtype=float32"]).model == ModelSpec(name="tiny", dtype="float32")
+    assert load_spec(write(folder), ["model.dtype=float32"]).model == ModelSpec(
+        name="tiny", dtype="float32"
+    )
 
 
 def test_overridden_model_and_engine_by_short_form(folder: Path) -> None:
-    spec = load_spec(write(folder, {"model": {"name": "tiny", "dtype": "float32"}}), ["model=sd21", "engine=local"])
+    spec = load_spec(
+        write(folder, {"model": {"name": "tiny", "dtype": "float32"}}),
+        ["model=sd21", "engine=local"],
+    )
     assert spec.model == ModelSpec(name="sd21")
     assert spec.engine.name == "local"
 
@@ -238,7 +332,10 @@ def test_overridden_input_is_relative_to_the_manifest_like_the_written_one(folde
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("method.gamma", "--set method.gamma: found no `key=value`; example: --set method.gamma=0.5"),
+        (
+            "method.gamma",
+            "--set method.gamma: found no `key=value`; example: --set method.gamma=0.5",
+        ),
         ("=3", "--set =3: found no `key=value`"),
         ("method.sites=[6, 7", "--set method.sites=[6, 7: the value is not valid YAML"),
         ("name.first=x", "--set name.first=x: name is 'run', which has no fields"),
@@ -260,5 +357,10 @@ def test_overrides_do_not_leak_between_loads(folder: Path) -> None:
 
 def test_short_and_long_forms_of_a_manifest_are_the_same_run(folder: Path) -> None:
     short = load_spec(write(folder, {"model": "tiny", "engine": "auto"}))
-    long = load_spec(write(folder, {"model": {"name": "tiny"}, "engine": {"name": "auto"}, "method": {"name": "styleid"}}))
+    long = load_spec(
+        write(
+            folder,
+            {"model": {"name": "tiny"}, "engine": {"name": "auto"}, "method": {"name": "styleid"}},
+        )
+    )
     assert short == long == RunSpec.model_validate(short.model_dump())

@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.images import write_inputs, write_manifest
 
 from stylebatch.data.grid import Groups, ProductGrid
 from stylebatch.data.plan import plan, sample_seed
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
+from tests.images import write_inputs, write_manifest
 
 
 @pytest.fixture
@@ -22,7 +22,12 @@ def manifest(tmp_path: Path, eps_folder: Path) -> Path:
 
 def test_keys_are_unique_ordered_and_without_dots(manifest: Path) -> None:
     resolved = plan(load_spec(manifest))
-    samples = [s for i in range(resolved.num_shards) for _, part in resolved.samples(resolved.shard(i)) for s in part]
+    samples = [
+        s
+        for i in range(resolved.num_shards)
+        for _, part in resolved.samples(resolved.shard(i))
+        for s in part
+    ]
     keys = [sample.key for sample in samples]
     assert len(keys) == 12
     assert keys == sorted(set(keys))
@@ -44,23 +49,45 @@ def test_labels_are_carried_and_seeds_belong_to_the_pair(manifest: Path) -> None
     assert resolved.labels == ("cat", "dog")
     _, samples = next(resolved.samples(resolved.shard(0)))
     assert {sample.label for sample in samples} <= {"cat", "dog"}
-    assert samples[0].seed == sample_seed(0, resolved.contents[samples[0].content].id, resolved.styles[samples[0].style].id)
+    assert samples[0].seed == sample_seed(
+        0, resolved.contents[samples[0].content].id, resolved.styles[samples[0].style].id
+    )
     assert len({sample_seed(r, c, s) for r in (0, 1) for c in ("a", "b") for s in ("a", "b")}) == 8
 
 
-@pytest.mark.parametrize("change", ["method.gamma=0.5", "image.size=128", "output.shard_size=5", "seed=1", "output.image.quality=90"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "method.gamma=0.5",
+        "image.size=128",
+        "output.shard_size=5",
+        "seed=1",
+        "output.image.quality=90",
+    ],
+)
 def test_what_affects_pixels_or_names_changes_the_digest(manifest: Path, change: str) -> None:
     assert plan(load_spec(manifest)).digest != plan(load_spec(manifest, [change])).digest
 
 
-@pytest.mark.parametrize("change", ["engine.threads=2", "output.path=elsewhere", "name=other", "max_failed_fraction=0.5", "license=cc0-1.0"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "engine.threads=2",
+        "output.path=elsewhere",
+        "name=other",
+        "max_failed_fraction=0.5",
+        "license=cc0-1.0",
+    ],
+)
 def test_what_does_not_affect_pixels_keeps_the_digest(manifest: Path, change: str) -> None:
     assert plan(load_spec(manifest)).digest == plan(load_spec(manifest, [change])).digest
 
 
 def test_another_input_changes_the_digest(manifest: Path) -> None:
     before = plan(load_spec(manifest)).digest
-    (manifest.parent / "contents" / "dog" / "0.png").rename(manifest.parent / "contents" / "cat" / "0.png")
+    (manifest.parent / "contents" / "dog" / "0.png").rename(
+        manifest.parent / "contents" / "cat" / "0.png"
+    )
     assert plan(load_spec(manifest)).digest != before
 
 
@@ -72,7 +99,12 @@ def test_evaluations_agree_with_the_cost_model(manifest: Path) -> None:
 
 def test_preview_is_spread_and_lies_in_its_own_directory(manifest: Path) -> None:
     preview = plan(load_spec(manifest), limit=3)
-    pairs = [pair for i in range(preview.num_shards) for block in preview.shard(i).blocks for pair in block.pairs]
+    pairs = [
+        pair
+        for i in range(preview.num_shards)
+        for block in preview.shard(i).blocks
+        for pair in block.pairs
+    ]
     assert len({c for c, _ in pairs}) == len({s for _, s in pairs}) == 3
     assert preview.spec.output.path.endswith("out-preview-3")
     assert plan(load_spec(manifest), limit=1000).grid.num_pairs == 12
@@ -88,14 +120,19 @@ def test_zip_needs_lists_of_equal_length(manifest: Path) -> None:
 
 
 def test_size_must_fit_the_model(manifest: Path) -> None:
-    with pytest.raises(ManifestError, match=r"image\.size: found 100; accepted by this model: multiples of 64, such as 128"):
+    with pytest.raises(
+        ManifestError,
+        match=r"image\.size: found 100; accepted by this model: multiples of 64, such as 128",
+    ):
         plan(load_spec(manifest, ["image.size=100"]))
     assert plan(load_spec(manifest, ["image.size=null"])).size == 128
 
 
 def test_rows_file_is_a_manifest(manifest: Path) -> None:
     rows = manifest.parent / "pairs.csv"
-    rows.write_text("content,style,label,caption\ncontents/cat/1.png,styles/0.png,tom,a cat\ncontents/dog/0.png,styles/2.png,,\n")
+    rows.write_text(
+        "content,style,label,caption\ncontents/cat/1.png,styles/0.png,tom,a cat\ncontents/dog/0.png,styles/2.png,,\n"
+    )
     resolved = plan(load_spec(rows))
     assert resolved.spec.output.path == "outputs/pairs"
     assert resolved.has_captions

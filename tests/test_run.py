@@ -19,22 +19,27 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from PIL import Image
-from tests.images import write_inputs, write_manifest
 
 from stylebatch.engine.run import RunResult, run
 from stylebatch.errors import OutputLockedError, PlanChangedError
 from stylebatch.manifest import load_spec
 from stylebatch.store.ledger import RunLock
+from tests.images import write_inputs, write_manifest
 
 
 def _bytes(output: Path) -> dict[str, str]:
     """Digest of every file that a plan promises to reproduce byte for byte."""
     files = [*output.glob("data/*.tar"), *output.glob("metadata/*.parquet")]
-    return {path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        path.relative_to(output).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def _samples(output: Path) -> list[dict[str, Any]]:
-    return list(webdataset.WebDataset(sorted(glob.glob(f"{output}/data/*.tar")), shardshuffle=False))
+    return list(
+        webdataset.WebDataset(sorted(glob.glob(f"{output}/data/*.tar")), shardshuffle=False)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def folder(tmp_path: Path, base: tuple[Path, RunResult], eps_folder: Path) -> Pa
 
 
 def test_every_pair_is_one_labelled_sample(base: tuple[Path, RunResult]) -> None:
-    folder, result = base
+    _, result = base
     samples = _samples(result.output)
     assert result.exit_code == 0
     assert (result.num_pairs, result.num_rendered, result.report.num_success) == (12, 12, 12)
@@ -65,9 +70,17 @@ def test_every_pair_is_one_labelled_sample(base: tuple[Path, RunResult]) -> None
     }
     for sample, record in zip(samples, records, strict=True):
         assert record["key"] == sample["__key__"]
-        assert record["label"] == record["content_id"].split("/")[0] == ("cat", "dog")[int(sample["cls"])]
+        assert (
+            record["label"]
+            == record["content_id"].split("/")[0]
+            == ("cat", "dog")[int(sample["cls"])]
+        )
         assert record["sha256"] == hashlib.sha256(sample["jpg"]).hexdigest()
-        assert (record["width"], record["original_width"], record["original_height"]) == (64, 96, 80)
+        assert (record["width"], record["original_width"], record["original_height"]) == (
+            64,
+            96,
+            80,
+        )
         assert None not in record.values()
         for name in ("jpg", "content.jpg", "style.jpg"):
             with Image.open(io.BytesIO(sample[name])) as image:
@@ -82,7 +95,11 @@ def test_stylised_images_depend_on_content_and_style(base: tuple[Path, RunResult
 
 def test_metadata_and_reports_are_there(base: tuple[Path, RunResult]) -> None:
     output = base[1].output
-    rows = [row for path in sorted(output.glob("metadata/train-*.parquet")) for row in pq.read_table(path).to_pylist()]
+    rows = [
+        row
+        for path in sorted(output.glob("metadata/train-*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]
     assert [row["key"] for row in rows] == [sample["__key__"] for sample in _samples(output)]
     assert pq.read_table(output / "metadata" / "errors.parquet").num_rows == 0
     with Image.open(output / "contact_sheet.png") as sheet:
@@ -93,7 +110,9 @@ def test_metadata_and_reports_are_there(base: tuple[Path, RunResult]) -> None:
     assert not [path for path in output.rglob("*") if path.name.startswith(".")]
 
 
-def test_datasets_loads_the_output_with_no_arguments(base: tuple[Path, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_loads_the_output_with_no_arguments(
+    base: tuple[Path, RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
     dataset = datasets.load_dataset(str(base[1].output), cache_dir=str(tmp_path))
@@ -114,11 +133,15 @@ def test_a_second_run_renders_nothing_and_changes_no_byte(base: tuple[Path, RunR
     assert _bytes(base[1].output) == before
 
 
-def test_two_runs_of_one_plan_give_the_same_bytes(base: tuple[Path, RunResult], folder: Path) -> None:
+def test_two_runs_of_one_plan_give_the_same_bytes(
+    base: tuple[Path, RunResult], folder: Path
+) -> None:
     assert _bytes(run(load_spec(folder / "run.yaml")).output) == _bytes(base[1].output)
 
 
-def test_resume_renders_only_what_lacks_a_commit(base: tuple[Path, RunResult], folder: Path) -> None:
+def test_resume_renders_only_what_lacks_a_commit(
+    base: tuple[Path, RunResult], folder: Path
+) -> None:
     shutil.copytree(base[1].output, folder / "out")
     kept = (folder / "out/data/train-00000.tar").stat().st_mtime_ns
     (folder / "out/metadata/train-00001_stats.json").unlink()
@@ -132,8 +155,22 @@ def test_resume_renders_only_what_lacks_a_commit(base: tuple[Path, RunResult], f
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "stylebatch", "run", str(folder / "run.yaml"), "--set", "method.steps=20"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "stylebatch",
+        "run",
+        str(folder / "run.yaml"),
+        "--set",
+        "method.steps=20",
+    ]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -145,7 +182,9 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_run_resumes_to_the_same_bytes(folder: Path, tmp_path_factory: pytest.TempPathFactory, signum: signal.Signals) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, signum: signal.Signals
+) -> None:
     with _start(folder) as process:
         _wait_for(folder / "out/metadata/train-00000_stats.json", process)
         process.send_signal(signum)
@@ -172,12 +211,19 @@ def test_bad_images_become_rows_and_the_rest_is_rendered(folder: Path) -> None:
     assert (result.report.num_success, result.report.num_failed) == (4, 8)
     errors = pq.read_table(result.output / "metadata/errors.parquet").to_pylist()
     assert len(errors) == 8
-    assert all(row["status"] == "failed" and row["error_code"] == "decode" and row["error_message"] for row in errors)
+    assert all(
+        row["status"] == "failed" and row["error_code"] == "decode" and row["error_message"]
+        for row in errors
+    )
     messages = " ".join(row["error_message"] for row in errors)
     assert "the file is empty" in messages
     assert "damaged or truncated" in messages
     assert "not an image" in messages
-    keys = {row["key"] for path in result.output.glob("metadata/train-*.parquet") for row in pq.read_table(path).to_pylist()}
+    keys = {
+        row["key"]
+        for path in result.output.glob("metadata/train-*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
     assert len(keys) == 12
     assert len(_samples(result.output)) == 4
     assert run(load_spec(folder / "run.yaml", ["max_failed_fraction=0.7"])).exit_code == 0
@@ -201,7 +247,9 @@ def test_preview_leaves_the_output_alone(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
-def test_changed_parameters_are_refused_and_nothing_is_touched(base: tuple[Path, RunResult]) -> None:
+def test_changed_parameters_are_refused_and_nothing_is_touched(
+    base: tuple[Path, RunResult],
+) -> None:
     before = _bytes(base[1].output)
     with pytest.raises(PlanChangedError, match=r"method\.gamma: 0\.75 -> 0\.3"):
         run(load_spec(base[0] / "run.yaml", ["method.gamma=0.3"]))
@@ -219,11 +267,26 @@ def test_other_encodings_and_captions(folder: Path, image: dict[str, Any]) -> No
     (folder / "pairs.csv").write_text("content,style,label,caption\n" + rows)
     spec = load_spec(folder / "pairs.csv")
     manifest = load_spec(folder / "run.yaml")
-    update = {"model": manifest.model, "image": manifest.image, "method": manifest.method, "engine": manifest.engine}
-    output = manifest.output.model_copy(update={"image": manifest.output.image.model_copy(update=image), "inputs": False})
+    update = {
+        "model": manifest.model,
+        "image": manifest.image,
+        "method": manifest.method,
+        "engine": manifest.engine,
+    }
+    output = manifest.output.model_copy(
+        update={"image": manifest.output.image.model_copy(update=image), "inputs": False}
+    )
     result = run(spec.model_copy(update={**update, "output": output}))
     samples = _samples(result.output)
     assert [sample["txt"].decode() for sample in samples] == ["caption 0", "caption 1", "caption 2"]
-    assert set(samples[0]) == {"__key__", "__url__", "__local_path__", image["format"], "json", "txt", "cls"}
+    assert set(samples[0]) == {
+        "__key__",
+        "__url__",
+        "__local_path__",
+        image["format"],
+        "json",
+        "txt",
+        "cls",
+    }
     with Image.open(io.BytesIO(samples[0][image["format"]])) as picture:
         assert picture.format == image["format"].upper()

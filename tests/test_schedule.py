@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from stylebatch.diffusion.schedule import PredictionType, Schedule, Step, linear_betas, scaled_linear_betas, trajectory, usable_steps
+from stylebatch.diffusion.schedule import (
+    PredictionType,
+    Schedule,
+    Step,
+    linear_betas,
+    scaled_linear_betas,
+    trajectory,
+    usable_steps,
+)
 
 LDM_GRID = list(range(1, 1000, 20))
 
@@ -48,18 +58,37 @@ def test_default_start_is_level_unless_steps_is_50(steps: int) -> None:
     assert len(trajectory("ldm", steps).reverse) == steps
 
 
-@pytest.mark.parametrize(("convention", "steps"), [("ldm", 4), ("ldm", 50), ("ldm", 500), ("diffusers", 1), ("diffusers", 20), ("diffusers", 999)])
-def test_steps_chain_without_a_gap_and_reverse_meets_recorded_timesteps(convention: str, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("convention", "steps"),
+    [
+        ("ldm", 4),
+        ("ldm", 50),
+        ("ldm", 500),
+        ("diffusers", 1),
+        ("diffusers", 20),
+        ("diffusers", 999),
+    ],
+)
+def test_steps_chain_without_a_gap_and_reverse_meets_recorded_timesteps(
+    convention: str, steps: int
+) -> None:
     path = trajectory(convention, steps)  # type: ignore[arg-type]
     for steps_list in (path.inversion, path.reverse):
-        assert all(before.target == after.source for before, after in zip(steps_list, steps_list[1:], strict=False))
+        assert all(before.target == after.source for before, after in pairwise(steps_list))
     assert {step.t for step in path.reverse} <= {step.t for step in path.inversion}
-    assert all(0 <= level < 1000 for step in (*path.inversion, *path.reverse) for level in (step.t, step.source, step.target))
+    assert all(
+        0 <= level < 1000
+        for step in (*path.inversion, *path.reverse)
+        for level in (step.t, step.source, step.target)
+    )
 
 
 @pytest.mark.parametrize("steps", [-5, 0, 1, 3, 7, 30, 60, 999, 1000, 2000])
 def test_ldm_steps_that_do_not_divide_1000_are_refused_with_the_usable_ones(steps: int) -> None:
-    with pytest.raises(ValueError, match=f"steps: {steps} does not divide 1000.*2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500$"):
+    with pytest.raises(
+        ValueError,
+        match=f"steps: {steps} does not divide 1000.*2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500$",
+    ):
         trajectory("ldm", steps)
 
 
@@ -92,9 +121,13 @@ def test_diffusers_steps_need_not_divide_1000() -> None:
 def test_reverse_timesteps_are_those_of_the_diffusers_scheduler(steps: int) -> None:
     scheduler = DDIMScheduler(num_train_timesteps=1000, steps_offset=1, timestep_spacing="leading")
     scheduler.set_timesteps(steps)
-    assert [step.t for step in trajectory("diffusers", steps).reverse] == scheduler.timesteps.tolist()
+    assert [
+        step.t for step in trajectory("diffusers", steps).reverse
+    ] == scheduler.timesteps.tolist()
     if steps in usable_steps():
-        assert [step.t for step in trajectory("ldm", steps, start="level").reverse] == scheduler.timesteps.tolist()
+        assert [
+            step.t for step in trajectory("ldm", steps, start="level").reverse
+        ] == scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize("steps", [-1, 0, 1000, 1001])
@@ -104,23 +137,34 @@ def test_diffusers_steps_out_of_range_are_refused(steps: int) -> None:
 
 
 def test_start_is_refused_where_it_has_no_meaning() -> None:
-    with pytest.raises(ValueError, match="start: 'paper' has no meaning in the diffusers convention"):
+    with pytest.raises(
+        ValueError, match="start: 'paper' has no meaning in the diffusers convention"
+    ):
         trajectory("diffusers", 20, start="paper")
 
 
 @pytest.mark.parametrize("kind", ["linear", "scaled_linear"])
 def test_alpha_bar_is_the_table_of_diffusers_in_float64(kind: str) -> None:
-    betas = {"linear": linear_betas, "scaled_linear": scaled_linear_betas}[kind](1000, 0.00085, 0.012)
+    betas = {"linear": linear_betas, "scaled_linear": scaled_linear_betas}[kind](
+        1000, 0.00085, 0.012
+    )
     schedule = Schedule.from_betas(betas)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule=kind)
     assert schedule.alpha_bar.dtype == torch.float64
     assert schedule.num_train_timesteps == 1000
-    torch.testing.assert_close(schedule.alpha_bar, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=0.0)
+    torch.testing.assert_close(
+        schedule.alpha_bar, scheduler.alphas_cumprod.double(), rtol=2e-5, atol=0.0
+    )
 
 
 def test_float16_betas_do_not_degrade_the_cumulative_product() -> None:
     betas = scaled_linear_betas(1000, 0.00085, 0.012).half()
-    torch.testing.assert_close(Schedule.from_betas(betas).alpha_bar, torch.cumprod(1.0 - betas.double(), 0), rtol=0.0, atol=0.0)
+    torch.testing.assert_close(
+        Schedule.from_betas(betas).alpha_bar,
+        torch.cumprod(1.0 - betas.double(), 0),
+        rtol=0.0,
+        atol=0.0,
+    )
 
 
 @pytest.mark.parametrize("level", [0, 1, 501, 999])
@@ -132,11 +176,15 @@ def test_signal_and_noise_are_on_the_unit_circle(level: int) -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 401, 999])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_each_prediction_type_round_trips_to_the_noise(prediction_type: PredictionType, level: int) -> None:
+def test_each_prediction_type_round_trips_to_the_noise(
+    prediction_type: PredictionType, level: int
+) -> None:
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(2, 4, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2))
     schedule = sd_schedule(prediction_type)
     signal, noise = schedule.signal(level), schedule.noise(level)
     x = signal * x0 + noise * eps
-    prediction = {"epsilon": eps, "v_prediction": signal * eps - noise * x0, "sample": x0}[prediction_type]
+    prediction = {"epsilon": eps, "v_prediction": signal * eps - noise * x0, "sample": x0}[
+        prediction_type
+    ]
     torch.testing.assert_close(schedule.to_eps(prediction, x, level), eps, rtol=1e-9, atol=1e-10)

@@ -14,12 +14,25 @@ from stylebatch.errors import ManifestError
 
 
 def test_folder_gives_sorted_ids_and_first_level_labels(tmp_path: Path) -> None:
-    for name in ("b/2.png", "b/deep/1.jpg", "a/x.JPG", "top.webp", "a/notes.txt", ".hidden/y.png", "a/.z.png"):
+    for name in (
+        "b/2.png",
+        "b/deep/1.jpg",
+        "a/x.JPG",
+        "top.webp",
+        "a/notes.txt",
+        ".hidden/y.png",
+        "a/.z.png",
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     rows = list_images(tmp_path, "contents")
-    assert [(row.id, row.label) for row in rows] == [("top.webp", ""), ("a/x.JPG", "a"), ("b/2.png", "b"), ("b/deep/1.jpg", "b")]
+    assert [(row.id, row.label) for row in rows] == [
+        ("top.webp", ""),
+        ("a/x.JPG", "a"),
+        ("b/2.png", "b"),
+        ("b/deep/1.jpg", "b"),
+    ]
     assert all(Path(row.path).is_file() for row in rows)
 
 
@@ -36,20 +49,33 @@ def test_rows_of_every_format_read_alike(tmp_path: Path, suffix: str) -> None:
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
     else:
         mark = "," if suffix == "csv" else "\t"
-        body = "".join(mark.join(f'"{row[c]}"' for c in ("path", "label", "caption")) + "\n" for row in rows)
-        path.write_text("\ufeff" + mark.join(("path", "label", "caption")) + "\n" + body, encoding="utf-8")
+        body = "".join(
+            mark.join(f'"{row[c]}"' for c in ("path", "label", "caption")) + "\n" for row in rows
+        )
+        path.write_text(
+            "\ufeff" + mark.join(("path", "label", "caption")) + "\n" + body, encoding="utf-8"
+        )
     found = list_images(path, "contents")
-    assert [(row.id, row.label, row.caption) for row in found] == [("img/ä.jpg", "cat", "a cat, sitting"), ("img/b.jpg", "", "")]
+    assert [(row.id, row.label, row.caption) for row in found] == [
+        ("img/ä.jpg", "cat", "a cat, sitting"),
+        ("img/b.jpg", "", ""),
+    ]
     assert found[0].path == str(tmp_path / "img/ä.jpg")
 
 
 def test_pairs_keep_order_and_list_each_image_once(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
-    path.write_text("content,style,label,caption\na.jpg,s.jpg,x,one\nb.jpg,s.jpg,,\na.jpg,t.jpg,y,\n")
+    path.write_text(
+        "content,style,label,caption\na.jpg,s.jpg,x,one\nb.jpg,s.jpg,,\na.jpg,t.jpg,y,\n"
+    )
     contents, styles, pairs = list_pairs(path)
     assert [row.id for row in contents] == ["a.jpg", "b.jpg"]
     assert [row.id for row in styles] == ["s.jpg", "t.jpg"]
-    assert [(p.content, p.style, p.label, p.caption) for p in pairs] == [(0, 0, "x", "one"), (1, 0, "", ""), (0, 1, "y", "")]
+    assert [(p.content, p.style, p.label, p.caption) for p in pairs] == [
+        (0, 0, "x", "one"),
+        (1, 0, "", ""),
+        (0, 1, "y", ""),
+    ]
 
 
 @pytest.mark.parametrize(

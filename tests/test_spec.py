@@ -35,7 +35,9 @@ from stylebatch.spec import (
 ACCEPTED: dict[str, list[Any]] = {
     "name": ["x", "Straßen 2"],
     "contents.path": ["DIR/contents"],
+    "contents.license": ["cc0-1.0"],
     "styles.path": ["DIR/styles"],
+    "styles.license": ["cc-by-4.0"],
     "pairing.mode": ["product", "zip"],
     "pairing.path": [None],
     "method.name": ["styleid"],
@@ -70,8 +72,10 @@ ACCEPTED: dict[str, list[Any]] = {
 }
 REFUSED: dict[str, list[Any]] = {
     "name": ["", 3, None],
-    "contents.path": [3, ["a"]],
-    "styles.path": [3, {"a": 1}],
+    "contents.path": ["", 3, ["a"]],
+    "contents.license": ["", 3, ["cc0-1.0"]],
+    "styles.path": ["", 3, {"a": 1}],
+    "styles.license": ["", 3],
     "pairing.mode": ["all", 1],
     "pairing.path": [3],
     "method.name": ["style", None],
@@ -91,7 +95,7 @@ REFUSED: dict[str, list[Any]] = {
     "model.dtype": ["fp16", None],
     "image.size": [31, 4097, 64.5, "64", True],
     "image.mode": ["crop", None],
-    "output.path": [3, None],
+    "output.path": ["", 3, None],
     "output.format": ["zip", None],
     "output.image.format": ["gif", "jpeg", None],
     "output.image.quality": [0, 101, 95.5, "95"],
@@ -140,7 +144,11 @@ def base(tmp_path: Path) -> dict[str, Any]:
     """The smallest manifest, with its input folders."""
     for name in ("contents", "styles", "checkpoint"):
         (tmp_path / name).mkdir()
-    return {"contents": {"path": str(tmp_path / "contents")}, "styles": {"path": str(tmp_path / "styles")}, "output": {"path": "out"}}
+    return {
+        "contents": {"path": str(tmp_path / "contents")},
+        "styles": {"path": str(tmp_path / "styles")},
+        "output": {"path": "out"},
+    }
 
 
 def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) -> dict[str, Any]:
@@ -160,7 +168,11 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
 def leaf_fields(model: type[BaseModel], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, field in model.model_fields.items():
-        sections = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        sections = [
+            a
+            for a in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         found |= leaf_fields(sections[0], f"{prefix}{name}.") if sections else {f"{prefix}{name}"}
     return found
 
@@ -170,7 +182,16 @@ def test_every_field_has_accepted_and_refused_values_below() -> None:
 
 
 def test_every_field_is_described() -> None:
-    sections = [Source, Pairing, StyleIDOptions, ModelSpec, ImageSpec, ImageFormat, OutputSpec, EngineSpec]
+    sections = [
+        Source,
+        Pairing,
+        StyleIDOptions,
+        ModelSpec,
+        ImageSpec,
+        ImageFormat,
+        OutputSpec,
+        EngineSpec,
+    ]
     undescribed = [
         f"{section.__name__}.{name}"
         for section in sections
@@ -184,9 +205,18 @@ def test_defaults_are_the_papers(base: dict[str, Any]) -> None:
     spec = RunSpec.model_validate(base)
     method = spec.method
     assert (method.gamma, method.tau, method.convention, method.steps) == (0.75, 1.5, "ldm", 50)
-    assert (method.sites, method.start, method.init_adain, method.inject) == ((6, 7, 8, 9, 10, 11), "paper", True, True)
+    assert (method.sites, method.start, method.init_adain, method.inject) == (
+        (6, 7, 8, 9, 10, 11),
+        "paper",
+        True,
+        True,
+    )
     assert spec.model == ModelSpec(name="tiny")
-    assert (spec.output.format, spec.output.image.format, spec.output.image.quality) == ("webdataset", "jpg", 95)
+    assert (spec.output.format, spec.output.image.format, spec.output.image.quality) == (
+        "webdataset",
+        "jpg",
+        95,
+    )
     assert (spec.seed, spec.pairing.mode, spec.image.mode) == (0, "product", "center_crop")
 
 
@@ -202,18 +232,32 @@ def test_defaults_are_the_papers(base: dict[str, Any]) -> None:
         ({"convention": "diffusers", "steps": 30, "sites": [11]}, 30, (11,), None, (30, 30)),
     ],
 )
-def test_defaults_follow_the_convention(given: dict[str, Any], steps: int, sites: tuple[int, ...], start: str | None, evaluations: tuple[int, int]) -> None:
+def test_defaults_follow_the_convention(
+    given: dict[str, Any],
+    steps: int,
+    sites: tuple[int, ...],
+    start: str | None,
+    evaluations: tuple[int, int],
+) -> None:
     method = StyleIDOptions.model_validate(given)
     assert (method.steps, method.sites, method.start) == (steps, sites, start)
     assert (method.num_inversion_evaluations, method.num_reverse_evaluations) == evaluations
 
 
 @pytest.mark.parametrize(("field", "value"), flat(ACCEPTED), ids=str)
-def test_each_field_survives_dump_and_load(base: dict[str, Any], tmp_path: Path, field: str, value: Any) -> None:
+def test_each_field_survives_dump_and_load(
+    base: dict[str, Any], tmp_path: Path, field: str, value: Any
+) -> None:
     data = with_companions(base, field, value, tmp_path)
     jsonschema.validate(data, json_schema())
     spec = RunSpec.model_validate_json(json.dumps(data))
-    expected = value.replace("DIR", str(tmp_path)) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    expected = (
+        value.replace("DIR", str(tmp_path))
+        if isinstance(value, str)
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+    )
     assert get(spec, field) == expected
     manifest = tmp_path / "dumped.yaml"
     manifest.write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")
@@ -223,7 +267,9 @@ def test_each_field_survives_dump_and_load(base: dict[str, Any], tmp_path: Path,
 
 
 @pytest.mark.parametrize(("field", "value"), flat(REFUSED), ids=str)
-def test_each_field_refuses_wrong_types_and_ranges(base: dict[str, Any], tmp_path: Path, field: str, value: Any) -> None:
+def test_each_field_refuses_wrong_types_and_ranges(
+    base: dict[str, Any], tmp_path: Path, field: str, value: Any
+) -> None:
     data = with_companions(base, field, value, tmp_path)
     with pytest.raises(ValidationError) as caught:
         RunSpec.model_validate_json(json.dumps(data))
@@ -251,7 +297,9 @@ def test_steps_and_start_must_fit_the_convention(given: dict[str, Any]) -> None:
         StyleIDOptions.model_validate(given)
 
 
-@pytest.mark.parametrize("section", ["method", "image", "output", "engine", "model", "pairing", "contents"])
+@pytest.mark.parametrize(
+    "section", ["method", "image", "output", "engine", "model", "pairing", "contents"]
+)
 def test_unknown_keys_are_refused_everywhere(base: dict[str, Any], section: str) -> None:
     data = put(base, "model.name", "tiny")
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
@@ -260,7 +308,10 @@ def test_unknown_keys_are_refused_everywhere(base: dict[str, Any], section: str)
         jsonschema.validate(put(data, f"{section}.nonsense", 1), json_schema())
 
 
-@pytest.mark.parametrize("given", [{}, {"name": "tiny", "id": "a/b"}, {"path": "x", "id": "a/b"}, {"name": "tiny", "path": "x"}])
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"name": "tiny", "id": "a/b"}, {"path": "x", "id": "a/b"}, {"name": "tiny", "path": "x"}],
+)
 def test_a_model_has_exactly_one_origin(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="exactly one of `name`, `path` and `id`"):
         ModelSpec.model_validate(given)
@@ -273,7 +324,12 @@ def test_revision_belongs_to_a_hub_id() -> None:
 
 def test_explicit_pairing_needs_rows_and_takes_no_sources(base: dict[str, Any]) -> None:
     output = {"path": "out"}
-    assert RunSpec.model_validate({"pairing": {"mode": "explicit", "path": "rows.csv"}, "output": output}).contents is None
+    assert (
+        RunSpec.model_validate(
+            {"pairing": {"mode": "explicit", "path": "rows.csv"}, "output": output}
+        ).contents
+        is None
+    )
     with pytest.raises(ValidationError, match="belongs to mode explicit"):
         Pairing(mode="explicit")
     with pytest.raises(ValidationError, match="belongs to mode explicit"):
@@ -306,27 +362,52 @@ def test_schema_is_a_valid_schema_and_accepts_a_full_manifest(base: dict[str, An
     manifest = base | {
         "name": "demo",
         "pairing": {"mode": "product"},
-        "method": {"name": "styleid", "gamma": 0.75, "tau": 1.5, "steps": 25, "sites": [6, 7, 8, 9, 10, 11]},
+        "method": {
+            "name": "styleid",
+            "gamma": 0.75,
+            "tau": 1.5,
+            "steps": 25,
+            "sites": [6, 7, 8, 9, 10, 11],
+        },
         "model": "tiny",
         "image": {"size": 128},
-        "output": {"path": "outputs/demo", "format": "webdataset", "shard_size": 32, "image": {"format": "jpg", "quality": 95}},
+        "output": {
+            "path": "outputs/demo",
+            "format": "webdataset",
+            "shard_size": 32,
+            "image": {"format": "jpg", "quality": 95},
+        },
         "engine": {"name": "auto", "batch": 8},
         "seed": 7,
         "license": "cc0-1.0",
     }
     jsonschema.validate(manifest, schema)
     RunSpec.model_validate(manifest)
-    for broken in ({"contents": base["contents"]}, manifest | {"model": "sdxl"}, manifest | {"seed": "7"}, manifest | {"extra": 1}):
+    for broken in (
+        {"contents": base["contents"]},
+        manifest | {"model": "sdxl"},
+        manifest | {"seed": "7"},
+        manifest | {"extra": 1},
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, schema)
 
 
 def test_canonical_json_is_one_text_per_value() -> None:
-    assert canonical_json({"b": [1, 2.5], "a": "ß"}) == canonical_json({"a": "ß", "b": [1, 2.5]}) == '{"a":"ß","b":[1,2.5]}'
+    assert (
+        canonical_json({"b": [1, 2.5], "a": "ß"})
+        == canonical_json({"a": "ß", "b": [1, 2.5]})
+        == '{"a":"ß","b":[1,2.5]}'
+    )
 
 
 def test_input_paths_are_joined_and_the_output_path_is_not(tmp_path: Path) -> None:
-    data = {"contents": {"path": "c"}, "styles": {"path": "/abs/s"}, "model": {"path": "m"}, "output": {"path": "out"}}
+    data = {
+        "contents": {"path": "c"},
+        "styles": {"path": "/abs/s"},
+        "model": {"path": "m"},
+        "output": {"path": "out"},
+    }
     joined = join_inputs(data, tmp_path)
     assert joined["contents"]["path"] == str(tmp_path / "c")
     assert joined["styles"]["path"] == "/abs/s"
@@ -341,5 +422,7 @@ def test_validation_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'diffusers', 'transformers', 'PIL', 'numpy', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(f'imported {sorted(heavy)}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr

@@ -30,25 +30,46 @@ def styleid(**options: Any) -> StyleID:
     return StyleID.model_validate(QUICK | options)
 
 
-def one_at_a_time(method: StyleID, model: StableDiffusion, pairs: Pairs, contents: Tensor = CONTENTS, styles: Tensor = STYLES) -> Tensor:
+def one_at_a_time(
+    method: StyleID,
+    model: StableDiffusion,
+    pairs: Pairs,
+    contents: Tensor = CONTENTS,
+    styles: Tensor = STYLES,
+) -> Tensor:
     """Every image inverted alone, every pair rendered alone."""
-    queries = [method.invert(model, latent[None], "query") for latent in contents]
-    keys = [method.invert(model, latent[None], "key_value") for latent in styles]
-    return torch.cat([method.stylise(model, queries[c], keys[s]) for c, s in zip(pairs.content, pairs.style, strict=True)])
+    queries = {c: method.invert(model, contents[[c]], "query") for c in set(pairs.content)}
+    keys = {s: method.invert(model, styles[[s]], "key_value") for s in set(pairs.style)}
+    return torch.cat(
+        [
+            method.stylise(model, queries[c], keys[s])
+            for c, s in zip(pairs.content, pairs.style, strict=True)
+        ]
+    )
 
 
 def inverted(method: StyleID, model: StableDiffusion, batch: int = 16) -> tuple[Inverted, Inverted]:
-    return method.invert(model, CONTENTS, "query", batch=batch), method.invert(model, STYLES, "key_value", batch=batch)
+    return method.invert(model, CONTENTS, "query", batch=batch), method.invert(
+        model, STYLES, "key_value", batch=batch
+    )
 
 
 class Counting(StableDiffusion):
     """Notes every network evaluation."""
 
     def __init__(self, model: StableDiffusion) -> None:
-        super().__init__(model.unet, model.schedule, vae=model.vae, text_encoder=model.text_encoder, tokenizer=model.tokenizer)
+        super().__init__(
+            model.unet,
+            model.schedule,
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+        )
         self.evaluations: list[tuple[int, int]] = []
 
-    def predict_noise(self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None) -> Tensor:
+    def predict_noise(
+        self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None
+    ) -> Tensor:
         self.evaluations.append((t, x.shape[0]))
         return super().predict_noise(x, t, cond, level=level)
 
@@ -104,7 +125,11 @@ IRREGULAR = Pairs((0, 1, 2, 3, 4, 0, 0, 1, 2, 4), (0, 0, 0, 0, 0, 1, 3, 3, 3, 4)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 9, 10, 100])
-@pytest.mark.parametrize("pairs", [Pairs.product(5, 4), Pairs.product(1, 7), Pairs.product(7, 1), IRREGULAR], ids=["5x4", "1x7", "7x1", "irregular"])
+@pytest.mark.parametrize(
+    "pairs",
+    [Pairs.product(5, 4), Pairs.product(1, 7), Pairs.product(7, 1), IRREGULAR],
+    ids=["5x4", "1x7", "7x1", "irregular"],
+)
 def test_batches_cover_every_pair_once_in_order(pairs: Pairs, size: int) -> None:
     batches = pairs.batches(size)
     assert tuple(c for part in batches for c in part.content) == pairs.content
@@ -122,7 +147,9 @@ def test_product_is_sorted_by_style_then_content() -> None:
 
 
 @pytest.mark.parametrize("steps", [4, 5])
-def test_without_injection_and_adain_the_style_is_ignored_and_the_reverse_is_plain(model: StableDiffusion, steps: int) -> None:
+def test_without_injection_and_adain_the_style_is_ignored_and_the_reverse_is_plain(
+    model: StableDiffusion, steps: int
+) -> None:
     method = styleid(steps=steps, start="level", inject=False, init_adain=False)
     contents, styles = inverted(method, model)
     plain = method.reverse_plain(model, contents.latent)
@@ -139,19 +166,35 @@ def test_port_returns_the_clean_latent_of_the_last_step(model: StableDiffusion) 
         return model.predict_noise(x, step.t, cond, level=step.source)
 
     before = ddim.run(model.schedule, predict, contents.latent, path.reverse[:-1])
-    expected = ddim.predict_x0(model.schedule, before, predict(before, path.reverse[-1]), path.reverse[-1])
+    expected = ddim.predict_x0(
+        model.schedule, before, predict(before, path.reverse[-1]), path.reverse[-1]
+    )
     out = method.stylise(model, contents, styles, Pairs((0, 1, 2), (0, 0, 0)))
     assert rel(out, expected) < 1e-5
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"gamma": 0.0}, {"gamma": 1.0}, {"tau": 1.0}, {"sites": [6, 9]}, {"init_adain": False}, {"inject": False}, {"start": "paper"}, {"steps": 5}],
+    [
+        {"gamma": 0.0},
+        {"gamma": 1.0},
+        {"tau": 1.0},
+        {"sites": [6, 9]},
+        {"init_adain": False},
+        {"inject": False},
+        {"start": "paper"},
+        {"steps": 5},
+    ],
     ids=str,
 )
-def test_every_option_changes_the_result(eps_model: StableDiffusion, changed: dict[str, Any]) -> None:
+def test_every_option_changes_the_result(
+    eps_model: StableDiffusion, changed: dict[str, Any]
+) -> None:
     def render(method: StyleID) -> Tensor:
-        contents, styles = method.invert(eps_model, CONTENTS[:1], "query"), method.invert(eps_model, STYLES[:1], "key_value")
+        contents, styles = (
+            method.invert(eps_model, CONTENTS[:1], "query"),
+            method.invert(eps_model, STYLES[:1], "key_value"),
+        )
         return method.stylise(eps_model, contents, styles)
 
     assert rel(render(styleid(**changed)), render(styleid())) > 1e-3
@@ -159,7 +202,10 @@ def test_every_option_changes_the_result(eps_model: StableDiffusion, changed: di
 
 def test_gamma_one_and_zero_differ_from_each_other(model: StableDiffusion) -> None:
     contents, styles = inverted(styleid(), model)
-    one, zero = (styleid(gamma=gamma).stylise(model, contents, styles, Pairs((0,), (0,))) for gamma in (1.0, 0.0))
+    one, zero = (
+        styleid(gamma=gamma).stylise(model, contents, styles, Pairs((0,), (0,)))
+        for gamma in (1.0, 0.0)
+    )
     assert rel(one, zero) > 1e-2
 
 
@@ -169,8 +215,14 @@ def test_results_of_two_styles_differ(eps_model: StableDiffusion) -> None:
     assert rel(out[0], out[1]) > 1e-2
 
 
-@pytest.mark.parametrize("options", [{"start": "level"}, {"start": "paper"}, {"steps": 5}, {"convention": "diffusers"}], ids=str)
-def test_evaluations_are_as_many_as_the_options_promise(eps_model: StableDiffusion, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"start": "level"}, {"start": "paper"}, {"steps": 5}, {"convention": "diffusers"}],
+    ids=str,
+)
+def test_evaluations_are_as_many_as_the_options_promise(
+    eps_model: StableDiffusion, options: dict[str, Any]
+) -> None:
     method, counting = styleid(**options), Counting(eps_model)
     path = method.trajectory(counting)
     contents = method.invert(counting, CONTENTS[:1], "query")
@@ -192,7 +244,9 @@ def test_no_evaluation_is_larger_than_the_batch(eps_model: StableDiffusion) -> N
 
 
 @pytest.mark.parametrize("kind", ["query", "key_value"])
-def test_features_are_kept_for_the_timesteps_of_the_reverse_alone(eps_model: StableDiffusion, kind: FeatureKind) -> None:
+def test_features_are_kept_for_the_timesteps_of_the_reverse_alone(
+    eps_model: StableDiffusion, kind: FeatureKind
+) -> None:
     method = styleid(start="paper")
     source = method.invert(eps_model, CONTENTS, kind, batch=2)
     used = [step.t for step in method.trajectory(eps_model).reverse]
@@ -214,9 +268,15 @@ def test_start_has_the_content_layout_and_the_style_statistics(eps_model: Stable
     method, pairs = styleid(), Pairs((0, 2), (1, 1))
     contents, styles = inverted(method, eps_model)
     start = method.initial_latents(contents, styles, pairs)
-    torch.testing.assert_close(start.mean((2, 3)), styles.latent[[1, 1]].mean((2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(start.std((2, 3)), styles.latent[[1, 1]].std((2, 3)), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(start, attention.adain(contents.latent[[0, 2]], styles.latent[[1, 1]]))
+    torch.testing.assert_close(
+        start.mean((2, 3)), styles.latent[[1, 1]].mean((2, 3)), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        start.std((2, 3)), styles.latent[[1, 1]].std((2, 3)), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        start, attention.adain(contents.latent[[0, 2]], styles.latent[[1, 1]])
+    )
     plain = styleid(init_adain=False).initial_latents(contents, styles, pairs)
     assert torch.equal(plain, contents.latent[[0, 2]])
 
@@ -231,14 +291,19 @@ def test_port_adds_1e_4_to_the_content_std(eps_model: StableDiffusion) -> None:
 def test_style_of_another_size_is_accepted(eps_model: StableDiffusion) -> None:
     method = styleid()
     wide = 0.8 * torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(3))
-    contents, styles = method.invert(eps_model, CONTENTS, "query"), method.invert(eps_model, wide, "key_value")
+    contents, styles = (
+        method.invert(eps_model, CONTENTS, "query"),
+        method.invert(eps_model, wide, "key_value"),
+    )
     out = method.stylise(eps_model, contents, styles)
     assert out.shape == (6, 4, 8, 8)
     assert rel(out, one_at_a_time(method, eps_model, Pairs.product(3, 2), styles=wide)) < 1e-4
 
 
 @pytest.mark.parametrize("batch", [16, 2])
-def test_latents_of_every_level_are_shown_for_all_images(eps_model: StableDiffusion, batch: int) -> None:
+def test_latents_of_every_level_are_shown_for_all_images(
+    eps_model: StableDiffusion, batch: int
+) -> None:
     method = styleid()
     seen: dict[int, Tensor] = {}
     source = method.invert(eps_model, CONTENTS, "query", batch=batch, steps_seen=seen)
@@ -251,7 +316,9 @@ def test_network_is_left_without_edits(eps_model: StableDiffusion) -> None:
     before = dict(eps_model.unet.attn_processors)
     method = styleid()
     method.stylise(eps_model, *inverted(method, eps_model), Pairs((0,), (0,)))
-    assert all(eps_model.unet.attn_processors[name] is processor for name, processor in before.items())
+    assert all(
+        eps_model.unet.attn_processors[name] is processor for name, processor in before.items()
+    )
 
 
 def test_site_that_the_network_lacks_is_a_value_error(eps_model: StableDiffusion) -> None:

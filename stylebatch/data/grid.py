@@ -94,14 +94,20 @@ class PairGrid:
     starts: tuple[int, ...]
 
     @classmethod
-    def cut(cls, pairs: tuple[PairRow, ...], *, max_contents: int, max_styles: int, max_pairs: int) -> PairGrid:
+    def cut(
+        cls, pairs: tuple[PairRow, ...], *, max_contents: int, max_styles: int, max_pairs: int
+    ) -> PairGrid:
         starts = [0]
         contents: set[int] = set()
         styles: set[int] = set()
         for index, pair in enumerate(pairs):
             contents.add(pair.content)
             styles.add(pair.style)
-            if len(contents) > max_contents or len(styles) > max_styles or index - starts[-1] >= max_pairs:
+            if (
+                len(contents) > max_contents
+                or len(styles) > max_styles
+                or index - starts[-1] >= max_pairs
+            ):
                 starts.append(index)
                 contents, styles = {pair.content}, {pair.style}
         return cls(pairs, (*starts, len(pairs)))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stylebatch.errors import SampleError
 from stylebatch.spec import ImageFormat
@@ -61,19 +61,34 @@ def decode(data: bytes, where: str) -> Image.Image:
             image = Image.open(io.BytesIO(data))
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise SampleError("too_large", f"{where}: {width} x {height} pixels; accepted: at most {MAX_PIXELS} in all")
+                raise SampleError(
+                    "too_large",
+                    f"{where}: {width} x {height} pixels; accepted: at most {MAX_PIXELS} in all",
+                )
             if min(width, height) < MIN_SIDE:
-                raise SampleError("too_small", f"{where}: {width} x {height} pixels; accepted: at least {MIN_SIDE} per side")
+                raise SampleError(
+                    "too_small",
+                    f"{where}: {width} x {height} pixels; accepted: at least {MIN_SIDE} per side",
+                )
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
         except SampleError:
             raise
         except Image.DecompressionBombError:
-            raise SampleError("too_large", f"{where}: more pixels than can be decoded safely; accepted: at most {MAX_PIXELS}") from None
+            raise SampleError(
+                "too_large",
+                f"{where}: more pixels than can be decoded safely; accepted: at most {MAX_PIXELS}",
+            ) from None
         except MemoryError:
-            raise SampleError("too_large", f"{where}: did not fit in memory while decoding") from None
+            raise SampleError(
+                "too_large", f"{where}: did not fit in memory while decoding"
+            ) from None
         except Exception as error:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
-            reason = "not an image that can be identified" if isinstance(error, Image.UnidentifiedImageError) else f"damaged or truncated ({error})"
+            reason = (
+                "not an image that can be identified"
+                if isinstance(error, UnidentifiedImageError)
+                else f"damaged or truncated ({error})"
+            )
             raise SampleError("decode", f"{where}: {reason}") from None
 
 
@@ -81,12 +96,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode -> RGB; alpha over white, 16-bit and float scaled by their range."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 else 255.0
-        return Image.fromarray(np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+        top = _white_level(image.mode, float(values.max()))
+        return Image.fromarray(
+            np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        ).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba).convert("RGB")
+        return Image.alpha_composite(
+            Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba
+        ).convert("RGB")
     return image.convert("RGB")
+
+
+def _white_level(mode: str, highest: float) -> float:
+    """Value of white in a 16-bit, 32-bit integer or float image (the latter two do not say)."""
+    if mode.startswith("I;16") or highest > 255.0:
+        return 65535.0
+    return 1.0 if mode == "F" and highest <= 1.0 else 255.0
 
 
 def fit(image: Image.Image, size: int, mode: FitMode = "center_crop") -> Pixels:

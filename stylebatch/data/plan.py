@@ -116,7 +116,10 @@ class Plan:
     def evaluations(self) -> int:
         """Network evaluations of the whole run: inversions, and the reverse of every pair."""
         method = self.spec.method
-        return method.num_reverse_evaluations * self.grid.num_pairs + method.num_inversion_evaluations * self._inversions()
+        return (
+            method.num_reverse_evaluations * self.grid.num_pairs
+            + method.num_inversion_evaluations * self._inversions()
+        )
 
     def _inversions(self) -> int:
         if isinstance(self.grid, ProductGrid):
@@ -163,20 +166,37 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
     """
     checkpoint = find_checkpoint(spec.model)
     size = _size(spec, checkpoint)
+    missing = sorted(set(spec.method.sites) - set(checkpoint.sites))
+    if missing:
+        raise ManifestError(
+            f"method.sites: found {missing}, where this model has no self-attention; accepted: {list(checkpoint.sites)}"
+        )
     contents, styles, pairs = _sources(spec)
     if limit is not None:
         if limit < 1:
             raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-        spec = spec.model_copy(update={"output": spec.output.model_copy(update={"path": f"{spec.output.path}-preview-{limit}"})})
+        spec = spec.model_copy(
+            update={
+                "output": spec.output.model_copy(
+                    update={"path": f"{spec.output.path}-preview-{limit}"}
+                )
+            }
+        )
         pairs = _preview(len(contents), len(styles), pairs, limit)
     feature_bytes = _feature_bytes(spec, checkpoint, size)
     rows, columns = _block_sides(len(contents), len(styles), spec.output.shard_size, feature_bytes)
     grid: Grid
     if pairs is None:
-        grid = ProductGrid(Groups.of_at_most(len(contents), rows), Groups.of_at_most(len(styles), columns))
-        per_block = math.ceil(len(contents) / grid.rows.count) * math.ceil(len(styles) / grid.columns.count)
+        grid = ProductGrid(
+            Groups.of_at_most(len(contents), rows), Groups.of_at_most(len(styles), columns)
+        )
+        per_block = math.ceil(len(contents) / grid.rows.count) * math.ceil(
+            len(styles) / grid.columns.count
+        )
     else:
-        grid = PairGrid.cut(pairs, max_contents=rows, max_styles=columns, max_pairs=spec.output.shard_size)
+        grid = PairGrid.cut(
+            pairs, max_contents=rows, max_styles=columns, max_pairs=spec.output.shard_size
+        )
         per_block = max(1, grid.num_pairs // grid.num_blocks)
     used = {row.label for row in contents} | {pair.label for pair in pairs or ()}
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
@@ -189,7 +209,8 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         grid=grid,
         blocks_per_shard=max(1, spec.output.shard_size // per_block),
         labels=tuple(sorted(used - {""})),
-        has_captions=any(row.caption for row in contents) or any(pair.caption for pair in pairs or ()),
+        has_captions=any(row.caption for row in contents)
+        or any(pair.caption for pair in pairs or ()),
         model=identity["model"],
         identity=identity,
     )
@@ -201,15 +222,22 @@ def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairR
         return contents, styles, tuple(pairs)
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
-    contents, styles = list_images(spec.contents.path, "contents"), list_images(spec.styles.path, "styles")
+    contents, styles = (
+        list_images(spec.contents.path, "contents"),
+        list_images(spec.styles.path, "styles"),
+    )
     if spec.pairing.mode == "product":
         return contents, styles, None
     if len(contents) != len(styles):
-        raise ManifestError(f"pairing.mode: found zip over {len(contents)} contents and {len(styles)} styles; accepted: as many of one as of the other")
+        raise ManifestError(
+            f"pairing.mode: found zip over {len(contents)} contents and {len(styles)} styles; accepted: as many of one as of the other"
+        )
     return contents, styles, tuple(PairRow(i, i) for i in range(len(contents)))
 
 
-def _preview(num_contents: int, num_styles: int, pairs: tuple[PairRow, ...] | None, limit: int) -> tuple[PairRow, ...]:
+def _preview(
+    num_contents: int, num_styles: int, pairs: tuple[PairRow, ...] | None, limit: int
+) -> tuple[PairRow, ...]:
     if pairs is None:
         return tuple(PairRow(c, s) for c, s in sorted(spread(num_contents, num_styles, limit)))
     count = min(limit, len(pairs))
@@ -220,7 +248,10 @@ def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
     size = spec.image.size or checkpoint.native_size
     if size % checkpoint.size_multiple:
         multiple = checkpoint.size_multiple
-        raise ManifestError(f"image.size: found {size}; accepted by this model: multiples of {multiple}, such as {max(1, round(size / multiple)) * multiple}")
+        near = max(1, round(size / multiple)) * multiple
+        raise ManifestError(
+            f"image.size: found {size}; accepted by this model: multiples of {multiple}, such as {near}"
+        )
     return size
 
 
@@ -229,22 +260,34 @@ def _feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     channels = list(reversed(checkpoint.config("unet")["block_out_channels"]))
     top = len(channels) - 1
     cells = size // checkpoint.latent_factor
-    elements = sum(channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2 for site in spec.method.sites)
+    elements = sum(
+        channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2
+        for site in spec.method.sites
+    )
     width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
     return elements * spec.method.num_reverse_evaluations * width if spec.method.inject else 0
 
 
-def _block_sides(num_contents: int, num_styles: int, shard_size: int, feature_bytes: int) -> tuple[int, int]:
+def _block_sides(
+    num_contents: int, num_styles: int, shard_size: int, feature_bytes: int
+) -> tuple[int, int]:
     """Contents and styles per block: at most 16 each, within a shard and the memory for features."""
     columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)
     rows = min(MAX_BLOCK_SIDE, num_contents, max(1, shard_size // columns))
     while (rows > 1 or columns > 1) and feature_bytes * (rows + 2 * columns) > FEATURE_BYTES:
-        rows, columns = (rows, columns - 1) if columns > 1 and 2 * columns >= rows else (rows - 1, columns)
+        rows, columns = (
+            (rows, columns - 1) if columns > 1 and 2 * columns >= rows else (rows - 1, columns)
+        )
     return rows, columns
 
 
 def _identity(
-    spec: RunSpec, checkpoint: Checkpoint, size: int, contents: list[ImageRow], styles: list[ImageRow], pairs: tuple[PairRow, ...] | None
+    spec: RunSpec,
+    checkpoint: Checkpoint,
+    size: int,
+    contents: list[ImageRow],
+    styles: list[ImageRow],
+    pairs: tuple[PairRow, ...] | None,
 ) -> dict[str, Any]:
     origin = spec.model.name or spec.model.id or "local"
     return {
@@ -262,7 +305,9 @@ def _identity(
         "num_styles": len(styles),
         "contents": _digest((row.id, row.label, row.caption) for row in contents),
         "styles": _digest((row.id,) for row in styles),
-        "pairs": "" if pairs is None else _digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),
+        "pairs": ""
+        if pairs is None
+        else _digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),
     }
 
 

@@ -20,7 +20,11 @@ import pyarrow.parquet as pq
 from stylebatch.errors import ManifestError
 
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .avif .jp2 .ico .tga".split()
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff"),
+        *("ppm", "pgm", "pbm", "avif", "jp2", "ico", "tga"),
+    )
 )
 
 
@@ -54,12 +58,16 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
     path = Path(path)
     rows = list(_folder(path) if path.is_dir() else _rows(path, field))
     if not rows:
-        what = f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "no rows"
+        what = (
+            f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "no rows"
+        )
         raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
     seen: set[str] = set()
     for row in rows:
         if row.id in seen:
-            raise ManifestError(f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once")
+            raise ManifestError(
+                f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once"
+            )
         seen.add(row.id)
     return rows
 
@@ -82,7 +90,13 @@ def _rows(path: Path, field: str) -> Iterator[ImageRow]:
                 f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
                 "accepted columns: path[, label, caption, license]"
             )
-        yield ImageRow(image, str(path.parent / image), _text(row, "label"), _text(row, "caption"), _text(row, "license"))
+        yield ImageRow(
+            image,
+            str(path.parent / image),
+            _text(row, "label"),
+            _text(row, "caption"),
+            _text(row, "license"),
+        )
 
 
 def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[PairRow]]:
@@ -105,7 +119,9 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
         pairs.append(PairRow(*indices, _text(row, "label"), _text(row, "caption")))
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
-    as_rows = [[ImageRow(name, str(path.parent / name)) for name in names] for names in (contents, styles)]
+    as_rows = [
+        [ImageRow(name, str(path.parent / name)) for name in names] for names in (contents, styles)
+    ]
     return as_rows[0], as_rows[1], pairs
 
 
@@ -134,7 +150,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                         yield number, _json_row(path, number, line)
         else:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                for number, row in enumerate(csv.DictReader(file, dialect="excel-tab" if suffix == ".tsv" else "excel"), 1):
+                for number, row in enumerate(
+                    csv.DictReader(file, dialect="excel-tab" if suffix == ".tsv" else "excel"), 1
+                ):
                     yield number, row
     except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise ManifestError(f"{path}: cannot be read as {suffix[1:]} rows: {error}") from None
@@ -146,5 +164,7 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
     except ValueError as error:
         raise ManifestError(f"{path}: line {number} is not valid JSON: {error}") from None
     if not isinstance(row, dict):
-        raise ManifestError(f"{path}: line {number}: found {type(row).__name__}; accepted: one JSON object per line")
+        raise ManifestError(
+            f"{path}: line {number}: found {type(row).__name__}; accepted: one JSON object per line"
+        )
     return row

@@ -19,7 +19,11 @@ def adain(content: Tensor, style: Tensor, *, eps: float = 0.0) -> Tensor:
     mean_c, std_c = _moments(content)
     mean_s, std_s = _moments(style)
     denominator = std_c + eps
-    gain = torch.where(std_c == 0, torch.ones_like(std_c), std_s / torch.where(std_c == 0, torch.ones_like(std_c), denominator))
+    gain = torch.where(
+        std_c == 0,
+        torch.ones_like(std_c),
+        std_s / torch.where(std_c == 0, torch.ones_like(std_c), denominator),
+    )
     return (content - mean_c) * gain + mean_s
 
 
@@ -32,7 +36,9 @@ def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:
     return gamma * content + (1.0 - gamma) * own
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, tau: float = 1.0, scale: float | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, tau: float = 1.0, scale: float | None = None
+) -> Tensor:
     """softmax(tau q k^T scale) v with fused kernels; (B, H, L, d) each, scale 1/sqrt(d) unless given.
 
     `tau` is StyleID's attention temperature (eq. 7), folded into the kernel's scale.
@@ -41,7 +47,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, tau: float = 1.0, scale: float | 
     return F.scaled_dot_product_attention(q, k, v, scale=tau * scale)
 
 
-def attend_shared(q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int], *, tau: float = 1.0, scale: float | None = None) -> Tensor:
+def attend_shared(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    counts: Sequence[int],
+    *,
+    tau: float = 1.0,
+    scale: float | None = None,
+) -> Tensor:
     """Attention of P queries to S keys and values, the first `counts[0]` to row 0 and so on.
 
     q (P, H, L, d) with P = sum(counts); k, v (S, H, M, d) with S = len(counts). Queries of one style
@@ -52,7 +66,9 @@ def attend_shared(q: Tensor, k: Tensor, v: Tensor, counts: Sequence[int], *, tau
         return _unfold(attend(_fold(q, counts[0]), k, v, tau=tau, scale=scale), counts[0])
     parts = []
     for row, part in enumerate(q.split(list(counts))):
-        out = attend(_fold(part, counts[row]), k[row : row + 1], v[row : row + 1], tau=tau, scale=scale)
+        out = attend(
+            _fold(part, counts[row]), k[row : row + 1], v[row : row + 1], tau=tau, scale=scale
+        )
         parts.append(_unfold(out, counts[row]))
     return torch.cat(parts)
 

@@ -28,17 +28,21 @@ def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, step: Step) -> Tensor:
     return schedule.signal(step.target) * x0 + schedule.noise(step.target) * eps
 
 
-def walk(schedule: Schedule, predict_noise: PredictNoise, x: Tensor, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+def walk(
+    schedule: Schedule, predict_noise: PredictNoise, x: Tensor, steps: Sequence[Step]
+) -> Iterator[tuple[Step, Tensor]]:
     """Yield `(step, latent after it)` for each step, starting from `x` (B, c, h, w)."""
     for step in steps:
         x = ddim_step(schedule, x, predict_noise(x, step), step)
         yield step, x
 
 
-def run(schedule: Schedule, predict_noise: PredictNoise, x: Tensor, steps: Sequence[Step]) -> Tensor:
+def run(
+    schedule: Schedule, predict_noise: PredictNoise, x: Tensor, steps: Sequence[Step]
+) -> Tensor:
     """The latent after all `steps`: inversion or reverse, whichever the steps describe."""
-    for _, x in walk(schedule, predict_noise, x, steps):  # noqa: B020 - the latent is the loop's state
-        pass
+    for step in steps:
+        x = ddim_step(schedule, x, predict_noise(x, step), step)
     return x
 
 

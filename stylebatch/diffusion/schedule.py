@@ -88,7 +88,11 @@ def scaled_linear_betas(num: int, start: float, end: float) -> Tensor:
 
 
 def trajectory(
-    convention: Convention, steps: int, *, start: Start | None = None, num_train_timesteps: int = 1000
+    convention: Convention,
+    steps: int,
+    *,
+    start: Start | None = None,
+    num_train_timesteps: int = 1000,
 ) -> Trajectory:
     """Steps of inversion and reverse for StyleID (arXiv 2312.09008) in one of its two conventions.
 
@@ -101,7 +105,9 @@ def trajectory(
     """
     if convention == "diffusers":
         if start is not None:
-            raise ValueError(f"start: {start!r} has no meaning in the diffusers convention; leave it out")
+            raise ValueError(
+                f"start: {start!r} has no meaning in the diffusers convention; leave it out"
+            )
         return _diffusers_trajectory(steps, num_train_timesteps)
     if steps < 2 or steps >= num_train_timesteps or num_train_timesteps % steps:
         raise ValueError(
@@ -125,7 +131,9 @@ def usable_steps(num_train_timesteps: int = 1000) -> list[int]:
 
 def _diffusers_trajectory(steps: int, num_train_timesteps: int) -> Trajectory:
     if not 1 <= steps < num_train_timesteps:
-        raise ValueError(f"steps: {steps} is out of range; the diffusers convention accepts 1..{num_train_timesteps - 1}")
+        raise ValueError(
+            f"steps: {steps} is out of range; the diffusers convention accepts 1..{num_train_timesteps - 1}"
+        )
     stride = num_train_timesteps // steps
     grid = [1 + stride * i for i in range(steps)]
     inversion = tuple(Step(t, max(0, t - stride), t) for t in grid)

@@ -46,7 +46,9 @@ Invert = Callable[[list[Picture]], Inverted]
 class Inputs:
     """Contents or styles of a plan, by group, with at most `capacity` groups of inversions kept."""
 
-    def __init__(self, rows: Sequence[ImageRow], *, size: int, mode: FitMode, capacity: int, pool: Executor) -> None:
+    def __init__(
+        self, rows: Sequence[ImageRow], *, size: int, mode: FitMode, capacity: int, pool: Executor
+    ) -> None:
         self.rows = rows
         self.size = size
         self.mode: FitMode = mode
@@ -68,9 +70,18 @@ class Inputs:
         while len(self._groups) >= self.capacity:
             self._groups.popitem(last=False)
         self.prefetch(indices)
-        pictures = {index: future.result() for index, future in zip(indices, self._ahead.pop(indices), strict=True)}
-        good = {index: picture for index, picture in pictures.items() if isinstance(picture, Picture)}
-        group = Group(pictures, {index: row for row, index in enumerate(good)}, invert(list(good.values())) if good else None)
+        pictures = {
+            index: future.result()
+            for index, future in zip(indices, self._ahead.pop(indices), strict=True)
+        }
+        good = {
+            index: picture for index, picture in pictures.items() if isinstance(picture, Picture)
+        }
+        group = Group(
+            pictures,
+            {index: row for row, index in enumerate(good)},
+            invert(list(good.values())) if good else None,
+        )
         self._groups[indices] = group
         return group
 

@@ -10,7 +10,9 @@ from stylebatch.engine.worker import Worker
 from stylebatch.progress import Progress
 
 
-def run_shards(plan: Plan, output: Path, shard_ids: Sequence[int], *, threads: int, progress: Progress) -> None:
+def run_shards(
+    plan: Plan, output: Path, shard_ids: Sequence[int], *, threads: int, progress: Progress
+) -> None:
     """Render and commit `shard_ids` in order."""
     with Worker(plan, output, threads=threads, on_evaluations=progress.advance) as worker:
         for shard_id in shard_ids:
@@ -18,4 +20,6 @@ def run_shards(plan: Plan, output: Path, shard_ids: Sequence[int], *, threads: i
             stats = worker.render(shard_id)
             progress.add_samples(stats["num_samples"])
             if stats["num_failed"]:
-                progress.note(f"{plan.shard_name(shard_id)}: {stats['num_failed']} of {stats['num_samples']} samples failed")
+                progress.note(
+                    f"{plan.shard_name(shard_id)}: {stats['num_failed']} of {stats['num_samples']} samples failed"
+                )

@@ -22,7 +22,8 @@ from types import FrameType
 from typing import Any
 
 from stylebatch.card import write_card
-from stylebatch.data.plan import Plan, plan as resolve
+from stylebatch.data.plan import Plan
+from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.local import run_shards
 from stylebatch.errors import Interrupted
 from stylebatch.manifest import check_inputs
@@ -32,7 +33,16 @@ from stylebatch.spec import RunSpec
 from stylebatch.store.ledger import Ledger, RunLock
 
 MAX_THREADS = 8
-_LIBRARIES = ("stylebatch", "torch", "diffusers", "transformers", "numpy", "pillow", "pyarrow", "webdataset")
+_LIBRARIES = (
+    "stylebatch",
+    "torch",
+    "diffusers",
+    "transformers",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "webdataset",
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +76,16 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     with _interruptible(), RunLock(output):
         ledger = Ledger(output)
         record = ledger.open(_run_record(plan))
-        remaining = [i for i in range(plan.num_shards) if ledger.stats(plan.shard_name(i), plan.digest) is None]
+        remaining = [
+            i
+            for i in range(plan.num_shards)
+            if ledger.stats(plan.shard_name(i), plan.digest) is None
+        ]
         done = plan.num_shards - len(remaining)
         if done:
-            progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed already")
+            progress.note(
+                f"Resuming {output}: {done} of {plan.num_shards} shards are committed already"
+            )
         num_rendered = sum(plan.shard_size(i) for i in remaining)
         started = time.monotonic()
         if remaining:
@@ -80,13 +96,27 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
                 samples_done=plan.grid.num_pairs - num_rendered,
             )
             try:
-                run_shards(plan, output, remaining, threads=int(record["resolved"]["threads"]), progress=progress)
+                run_shards(
+                    plan,
+                    output,
+                    remaining,
+                    threads=int(record["resolved"]["threads"]),
+                    progress=progress,
+                )
             finally:
                 progress.end()
         seconds = time.monotonic() - started
         write_card(plan, output, version=_version("stylebatch"))
         finished = report(output)
-    return RunResult(output, plan.grid.num_pairs, num_rendered, done, seconds, finished, plan.spec.max_failed_fraction)
+    return RunResult(
+        output,
+        plan.grid.num_pairs,
+        num_rendered,
+        done,
+        seconds,
+        finished,
+        plan.spec.max_failed_fraction,
+    )
 
 
 def _run_record(plan: Plan) -> dict[str, Any]:
@@ -100,7 +130,10 @@ def _run_record(plan: Plan) -> dict[str, Any]:
         "spec": plan.spec.model_dump(mode="json"),
         "model": plan.model,
         "resolved": {"engine": "local", "threads": threads},
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _LIBRARIES},
+        },
     }
 
 

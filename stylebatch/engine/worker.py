@@ -28,7 +28,7 @@ from stylebatch.data.grid import Block
 from stylebatch.data.images import Picture, Pixels, encode
 from stylebatch.data.plan import Plan, Sample, Shard
 from stylebatch.engine.inputs import Group, Inputs
-from stylebatch.errors import ManifestError, SampleError
+from stylebatch.errors import SampleError
 from stylebatch.methods import METHODS
 from stylebatch.methods.features import FeatureKind, Inverted
 from stylebatch.methods.pixels import to_pixels, to_tensor
@@ -55,7 +55,14 @@ class Worker:
     `on_evaluations` is told the rows of each network evaluation, on the rendering thread.
     """
 
-    def __init__(self, plan: Plan, output: Path, *, threads: int, on_evaluations: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        output: Path,
+        *,
+        threads: int,
+        on_evaluations: Callable[[int], None] | None = None,
+    ) -> None:
         self.plan = plan
         self.output = output
         self.threads = threads
@@ -69,17 +76,20 @@ class Worker:
         torch.set_num_threads(self.threads)
         self.model = load_model(self.plan.spec.model)
         self.model.on_evaluations = self._count
-        missing = sorted(set(self.method.sites) - set(self.model.sites))
-        if missing:
-            raise ManifestError(
-                f"method.sites: found {missing}, where this model has no self-attention; accepted: {list(self.model.sites)}"
-            )
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._inputs = {"query": self._make_inputs("query"), "key_value": self._make_inputs("key_value")}
+        self._inputs = {
+            "query": self._make_inputs("query"),
+            "key_value": self._make_inputs("key_value"),
+        }
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for pool in (self._decoders, self._finisher):
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
@@ -104,6 +114,7 @@ class Worker:
                     "plan_digest": plan.digest,
                     "seconds": round(time.monotonic() - started, 3),
                     "evaluations": self._evaluations - before,
+                    "device": str(self.model.device),
                 }
             )
 
@@ -120,23 +131,43 @@ class Worker:
         if pending is not None:
             yield pending.result()
 
-    def _render_block(self, block: Block, samples: list[Sample], upcoming: Block | None) -> _Rendered:
-        contents = self._inputs["query"].group(block.contents, lambda pictures: self._invert(pictures, "query"))
-        styles = self._inputs["key_value"].group(block.styles, lambda pictures: self._invert(pictures, "key_value"))
+    def _render_block(
+        self, block: Block, samples: list[Sample], upcoming: Block | None
+    ) -> _Rendered:
+        contents = self._inputs["query"].group(
+            block.contents, lambda pictures: self._invert(pictures, "query")
+        )
+        styles = self._inputs["key_value"].group(
+            block.styles, lambda pictures: self._invert(pictures, "key_value")
+        )
         if upcoming is not None:
             self._inputs["query"].prefetch(upcoming.contents)
             self._inputs["key_value"].prefetch(upcoming.styles)
-        todo = sorted({pair for pair in block.pairs if pair[0] in contents.position and pair[1] in styles.position}, key=lambda p: (p[1], p[0]))
+        todo = sorted(
+            {
+                pair
+                for pair in block.pairs
+                if pair[0] in contents.position and pair[1] in styles.position
+            },
+            key=lambda p: (p[1], p[0]),
+        )
         pixels: dict[tuple[int, int], Pixels | SampleError] = {}
         if todo and contents.inverted is not None and styles.inverted is not None:
-            pairs = Pairs(tuple(contents.position[c] for c, _ in todo), tuple(styles.position[s] for _, s in todo))
-            latents = self.method.stylise(self.model, contents.inverted, styles.inverted, pairs, batch=self.batch)
+            pairs = Pairs(
+                tuple(contents.position[c] for c, _ in todo),
+                tuple(styles.position[s] for _, s in todo),
+            )
+            latents = self.method.stylise(
+                self.model, contents.inverted, styles.inverted, pairs, batch=self.batch
+            )
             pixels = dict(zip(todo, self._decode(latents), strict=True))
         return _Rendered(samples, contents, styles, pixels)
 
     def _invert(self, pictures: list[Picture], kind: FeatureKind) -> Inverted:
         parts = [pictures[i : i + self.batch] for i in range(0, len(pictures), self.batch)]
-        latents = torch.cat([self.model.encode(to_tensor([picture.pixels for picture in part])) for part in parts])
+        latents = torch.cat(
+            [self.model.encode(to_tensor([picture.pixels for picture in part])) for part in parts]
+        )
         return self.method.invert(self.model, latents, kind, batch=self.batch)
 
     def _decode(self, latents: Tensor) -> list[Pixels | SampleError]:
@@ -147,21 +178,42 @@ class Worker:
                 if bool(torch.isfinite(image).all()):
                     decoded += to_pixels(image[None])
                 else:
-                    decoded.append(SampleError("not_finite", "the model returned NaN or infinity; try model.dtype float32 or bfloat16"))
+                    decoded.append(
+                        SampleError(
+                            "not_finite",
+                            "the model returned NaN or infinity; try model.dtype float32 or bfloat16",
+                        )
+                    )
         return decoded
 
     def _finish(self, shard_id: int, rendered: _Rendered) -> list[Record]:
         return [self._record(shard_id, sample, rendered) for sample in rendered.samples]
 
     def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
-        content, style = rendered.contents.pictures[sample.content], rendered.styles.pictures[sample.style]
+        content, style = (
+            rendered.contents.pictures[sample.content],
+            rendered.styles.pictures[sample.style],
+        )
         row = self._row(shard_id, sample)
         if isinstance(content, Picture):
-            row |= {"original_width": content.original_width, "original_height": content.original_height}
-        result = next((p for p in (content, style) if isinstance(p, SampleError)), None) or rendered.pixels[sample.content, sample.style]
-        if isinstance(result, SampleError) or isinstance(content, SampleError) or isinstance(style, SampleError):
+            row |= {
+                "original_width": content.original_width,
+                "original_height": content.original_height,
+            }
+        result = (
+            next((p for p in (content, style) if isinstance(p, SampleError)), None)
+            or rendered.pixels[sample.content, sample.style]
+        )
+        if (
+            isinstance(result, SampleError)
+            or isinstance(content, SampleError)
+            or isinstance(style, SampleError)
+        ):
             error = result if isinstance(result, SampleError) else SampleError("unknown", "")
-            return Record(row | {"status": "failed", "error_code": error.code, "error_message": str(error)}, {})
+            return Record(
+                row | {"status": "failed", "error_code": error.code, "error_message": str(error)},
+                {},
+            )
         spec = self.plan.spec.output
         image = encode(result, spec.image)
         measured = quality(content.pixels, style.pixels, result)
@@ -172,13 +224,18 @@ class Worker:
             "color_distance": measured.color_distance,
             "contrast": measured.contrast,
         }
-        files = {spec.image.format: image}
+        files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
-            files |= {"content.jpg": rendered.contents.jpeg(sample.content), "style.jpg": rendered.styles.jpeg(sample.style)}
+            files |= {
+                "content.jpg": rendered.contents.jpeg(sample.content),
+                "style.jpg": rendered.styles.jpeg(sample.style),
+            }
         if self.plan.has_captions:
             files["txt"] = sample.caption.encode()
         if self.plan.labels:
-            files["cls"] = str(self.plan.labels.index(sample.label) if sample.label else -1).encode()
+            files["cls"] = str(
+                self.plan.labels.index(sample.label) if sample.label else -1
+            ).encode()
         return Record(row, files)
 
     def _row(self, shard_id: int, sample: Sample) -> dict[str, Any]:

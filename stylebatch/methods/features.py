@@ -57,7 +57,9 @@ class Recorder:
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
-        self.seen[site] = (q.contiguous(),) if self.kind == "query" else (k.contiguous(), v.contiguous())
+        self.seen[site] = (
+            (q.contiguous(),) if self.kind == "query" else (k.contiguous(), v.contiguous())
+        )
         return layer.output(self.attend(q, k, v, scale=layer.scale))
 
     def take(self) -> SiteFeatures:
@@ -75,7 +77,13 @@ def concatenate(parts: list[Inverted]) -> Inverted:
     if not isinstance(first, HeldFeatures):
         raise TypeError("only held features can be concatenated")
     joined = {
-        t: {site: tuple(torch.cat(tensors) for tensors in zip(*(source.at(t)[site] for source in held), strict=True)) for site in sites}
+        t: {
+            site: tuple(
+                torch.cat(tensors)
+                for tensors in zip(*(source.at(t)[site] for source in held), strict=True)
+            )
+            for site in sites
+        }
         for t, sites in first.by_timestep.items()
     }
     return Inverted(torch.cat([part.latent for part in parts]), HeldFeatures(joined))

@@ -22,6 +22,8 @@ def to_pixels(images: Tensor) -> list[NDArray[np.uint8]]:
     A picture with a NaN or an infinity raises ValueError: it must not become a silent black image.
     """
     if not bool(torch.isfinite(images).all()):
-        raise ValueError("the decoder returned values that are not finite; use a wider dtype (model.dtype: float32 or bfloat16)")
+        raise ValueError(
+            "the decoder returned values that are not finite; use a wider dtype (model.dtype: float32 or bfloat16)"
+        )
     levels = ((images.float().clamp(-1.0, 1.0) / 2.0 + 0.5) * 255.0).round().to(torch.uint8)
     return list(levels.permute(0, 2, 3, 1).cpu().contiguous().numpy())

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from stylebatch.diffusion import attention, ddim
 from stylebatch.diffusion.schedule import Step, Trajectory, trajectory
-from stylebatch.methods.features import FeatureKind, HeldFeatures, Inverted, Recorder, SiteFeatures, concatenate
+from stylebatch.methods.features import (
+    FeatureKind,
+    HeldFeatures,
+    Inverted,
+    Recorder,
+    SiteFeatures,
+    concatenate,
+)
 from stylebatch.models.base import Conditioning, Denoiser, SelfAttention, Site
 from stylebatch.spec import StyleIDOptions
 
@@ -32,18 +39,27 @@ class Pairs:
 
     @classmethod
     def product(cls, num_contents: int, num_styles: int) -> Pairs:
-        return cls(tuple(range(num_contents)) * num_styles, tuple(s for s in range(num_styles) for _ in range(num_contents)))
+        return cls(
+            tuple(range(num_contents)) * num_styles,
+            tuple(s for s in range(num_styles) for _ in range(num_contents)),
+        )
 
     def batches(self, size: int) -> list[Pairs]:
         """Cut into batches of at most `size` pairs, whole styles together where they fit."""
-        whole = [[i for i, style in enumerate(self.style) if style == s] for s in dict.fromkeys(self.style)]
+        whole = [
+            [i for i, style in enumerate(self.style) if style == s]
+            for s in dict.fromkeys(self.style)
+        ]
         cut: list[list[int]] = []
         for group in whole:
             if cut and len(cut[-1]) + len(group) <= size:
                 cut[-1] += group
             else:
                 cut += [group[i : i + size] for i in range(0, len(group), size)]
-        return [Pairs(tuple(self.content[i] for i in part), tuple(self.style[i] for i in part)) for part in cut]
+        return [
+            Pairs(tuple(self.content[i] for i in part), tuple(self.style[i] for i in part))
+            for part in cut
+        ]
 
 
 class Injection:
@@ -55,18 +71,26 @@ class Injection:
         self.counts = [pairs.style.count(style) for style in distinct]
         self.content_rows = torch.tensor(pairs.content, device=device)
         self.first, self.stop = distinct[0], distinct[-1] + 1
-        self.style_rows = None if distinct == list(range(self.first, self.stop)) else torch.tensor(distinct, device=device)
+        self.style_rows = (
+            None
+            if distinct == list(range(self.first, self.stop))
+            else torch.tensor(distinct, device=device)
+        )
         self.content: SiteFeatures = {}
         self.style: SiteFeatures = {}
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
         (content_q,), (k, v) = self.content[site], self.style[site]
-        q = attention.blend_query(layer.query(hidden), content_q.index_select(0, self.content_rows), self.gamma)
+        q = attention.blend_query(
+            layer.query(hidden), content_q.index_select(0, self.content_rows), self.gamma
+        )
         if self.style_rows is None:
             k, v = k[self.first : self.stop], v[self.first : self.stop]
         else:
             k, v = k.index_select(0, self.style_rows), v.index_select(0, self.style_rows)
-        return layer.output(attention.attend_shared(q, k, v, self.counts, tau=self.tau, scale=layer.scale))
+        return layer.output(
+            attention.attend_shared(q, k, v, self.counts, tau=self.tau, scale=layer.scale)
+        )
 
 
 class StyleID(StyleIDOptions):
@@ -74,10 +98,23 @@ class StyleID(StyleIDOptions):
 
     def trajectory(self, model: Denoiser) -> Trajectory:
         """Steps of inversion and reverse on the model's schedule."""
-        return trajectory(self.convention, self.steps, start=self.start, num_train_timesteps=model.schedule.num_train_timesteps)
+        return trajectory(
+            self.convention,
+            self.steps,
+            start=self.start,
+            num_train_timesteps=model.schedule.num_train_timesteps,
+        )
 
     @torch.inference_mode()
-    def invert(self, model: Denoiser, latents: Tensor, kind: FeatureKind, *, batch: int = 16, steps_seen: dict[int, Tensor] | None = None) -> Inverted:
+    def invert(
+        self,
+        model: Denoiser,
+        latents: Tensor,
+        kind: FeatureKind,
+        *,
+        batch: int = 16,
+        steps_seen: dict[int, Tensor] | None = None,
+    ) -> Inverted:
         """Invert clean latents (B, c, h, w) to noise, keeping features for the timesteps of the reverse.
 
         `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation.
@@ -86,7 +123,13 @@ class StyleID(StyleIDOptions):
         parts = [self._invert_batch(model, part, kind, steps_seen) for part in latents.split(batch)]
         return concatenate(parts)
 
-    def _invert_batch(self, model: Denoiser, latents: Tensor, kind: FeatureKind, steps_seen: dict[int, Tensor] | None) -> Inverted:
+    def _invert_batch(
+        self,
+        model: Denoiser,
+        latents: Tensor,
+        kind: FeatureKind,
+        steps_seen: dict[int, Tensor] | None,
+    ) -> Inverted:
         path, cond = self.trajectory(model), model.embed([""])
         used = {step.t for step in path.reverse} if self.inject else set()
         recorder, held = Recorder(kind, attention.attend), HeldFeatures()
@@ -107,10 +150,22 @@ class StyleID(StyleIDOptions):
         content = contents.latent[list(pairs.content)]
         if not self.init_adain:
             return content
-        return attention.adain(content, styles.latent[list(pairs.style)], eps=1e-4 if self.convention == "diffusers" else 0.0)
+        return attention.adain(
+            content,
+            styles.latent[list(pairs.style)],
+            eps=1e-4 if self.convention == "diffusers" else 0.0,
+        )
 
     @torch.inference_mode()
-    def stylise(self, model: Denoiser, contents: Inverted, styles: Inverted, pairs: Pairs | None = None, *, batch: int = 16) -> Tensor:
+    def stylise(
+        self,
+        model: Denoiser,
+        contents: Inverted,
+        styles: Inverted,
+        pairs: Pairs | None = None,
+        *,
+        batch: int = 16,
+    ) -> Tensor:
         """Render pairs of inverted contents and styles in lockstep; clean latents (P, c, h, w), pair order.
 
         `pairs` defaults to the full product, style by style. `batch` bounds one network evaluation.
@@ -135,7 +190,12 @@ class StyleID(StyleIDOptions):
     @torch.inference_mode()
     def reverse_plain(self, model: Denoiser, latents: Tensor) -> Tensor:
         """The reverse without any edit, from noise (B, c, h, w): the round trip of an inversion."""
-        return ddim.run(model.schedule, _predictor(model, model.embed([""])), latents, self.trajectory(model).reverse)
+        return ddim.run(
+            model.schedule,
+            _predictor(model, model.embed([""])),
+            latents,
+            self.trajectory(model).reverse,
+        )
 
 
 def _predictor(model: Denoiser, cond: Conditioning) -> ddim.PredictNoise:

@@ -70,7 +70,9 @@ class Denoiser(Protocol):
 
     def embed(self, prompts: list[str]) -> Conditioning: ...
 
-    def predict_noise(self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None) -> Tensor:
+    def predict_noise(
+        self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None
+    ) -> Tensor:
         """eps for `x` (B, c, h, w) at timestep `t`, whatever the network was trained to predict.
 
         `level` is the noise level of `x` where it differs from `t`.

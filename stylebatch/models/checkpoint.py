@@ -56,10 +56,24 @@ class Checkpoint:
         return self.latent_factor * int(2 ** (len(self.config("unet")["block_out_channels"]) - 1))
 
     @cached_property
+    def sites(self) -> tuple[int, ...]:
+        """Decoder sites that have self-attention: 3 level + position, deepest level first."""
+        config = self.config("unet")
+        positions = int(config.get("layers_per_block", 2)) + 1
+        with_attention = [
+            level for level, kind in enumerate(config["up_block_types"]) if "CrossAttn" in kind
+        ]
+        return tuple(
+            3 * level + position for level in with_attention for position in range(positions)
+        )
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file."""
         digest = hashlib.sha256()
-        for path in sorted(p for part in COMPONENTS for p in (self.folder / part).rglob("*") if p.is_file()):
+        for path in sorted(
+            p for part in COMPONENTS for p in (self.folder / part).rglob("*") if p.is_file()
+        ):
             relative = path.relative_to(self.folder).as_posix()
             digest.update(f"{relative}\0{_xxh3(path)}\n".encode())
         return digest.hexdigest()
@@ -95,13 +109,18 @@ def _snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
-    patterns = [f"{part}/{name}" for part in COMPONENTS for name in ("*.json", "*.txt", weights)] + ["model_index.json"]
+    patterns = [
+        f"{part}/{name}" for part in COMPONENTS for name in ("*.json", "*.txt", weights)
+    ] + ["model_index.json"]
     try:
-        return Path(huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+        return Path(
+            huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or ["no detail"])[0]
         raise ManifestError(
-            f"model.id: {repo_id!r} (revision {revision or 'main'}) could not be fetched from the hub ({error.__class__.__name__}: "
-            f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no detail'}). Accepted: an id that the hub serves to this machine, or "
-            "a local folder: on a machine with access run `hf download "
-            f"{repo_id} --local-dir FOLDER`, copy FOLDER here, and write `model: {{path: FOLDER}}`, or try `model: tiny`, which needs no download."
+            f"model.id: {repo_id!r} (revision {revision or 'main'}) could not be fetched from the hub "
+            f"({error.__class__.__name__}: {reason}). Accepted: an id that the hub serves to this machine, or a "
+            f"local folder: on a machine with access run `hf download {repo_id} --local-dir FOLDER`, copy FOLDER "
+            "here, and write `model: {path: FOLDER}`; or try `model: tiny`, which needs no download."
         ) from None

@@ -61,7 +61,9 @@ class EditedProcessor:
         temb: Tensor | None = None,
     ) -> Tensor:
         if encoder_hidden_states is not None or attention_mask is not None:
-            raise ValueError(f"site {self.site} is not plain self-attention; edits accept only attn1 layers")
+            raise ValueError(
+                f"site {self.site} is not plain self-attention; edits accept only attn1 layers"
+            )
         return self.edit(self.site, hidden_states, AttentionLayer(attn))
 
 
@@ -87,7 +89,9 @@ def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> 
     layers = decoder_sites(unet)
     missing = [site for site in sites if site not in layers]
     if missing:
-        raise ValueError(f"sites: {missing} not in this network; it has self-attention at sites {sorted(layers)}")
+        raise ValueError(
+            f"sites: {missing} not in this network; it has self-attention at sites {sorted(layers)}"
+        )
     former = {site: layers[site].processor for site in sites}
     try:
         for site in sites:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,7 +17,12 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from stylebatch.diffusion.schedule import PredictionType, Schedule, linear_betas, scaled_linear_betas
+from stylebatch.diffusion.schedule import (
+    PredictionType,
+    Schedule,
+    linear_betas,
+    scaled_linear_betas,
+)
 from stylebatch.errors import ManifestError
 from stylebatch.models.base import AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
@@ -29,21 +33,21 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 @contextlib.contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """Keep the libraries' notices about missing optional packages from our users."""
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' notices (missing optional packages, progress of loading) from our users."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         yield
     finally:
         logging.disable(previous)
 
 
-with _quiet_imports():
+with _quiet():
     from accelerate import PartialState
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils import logging as transformers_logging
 
 
 def schedule_from_config(config: dict[str, Any]) -> Schedule:
@@ -55,22 +59,47 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
     start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     kind, predicts = config.get("beta_schedule", "linear"), config.get("prediction_type", "epsilon")
     if config.get("rescale_betas_zero_snr"):
-        raise ManifestError("scheduler.rescale_betas_zero_snr: found true; accepted: false (the inversion needs signal at every level)")
+        raise ManifestError(
+            "scheduler.rescale_betas_zero_snr: found true; accepted: false (the inversion needs signal at every level)"
+        )
     if config.get("trained_betas") is not None:
         betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
     elif kind in ("linear", "scaled_linear"):
         betas = (linear_betas if kind == "linear" else scaled_linear_betas)(num, start, end)
     else:
-        raise ManifestError(f"scheduler.beta_schedule: found {kind!r}; accepted: linear, scaled_linear, or trained_betas")
+        raise ManifestError(
+            f"scheduler.beta_schedule: found {kind!r}; accepted: linear, scaled_linear, or trained_betas"
+        )
     if predicts not in ("epsilon", "v_prediction", "sample"):
-        raise ManifestError(f"scheduler.prediction_type: found {predicts!r}; accepted: epsilon, v_prediction, sample")
+        raise ManifestError(
+            f"scheduler.prediction_type: found {predicts!r}; accepted: epsilon, v_prediction, sample"
+        )
     return Schedule.from_betas(betas, cast(PredictionType, predicts))
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 class StableDiffusion:
     """A loaded checkpoint. `load_model` makes one; parts that a caller does not need may be None."""
 
-    def __init__(self, unet: Any, schedule: Schedule, *, vae: Any = None, text_encoder: Any = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        unet: Any,
+        schedule: Schedule,
+        *,
+        vae: Any = None,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+    ) -> None:
         self.unet = unet
         self.vae = vae
         self.text_encoder = text_encoder
@@ -97,21 +126,36 @@ class StableDiffusion:
     def decode_unclamped(self, latents: Tensor) -> Tensor:
         """As `decode`, before clamping: what the decoder itself returns."""
         unscaled = latents / float(self.vae.config.scaling_factor) + self._shift()
-        return cast(Tensor, self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float())
+        return cast(
+            Tensor, self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float()
+        )
 
     @torch.inference_mode()
     def embed(self, prompts: list[str]) -> Conditioning:
         """Last hidden state of the text encoder, prompts padded to its context length."""
-        ids = self.tokenizer(prompts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length, return_tensors="pt").input_ids
+        ids = self.tokenizer(
+            prompts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
         return Conditioning(self.text_encoder(ids.to(self.device))[0])
 
     @torch.inference_mode()
-    def predict_noise(self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None) -> Tensor:
+    def predict_noise(
+        self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None
+    ) -> Tensor:
         """eps (B, c, h, w) in float32 for latents `x` at timestep `t`; `level` where x is elsewhere."""
         if self.on_evaluations is not None:
             self.on_evaluations(x.shape[0])
         dtype = self.unet.dtype
-        out = self.unet(x.to(dtype), t, encoder_hidden_states=cond.expand(x.shape[0]).to(dtype), return_dict=False)[0]
+        out = self.unet(
+            x.to(dtype),
+            t,
+            encoder_hidden_states=cond.expand(x.shape[0]).to(dtype),
+            return_dict=False,
+        )[0]
         return self.schedule.to_eps(out.float(), x, t if level is None else level)
 
     def editing(self, edit: AttentionEdit, sites: tuple[Site, ...]) -> AbstractContextManager[None]:
@@ -122,7 +166,9 @@ class StableDiffusion:
         return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
 
 
-def load_model(spec: ModelSpec | Literal["tiny"] | str | Path, *, device: str | torch.device | None = None) -> StableDiffusion:
+def load_model(
+    spec: ModelSpec | Literal["tiny"] | str | Path, *, device: str | torch.device | None = None
+) -> StableDiffusion:
     """Load a checkpoint in inference mode on the device that accelerate assigns to this process.
 
     `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, or a `ModelSpec`. Raises
@@ -130,20 +176,43 @@ def load_model(spec: ModelSpec | Literal["tiny"] | str | Path, *, device: str | 
     """
     if not isinstance(spec, ModelSpec):
         known = ModelSpec.model_fields["name"].annotation
-        names = {name for arg in getattr(known, "__args__", ()) for name in getattr(arg, "__args__", ())}
-        spec = ModelSpec.model_validate({"name": str(spec)} if str(spec) in names else {"path": str(spec)})
-    return load_checkpoint(find_checkpoint(spec), dtype=spec.dtype, variant=spec.variant, device=device)
+        names = {
+            name for arg in getattr(known, "__args__", ()) for name in getattr(arg, "__args__", ())
+        }
+        spec = ModelSpec.model_validate(
+            {"name": str(spec)} if str(spec) in names else {"path": str(spec)}
+        )
+    return load_checkpoint(
+        find_checkpoint(spec), dtype=spec.dtype, variant=spec.variant, device=device
+    )
 
 
-def load_checkpoint(checkpoint: Checkpoint, *, dtype: str = "auto", variant: str | None = None, device: str | torch.device | None = None) -> StableDiffusion:
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    dtype: str = "auto",
+    variant: str | None = None,
+    device: str | torch.device | None = None,
+) -> StableDiffusion:
     """Load the five parts of a pipeline folder; see `load_model`."""
     target = torch.device(device) if device is not None else PartialState().device
-    weights = _DTYPES["float32" if target.type == "cpu" else "float16"] if dtype == "auto" else _DTYPES[dtype]
+    weights = (
+        _DTYPES["float32" if target.type == "cpu" else "float16"]
+        if dtype == "auto"
+        else _DTYPES[dtype]
+    )
     folder = str(checkpoint.folder)
 
     def load(cls: Any, part: str) -> Any:
-        with _quiet_imports():
-            return cls.from_pretrained(folder, subfolder=part, variant=variant, use_safetensors=True, dtype=weights).to(target).eval().requires_grad_(False)
+        with _quiet(), _no_progress_bars():
+            return (
+                cls.from_pretrained(
+                    folder, subfolder=part, variant=variant, use_safetensors=True, dtype=weights
+                )
+                .to(target)
+                .eval()
+                .requires_grad_(False)
+            )
 
     try:
         parts = {
@@ -153,14 +222,24 @@ def load_checkpoint(checkpoint: Checkpoint, *, dtype: str = "auto", variant: str
         }
         unet = load(UNet2DConditionModel, "unet")
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else error.__class__.__name__
-        raise ManifestError(f"model: {folder} cannot be loaded: {first}. Accepted: a Stable Diffusion 1.x or 2.x pipeline folder with safetensors weights") from error
+        first = (
+            str(error).strip().splitlines()[0] if str(error).strip() else error.__class__.__name__
+        )
+        raise ManifestError(
+            f"model: {folder} cannot be loaded: {first}. Accepted: a Stable Diffusion 1.x or 2.x pipeline folder with safetensors weights"
+        ) from error
     return StableDiffusion(unet, schedule_from_config(checkpoint.config("scheduler")), **parts)
 
 
 def load_unet(unet: Path, scheduler: Path) -> StableDiffusion:
     """A network without VAE and text encoder, from a UNet folder and a scheduler folder; CPU, float32."""
-    with _quiet_imports():
-        network = UNet2DConditionModel.from_pretrained(str(unet), use_safetensors=True, dtype=torch.float32).eval().requires_grad_(False)
+    with _quiet(), _no_progress_bars():
+        network = (
+            UNet2DConditionModel.from_pretrained(
+                str(unet), use_safetensors=True, dtype=torch.float32
+            )
+            .eval()
+            .requires_grad_(False)
+        )
     config = json.loads((scheduler / "scheduler_config.json").read_text(encoding="utf-8"))
     return StableDiffusion(network, schedule_from_config(config))

@@ -51,6 +51,9 @@ def create_exclusive(path: Path, data: bytes) -> bool:
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
         temporary.write_bytes(data)
         os.link(temporary, path)
     except FileExistsError:

@@ -46,14 +46,24 @@ class Ledger:
         """
         former = read_json(self.run_path)
         if former is None:
-            strangers = [p.name for p in self.output.iterdir() if not p.name.startswith(".")] if self.output.is_dir() else []
+            strangers = (
+                [p.name for p in self.output.iterdir() if not p.name.startswith(".")]
+                if self.output.is_dir()
+                else []
+            )
             if strangers:
                 shown = ", ".join(sorted(strangers)[:5])
-                raise ManifestError(f"output.path: {self.output} holds no run.json, but other files ({shown}); accepted: a new or empty directory, or one of an earlier run")
+                raise ManifestError(
+                    f"output.path: {self.output} holds no run.json, but other files ({shown}); "
+                    "accepted: a new or empty directory, or one of an earlier run"
+                )
             write_bytes(self.run_path, _pretty(run))
             return run
         if former.get("digest") != run["digest"]:
-            changes = "\n".join(f"  {line}" for line in diff(former.get("identity", {}), run["identity"])) or "  (unknown: run.json is of another version)"
+            changes = (
+                "\n".join(f"  {line}" for line in diff(former.get("identity", {}), run["identity"]))
+                or "  (unknown: run.json is of another version)"
+            )
             raise PlanChangedError(
                 f"{self.output} holds shards of another plan; these differ:\n{changes}\n"
                 "Next: give the changed run a directory of its own with --output DIR, or remove the old one."
@@ -107,7 +117,12 @@ class RunLock:
 
     def __init__(self, output: Path) -> None:
         self.path = output / ".run.lock"
-        self.owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _process_start(os.getpid()), "token": os.urandom(8).hex()}
+        self.owner = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": _process_start(os.getpid()),
+            "token": os.urandom(8).hex(),
+        }
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="run-lock")
 
@@ -124,7 +139,12 @@ class RunLock:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         self._thread.join()
         if self._ours():

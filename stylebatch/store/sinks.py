@@ -34,7 +34,12 @@ class WebDatasetShard:
     def __enter__(self) -> WebDatasetShard:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
         if self._stream is not None and kind is None:
             kind, error = _Uncommitted, _Uncommitted()
         try:
@@ -49,7 +54,9 @@ class WebDatasetShard:
             return
         if self._tar is None:
             self._stream = _Hashing(self._files.enter_context(atomic_file(self.tar_path)))
-            self._tar = TarWriter(self._stream, user="", group="", mode=0o644, mtime=0.0, encoder=False)
+            self._tar = TarWriter(
+                self._stream, user="", group="", mode=0o644, mtime=0.0, encoder=False
+            )
         self._tar.write({"__key__": record.row["key"], **record.files, "json": as_json(record.row)})
 
     def commit(self, facts: dict[str, Any]) -> dict[str, Any]:

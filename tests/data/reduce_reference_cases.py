@@ -26,10 +26,20 @@ TARGET = Path(__file__).parent / "golden"
 
 def reduce_case(source: Path, target: Path) -> None:
     """Write the reduced copy of the case folder `source` to `target`."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NOT_READ), copy_function=shutil.copyfile, dirs_exist_ok=True)
+    shutil.copytree(
+        source,
+        target,
+        ignore=shutil.ignore_patterns(*NOT_READ),
+        copy_function=shutil.copyfile,
+        dirs_exist_ok=True,
+    )
     patterns = json.loads((source / "options.json").read_text(encoding="utf-8"))["tolerances"]
     expected = load_file(source / "expected.safetensors")
-    kept = {name: tensor for name, tensor in expected.items() if _matches(name, patterns) and not _matches(name, NOT_KEPT)}
+    kept = {
+        name: tensor
+        for name, tensor in expected.items()
+        if _matches(name, patterns) and not _matches(name, NOT_KEPT)
+    }
     if kept:
         save_file(kept, target / "expected.safetensors")
 
