@@ -22,7 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except StylebatchError as error:
-        print(f"stylebatch: {error}", file=sys.stderr)
+        manifest = getattr(args, "manifest", None)
+        named = (
+            manifest is None or not isinstance(error, ManifestError) or str(manifest) in str(error)
+        )
+        print(f"stylebatch: {'' if named else f'{manifest}: '}{error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
         print(

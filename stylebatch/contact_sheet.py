@@ -50,29 +50,42 @@ def read_run(output: Path) -> dict[str, Any]:
     """Content of run.json. Raises ManifestError when there is none."""
     run = read_json(output / "run.json")
     if run is None:
-        raise ManifestError(f"{output / 'run.json'}: missing or not JSON; give the output directory of a run, or start the run first")
+        raise ManifestError(
+            f"{output / 'run.json'}: missing or not JSON; give the output directory of a run, or start the run first"
+        )
     return run
 
 
 def committed_shards(output: Path) -> list[ShardStats]:
     """Committed shards of the directory's plan, by name. Raises ManifestError when there is no run or no committed shard."""
     ledger, digest = Ledger(output), str(read_run(output)["digest"])
-    markers = sorted((output / "metadata").glob("*_stats.json"), key=lambda path: (len(path.name), path.name))
+    markers = sorted(
+        (output / "metadata").glob("*_stats.json"), key=lambda path: (len(path.name), path.name)
+    )
     shards = []
     for name in (path.name.removesuffix("_stats.json") for path in markers):
         stats = ledger.stats(name, digest)
         if stats is not None:
-            counts = (int(stats[count]) for count in ("num_samples", "num_success", "num_failed", "bytes"))
-            shards.append(ShardStats(name, *counts, float(stats["seconds"]), int(stats["evaluations"])))
+            counts = (
+                int(stats[count]) for count in ("num_samples", "num_success", "num_failed", "bytes")
+            )
+            shards.append(
+                ShardStats(name, *counts, float(stats["seconds"]), int(stats["evaluations"]))
+            )
     if not shards:
-        raise ManifestError(f"{output / 'metadata'}: no committed shard of this plan; start or resume the run, then report again")
+        raise ManifestError(
+            f"{output / 'metadata'}: no committed shard of this plan; start or resume the run, then report again"
+        )
     return shards
 
 
 def read_tables(output: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Metadata of each committed shard, in key order; all columns when none are named."""
     for shard in committed_shards(output):
-        yield pq.read_table(output / "metadata" / f"{shard.name}.parquet", columns=None if columns is None else list(columns))
+        yield pq.read_table(
+            output / "metadata" / f"{shard.name}.parquet",
+            columns=None if columns is None else list(columns),
+        )
 
 
 def read_samples(output: Path, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -114,15 +127,23 @@ def result_member(members: Mapping[str, bytes]) -> bytes:
 
 def spread_indices(count: int, limit: int) -> list[int]:
     """At most `limit` indices below `count`, evenly spaced, the first included."""
-    return list(range(count)) if count <= limit else [place * count // limit for place in range(limit)]
+    return (
+        list(range(count)) if count <= limit else [place * count // limit for place in range(limit)]
+    )
 
 
 def short_names(ids: Iterable[str]) -> dict[str, str]:
     """File stem of each id; ids that share a stem keep their folders. Control characters become spaces."""
     stems = {name: PurePosixPath(name).stem or name for name in ids}
     shared = Counter(stems.values())
-    names = {name: stem if shared[stem] == 1 else str(PurePosixPath(name).with_suffix("")) for name, stem in stems.items()}
-    return {name: "".join(" " if unicodedata.category(c) == "Cc" else c for c in shown) for name, shown in names.items()}
+    names = {
+        name: stem if shared[stem] == 1 else str(PurePosixPath(name).with_suffix(""))
+        for name, stem in stems.items()
+    }
+    return {
+        name: "".join(" " if unicodedata.category(c) == "Cc" else c for c in shown)
+        for name, shown in names.items()
+    }
 
 
 @dataclass
@@ -184,15 +205,24 @@ class Layout:
     def origin(self, row: int, column: int) -> tuple[int, int]:
         """Left and top pixel of a cell; results stand one margin away from the inputs."""
         step, apart = self.cell + self.gutter, self.margin - self.gutter
-        return self.left + column * step + apart * (column > 0), self.top + row * step + apart * (row > 0)
+        return self.left + column * step + apart * (column > 0), self.top + row * step + apart * (
+            row > 0
+        )
 
     def triplet_origin(self, row: int, column: int, image: int) -> tuple[int, int]:
         """Left and top pixel of image 0, 1 or 2 of a triplet."""
-        width, height = 3 * self.cell + 2 * self.gutter + 2 * self.margin, round(self.cell * 1.2) + self.margin
-        return self.margin + column * width + image * (self.cell + self.gutter), self.top + row * height
+        width, height = (
+            3 * self.cell + 2 * self.gutter + 2 * self.margin,
+            round(self.cell * 1.2) + self.margin,
+        )
+        return self.margin + column * width + image * (
+            self.cell + self.gutter
+        ), self.top + row * height
 
 
-def contact_sheet(output: Path, *, max_rows: int = 16, max_columns: int = 16, cell: int | None = None) -> Path:
+def contact_sheet(
+    output: Path, *, max_rows: int = 16, max_columns: int = 16, cell: int | None = None
+) -> Path:
     """Write OUTPUT/contact_sheet.png from the committed shards; the same records give the same bytes.
 
     Shows the first contents and styles in key order. A pair that failed is a grey cell with its error code; a pair that is not
@@ -205,7 +235,13 @@ def contact_sheet(output: Path, *, max_rows: int = 16, max_columns: int = 16, ce
         sheet = _draw_triplets(output, max_rows, max(1, max_columns // 3), cell)
     else:
         layout = Layout(cell or _default_cell(pairs.values(), len(styles) + 1))
-        sheet = _draw_grid(layout, contents, styles, pairs, load_pictures(output, list(pairs.values()), layout.cell))
+        sheet = _draw_grid(
+            layout,
+            contents,
+            styles,
+            pairs,
+            load_pictures(output, list(pairs.values()), layout.cell),
+        )
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     path = output / "contact_sheet.png"
@@ -224,7 +260,9 @@ def _axes(output: Path, max_rows: int, max_columns: int) -> tuple[list[str], lis
     return list(contents)[:max_rows], list(styles)[:max_columns]
 
 
-def _pairs(output: Path, contents: Sequence[str], styles: Sequence[str]) -> dict[tuple[str, str], Row]:
+def _pairs(
+    output: Path, contents: Sequence[str], styles: Sequence[str]
+) -> dict[tuple[str, str], Row]:
     """The first row of each shown pair."""
     pairs: dict[tuple[str, str], Row] = {}
     shown_contents, shown_styles = set(contents), set(styles)
@@ -255,14 +293,28 @@ class _Canvas:
         """An image scaled into the cell, or a light grey cell with centred text."""
         cell = self.layout.cell
         if image is None:
-            self.draw.rectangle((*origin, origin[0] + cell - 1, origin[1] + cell - 1), fill=PLACEHOLDER)
+            self.draw.rectangle(
+                (*origin, origin[0] + cell - 1, origin[1] + cell - 1), fill=PLACEHOLDER
+            )
             shown = "\n".join(elide(line, self.font, cell - 8) for line in text.split("\n"))
-            self.draw.multiline_text((origin[0] + cell // 2, origin[1] + cell // 2), shown, MUTED, self.font, "mm", align="center")
+            self.draw.multiline_text(
+                (origin[0] + cell // 2, origin[1] + cell // 2),
+                shown,
+                MUTED,
+                self.font,
+                "mm",
+                align="center",
+            )
             return
         fitted = ImageOps.contain(image, (cell, cell), Image.Resampling.BICUBIC)
-        self.image.paste(fitted, (origin[0] + (cell - fitted.width) // 2, origin[1] + (cell - fitted.height) // 2))
+        self.image.paste(
+            fitted,
+            (origin[0] + (cell - fitted.width) // 2, origin[1] + (cell - fitted.height) // 2),
+        )
 
-    def label(self, at: tuple[int, int], text: str, width: int, anchor: str, ink: str = INK) -> None:
+    def label(
+        self, at: tuple[int, int], text: str, width: int, anchor: str, ink: str = INK
+    ) -> None:
         self.draw.text(at, elide(text, self.font, width), ink, self.font, anchor)
 
 
@@ -278,10 +330,16 @@ def elide(text: str, font: Font, width: int) -> str:
 
 
 def _draw_grid(
-    layout: Layout, contents: Sequence[str], styles: Sequence[str], pairs: Mapping[tuple[str, str], Row], pictures: Pictures
+    layout: Layout,
+    contents: Sequence[str],
+    styles: Sequence[str],
+    pairs: Mapping[tuple[str, str], Row],
+    pictures: Pictures,
 ) -> Image.Image:
     width, height = layout.origin(0, len(styles))[0], layout.origin(len(contents), 0)[1]
-    canvas = _Canvas(layout, width + layout.cell + layout.margin, height + layout.cell + layout.margin)
+    canvas = _Canvas(
+        layout, width + layout.cell + layout.margin, height + layout.cell + layout.margin
+    )
     cell, pad = layout.cell, layout.cell // 16
     names = short_names(styles)
     for column, style in enumerate(styles, 1):
@@ -296,7 +354,11 @@ def _draw_grid(
         for column, style in enumerate(styles, 1):
             pair = pairs.get((content, style))
             if pair is not None:
-                canvas.picture(layout.origin(row, column), pictures.results.get(pair["key"]), f"failed:\n{pair['error_code']}")
+                canvas.picture(
+                    layout.origin(row, column),
+                    pictures.results.get(pair["key"]),
+                    f"failed:\n{pair['error_code']}",
+                )
     return canvas.image
 
 
@@ -304,25 +366,42 @@ def _draw_triplets(output: Path, max_rows: int, max_per_row: int, cell: int | No
     count = sum(shard.num_samples for shard in committed_shards(output))
     per_row = max(1, min(max_per_row, round(math.sqrt(0.6 * count))))
     chosen = set(spread_indices(count, max_rows * per_row))
-    rows = [row for index, row in enumerate(_iterate_rows(output, DRAWN_COLUMNS)) if index in chosen]
+    rows = [
+        row for index, row in enumerate(_iterate_rows(output, DRAWN_COLUMNS)) if index in chosen
+    ]
     layout = Layout(cell or _default_cell(rows, 3 * per_row))
     pictures = load_pictures(output, rows, layout.cell)
     right = layout.triplet_origin(0, per_row - 1, 2)[0] + layout.cell
     bottom = layout.triplet_origin((len(rows) - 1) // per_row, 0, 0)[1] + round(layout.cell * 1.2)
     canvas = _Canvas(layout, right + layout.margin, bottom + layout.margin // 2)
-    contents, styles = short_names(row["content_id"] for row in rows), short_names(row["style_id"] for row in rows)
+    contents, styles = (
+        short_names(row["content_id"] for row in rows),
+        short_names(row["style_id"] for row in rows),
+    )
     for index, row in enumerate(rows):
         triplet = (
             ("content", contents[row["content_id"]], pictures.contents.get(row["content_id"])),
             ("style", styles[row["style_id"]], pictures.styles.get(row["style_id"])),
-            ("result" if row["status"] == "success" else f"failed:\n{row['error_code']}", row["key"], pictures.results.get(row["key"])),
+            (
+                "result" if row["status"] == "success" else f"failed:\n{row['error_code']}",
+                row["key"],
+                pictures.results.get(row["key"]),
+            ),
         )
         for image, (kind, name, picture) in enumerate(triplet):
             x, y = layout.triplet_origin(index // per_row, index % per_row, image)
             canvas.picture((x, y), picture, kind)
-            canvas.label((x + layout.cell // 2, y + layout.cell + layout.cell // 24), name, layout.cell, "ma")
+            canvas.label(
+                (x + layout.cell // 2, y + layout.cell + layout.cell // 24), name, layout.cell, "ma"
+            )
             if index < per_row:
-                canvas.label((x + layout.cell // 2, y - layout.cell // 16), ("content", "style", "result")[image], layout.cell, "ms", MUTED)
+                canvas.label(
+                    (x + layout.cell // 2, y - layout.cell // 16),
+                    ("content", "style", "result")[image],
+                    layout.cell,
+                    "ms",
+                    MUTED,
+                )
     return canvas.image
 
 

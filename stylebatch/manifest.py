@@ -34,9 +34,12 @@ def load_spec(
         data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {
             "path": output
         }
-    joined = join_inputs(data, path.parent)
     try:
-        spec = RunSpec.model_validate_json(json.dumps(joined, default=str))
+        text = json.dumps(_plain(join_inputs(data, path.parent)))
+    except ValueError as error:
+        raise ManifestError(f"{path}: not a plain document: {error}") from None
+    try:
+        spec = RunSpec.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(
             "\n".join(_explain(path, item) for item in error.errors()) + f"\n{_NEXT_STEP}"
@@ -96,11 +99,29 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not valid YAML: {error}") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):
         raise ManifestError(
             f"{path}: found {type(data).__name__} at the top; accepted: a mapping with contents, styles, output.\n{_NEXT_STEP}"
         )
     return data
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """YAML values as JSON knows them: text keys, dates as text. Raises ValueError for the rest."""
+    if depth > 32:
+        raise ValueError("circular or too deeply nested (a YAML alias that contains itself?)")
+    if isinstance(value, dict):
+        strange = [key for key in value if not isinstance(key, str)]
+        if strange:
+            raise ValueError(
+                f"key {strange[0]} is {type(strange[0]).__name__}; accepted: text keys"
+            )
+        return {key: _plain(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, depth + 1) for inner in value]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
 def _override(data: dict[str, Any], text: str) -> None:
@@ -112,7 +133,8 @@ def _override(data: dict[str, Any], text: str) -> None:
     for parent in parents:
         inner = node.get(parent)
         if inner is None:
-            inner = {}
+            implied = parent == "model" and leaf not in ("name", "path", "id")
+            inner = {"name": "tiny"} if implied else {}
         elif isinstance(inner, str) and parent in ("model", "engine"):
             inner = {"name": inner}
         elif not isinstance(inner, dict):

@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 
 REDUCED_SIDE = 64
 LUMA = np.array([0.299, 0.587, 0.114])
-RGB_TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+RGB_TO_XYZ = np.array(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+)
 WHITE_D65 = RGB_TO_XYZ.sum(axis=1)
 
 
@@ -39,13 +41,20 @@ class Quality:
 def quality(content: Pixels, style: Pixels, result: Pixels) -> Quality:
     """Measure one sample on 64 x 64 box reductions; the three images may differ in size."""
     content, style, result = (_reduce(pixels) for pixels in (content, style, result))
-    return Quality(edge_correlation(content, result), lab_color_distance(style, result), float(luma(result).std()))
+    return Quality(
+        edge_correlation(content, result),
+        lab_color_distance(style, result),
+        float(luma(result).std()),
+    )
 
 
 def edge_correlation(first: Pixels, second: Pixels) -> float:
     """Pearson correlation, -1 to 1, of the luma gradient magnitudes of two images of one size; 0.0 when either has none."""
     _require_equal_shapes(first, second)
-    edges = [magnitude - magnitude.mean() for magnitude in (_gradient_magnitude(first), _gradient_magnitude(second))]
+    edges = [
+        magnitude - magnitude.mean()
+        for magnitude in (_gradient_magnitude(first), _gradient_magnitude(second))
+    ]
     scale = math.sqrt(float((edges[0] ** 2).sum()) * float((edges[1] ** 2).sum()))
     if scale < 1e-9:
         return 0.0
@@ -110,4 +119,6 @@ def _quantiles(ordered: Floats, count: int) -> Floats:
 
 def _require_equal_shapes(first: Pixels, second: Pixels) -> None:
     if first.shape != second.shape:
-        raise ValueError(f"images of one size are compared; found {first.shape} and {second.shape}; resize one first")
+        raise ValueError(
+            f"images of one size are compared; found {first.shape} and {second.shape}; resize one first"
+        )

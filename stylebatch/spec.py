@@ -33,10 +33,12 @@ class Source(Section):
     """Where contents or styles come from."""
 
     path: str = Field(
-        description="Image folder (class per folder -> label), or CSV, TSV, JSONL or Parquet rows with a `path` column"
+        min_length=1,
+        description="Image folder (class per folder -> label), or CSV, TSV, JSONL or Parquet rows with a `path` column",
     )
     license: str | None = Field(
         None,
+        min_length=1,
         description="Licence of the images, for the dataset card; a `license` column of rows goes first",
     )
 
@@ -50,6 +52,7 @@ class Pairing(Section):
     )
     path: str | None = Field(
         None,
+        min_length=1,
         description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit",
     )
 
@@ -154,9 +157,11 @@ class ModelSpec(Section):
         None, description="tiny is inside the package; the others stand for hub ids"
     )
     path: str | None = Field(
-        None, description="A `from_pretrained` folder of a Stable Diffusion 1.x or 2.x pipeline"
+        None,
+        min_length=1,
+        description="A `from_pretrained` folder of a Stable Diffusion 1.x or 2.x pipeline",
     )
-    id: str | None = Field(None, description="A hub id, owner/name")
+    id: str | None = Field(None, min_length=1, description="A hub id, owner/name")
     revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
@@ -197,7 +202,9 @@ class ImageFormat(Section):
 class OutputSpec(Section):
     """Where the dataset goes and in what form."""
 
-    path: str = Field(description="Output directory, relative to the working directory")
+    path: str = Field(
+        min_length=1, description="Output directory, relative to the working directory"
+    )
     format: Literal["webdataset"] = Field(
         "webdataset", description="Tar shards that webdataset and datasets load"
     )

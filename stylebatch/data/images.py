@@ -22,7 +22,8 @@ from stylebatch.spec import ImageFormat
 Pixels = NDArray[np.uint8]
 FitMode = Literal["center_crop", "resize"]
 
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 178_956_970
+"""Pillow's own bound against decompression bombs."""
 MIN_SIDE = 8
 
 
@@ -39,7 +40,7 @@ def load_picture(path: str | Path, size: int, mode: FitMode = "center_crop") -> 
     """Decode the file and fit it to `size` x `size`.
 
     Raises SampleError: `missing`, `decode` (unreadable, truncated, empty, not an image), `too_large`
-    (over 200 million pixels) or `too_small` (a side under 8 pixels).
+    (over 179 million pixels) or `too_small` (a side under 8 pixels).
     """
     try:
         data = Path(path).read_bytes()

@@ -37,6 +37,10 @@ class Pairs:
     content: tuple[int, ...]
     style: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if len(self.content) != len(self.style) or list(self.style) != sorted(self.style):
+            raise ValueError("pairs are given sorted by style, as many contents as styles")
+
     @classmethod
     def product(cls, num_contents: int, num_styles: int) -> Pairs:
         return cls(
@@ -120,7 +124,15 @@ class StyleID(StyleIDOptions):
         `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation.
         `steps_seen`, when given, is filled with the latent at each level.
         """
-        parts = [self._invert_batch(model, part, kind, steps_seen) for part in latents.split(batch)]
+        seen: list[dict[int, Tensor]] = []
+        parts = []
+        for part in latents.split(batch):
+            seen.append({})
+            parts.append(self._invert_batch(model, part, kind, seen[-1]))
+        if steps_seen is not None:
+            steps_seen |= {
+                level: torch.cat([levels[level] for levels in seen]) for level in seen[0]
+            }
         return concatenate(parts)
 
     def _invert_batch(
@@ -128,7 +140,7 @@ class StyleID(StyleIDOptions):
         model: Denoiser,
         latents: Tensor,
         kind: FeatureKind,
-        steps_seen: dict[int, Tensor] | None,
+        steps_seen: dict[int, Tensor],
     ) -> Inverted:
         path, cond = self.trajectory(model), model.embed([""])
         used = {step.t for step in path.reverse} if self.inject else set()
@@ -140,8 +152,7 @@ class StyleID(StyleIDOptions):
                 x, seen = after, recorder.take()
                 if step.t in used:
                     held.by_timestep[step.t] = seen
-                if steps_seen is not None:
-                    steps_seen[step.target] = after
+                steps_seen[step.target] = after
         return Inverted(x, held)
 
     @torch.inference_mode()

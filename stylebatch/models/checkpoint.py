@@ -26,6 +26,7 @@ class Checkpoint:
     """A pipeline folder and what its config files tell."""
 
     folder: Path
+    variant: str | None = None
 
     def config(self, component: str) -> dict[str, Any]:
         """Parsed config of `unet`, `vae`, ...; raises ManifestError when the folder lacks it."""
@@ -69,14 +70,20 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file."""
+        """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use."""
         digest = hashlib.sha256()
-        for path in sorted(
-            p for part in COMPONENTS for p in (self.folder / part).rglob("*") if p.is_file()
-        ):
+        files = (path for part in COMPONENTS for path in (self.folder / part).iterdir())
+        for path in sorted(path for path in files if self._is_used(path.name)):
             relative = path.relative_to(self.folder).as_posix()
             digest.update(f"{relative}\0{_xxh3(path)}\n".encode())
         return digest.hexdigest()
+
+    def _is_used(self, name: str) -> bool:
+        """Whether a file takes part: settings, vocabularies, and the weights of this variant."""
+        stem, *infix, suffix = name.split(".")
+        if suffix == "safetensors":
+            return infix == ([self.variant] if self.variant else []) and bool(stem)
+        return suffix in ("json", "txt")
 
 
 def _xxh3(path: Path) -> str:
@@ -98,9 +105,15 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
         folder = TINY
     else:
         folder = _snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
-    checkpoint = Checkpoint(folder)
-    for component in ("unet", "vae", "scheduler"):
+    checkpoint = Checkpoint(folder, spec.variant)
+    for component in ("unet", "vae", "text_encoder", "scheduler"):
         checkpoint.config(component)
+    vocabulary = [folder / "tokenizer" / name for name in ("tokenizer.json", "vocab.json")]
+    if not any(path.is_file() for path in vocabulary):
+        raise ManifestError(
+            f"model.path: {folder / 'tokenizer'} holds neither tokenizer.json nor vocab.json; accepted: a Stable "
+            f"Diffusion pipeline folder, as `save_pretrained` writes it, with {', '.join(COMPONENTS)}"
+        )
     return checkpoint
 
 
@@ -108,10 +121,14 @@ def _snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    weights = f"*.{variant}.safetensors" if variant else "*.safetensors"
-    patterns = [
-        f"{part}/{name}" for part in COMPONENTS for name in ("*.json", "*.txt", weights)
-    ] + ["model_index.json"]
+    infix = f".{variant}" if variant else ""
+    names = (
+        f"diffusion_pytorch_model{infix}.safetensors",
+        f"model{infix}.safetensors",
+        "*.json",
+        "*.txt",
+    )
+    patterns = ["model_index.json", *(f"{part}/{name}" for part in COMPONENTS for name in names)]
     try:
         return Path(
             huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=patterns)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import (
@@ -204,31 +205,26 @@ def load_checkpoint(
     folder = str(checkpoint.folder)
 
     def load(cls: Any, part: str) -> Any:
-        with _quiet(), _no_progress_bars():
-            return (
-                cls.from_pretrained(
+        try:
+            with _quiet(), _no_progress_bars():
+                module = cls.from_pretrained(
                     folder, subfolder=part, variant=variant, use_safetensors=True, dtype=weights
                 )
-                .to(target)
-                .eval()
-                .requires_grad_(False)
-            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip().splitlines() or [error.__class__.__name__])[0]
+            raise ManifestError(
+                f"model: {part} of {folder} cannot be loaded: {reason}. Accepted: a Stable Diffusion 1.x or "
+                "2.x pipeline folder with safetensors weights"
+            ) from error
+        return module.to(target).eval().requires_grad_(False)
 
-    try:
-        parts = {
-            "vae": load(AutoencoderKL, "vae"),
-            "text_encoder": load(CLIPTextModel, "text_encoder"),
-            "tokenizer": CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-        }
-        unet = load(UNet2DConditionModel, "unet")
-    except (OSError, ValueError, KeyError) as error:
-        first = (
-            str(error).strip().splitlines()[0] if str(error).strip() else error.__class__.__name__
-        )
-        raise ManifestError(
-            f"model: {folder} cannot be loaded: {first}. Accepted: a Stable Diffusion 1.x or 2.x pipeline folder with safetensors weights"
-        ) from error
-    return StableDiffusion(unet, schedule_from_config(checkpoint.config("scheduler")), **parts)
+    return StableDiffusion(
+        load(UNet2DConditionModel, "unet"),
+        schedule_from_config(checkpoint.config("scheduler")),
+        vae=load(AutoencoderKL, "vae"),
+        text_encoder=load(CLIPTextModel, "text_encoder"),
+        tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+    )
 
 
 def load_unet(unet: Path, scheduler: Path) -> StableDiffusion:

@@ -1,0 +1,64 @@
+"""What README shows runs as it stands there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylebatch.manifest import load_spec
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_low_level_example_gives_a_stylised_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"<!-- low-level -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    code = found.group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    monkeypatch.chdir(ROOT)
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    (pixels,) = scope["pixels"]  # type: ignore[misc]
+    assert isinstance(pixels, np.ndarray)
+    assert (pixels.shape, pixels.dtype) == ((128, 128, 3), np.uint8)
+    assert pixels.std() > 20
+
+
+def test_api_example_plans_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    import stylebatch
+
+    spec = stylebatch.load_spec("manifests/demo.yaml", ["method.steps=20"], output="outputs/demo20")
+    summary = stylebatch.plan(spec).summary()
+    assert (summary["num_pairs"], summary["num_shards"], summary["size"]) == (36, 2, 128)
+
+
+def test_public_names_resolve_and_are_few() -> None:
+    import stylebatch
+
+    assert len(stylebatch.__all__) <= 15
+    for name in stylebatch.__all__:
+        assert getattr(stylebatch, name) is not None
+    with pytest.raises(AttributeError, match="public names"):
+        _ = stylebatch.no_such_name
+
+
+def test_readme_manifest_is_valid(tmp_path: Path) -> None:
+    text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert text is not None
+    (tmp_path / "mine.yaml").write_text(text.group(1))
+    for name in ("photos", "paintings"):
+        (tmp_path / name).mkdir()
+    assert load_spec(tmp_path / "mine.yaml").model.name == "sd15"
+
+
+def test_every_make_target_that_readme_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"help", "setup", "stylize", "plan", "test", "check", "demo", "clean"} <= targets
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
+    assert (ROOT / "docs" / "contact_sheet.png").stat().st_size < 3_000_000
+    assert all((ROOT / link).exists() for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README))
