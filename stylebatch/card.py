@@ -91,8 +91,8 @@ def _body(plan: Plan, version: str) -> str:
     return f"""
 # {plan.spec.name}
 
-{plan.grid.num_pairs} samples from {len(plan.contents)} contents and {len(plan.styles)} styles ({plan.spec.pairing.mode} pairing), {plan.size} px,
-rendered by stylebatch {version} with {method.name} ({options}) on model `{plan.model}`
+{plan.grid.num_pairs} samples from {len(plan.contents)} contents and {len(plan.styles)} styles
+({plan.spec.pairing.mode} pairing), {plan.size} px, rendered by stylebatch {version} with {method.name} ({options}) on model `{plan.model}`
 (fingerprint `{plan.identity["model_fingerprint"][:16]}`), plan `{plan.digest[:16]}`.
 
 ```python

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import tarfile
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +27,10 @@ Row = dict[str, Any]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 RESULT_FORMATS = ("jpg", "png", "webp")
+STATS_FIELDS = ("num_samples", "num_success", "num_failed", "bytes", "seconds", "evaluations")
 DRAWN_COLUMNS = ("key", "shard", "content_id", "style_id", "width", "status", "error_code")
 WHITE, PLACEHOLDER, INK, MUTED = "#ffffff", "#ececec", "#222222", "#777777"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 TARGET_WIDTH = 2048
 """Pixels; the default cell grows from 128 to 256 while the sheet stays narrower than this."""
 
@@ -66,12 +68,7 @@ def committed_shards(output: Path) -> list[ShardStats]:
     for name in (path.name.removesuffix("_stats.json") for path in markers):
         stats = ledger.stats(name, digest)
         if stats is not None:
-            counts = (
-                int(stats[count]) for count in ("num_samples", "num_success", "num_failed", "bytes")
-            )
-            shards.append(
-                ShardStats(name, *counts, float(stats["seconds"]), int(stats["evaluations"]))
-            )
+            shards.append(ShardStats(name, **{field: stats[field] for field in STATS_FIELDS}))
     if not shards:
         raise ManifestError(
             f"{output / 'metadata'}: no committed shard of this plan; start or resume the run, then report again"
@@ -86,6 +83,12 @@ def read_tables(output: Path, columns: Sequence[str] | None = None) -> Iterator[
             output / "metadata" / f"{shard.name}.parquet",
             columns=None if columns is None else list(columns),
         )
+
+
+def read_rows(output: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Metadata rows of the committed shards, in key order."""
+    for table in read_tables(output, columns):
+        yield from table.to_pylist()
 
 
 def read_samples(output: Path, keys: Iterable[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -128,22 +131,16 @@ def result_member(members: Mapping[str, bytes]) -> bytes:
 def spread_indices(count: int, limit: int) -> list[int]:
     """At most `limit` indices below `count`, evenly spaced, the first included."""
     return (
-        list(range(count)) if count <= limit else [place * count // limit for place in range(limit)]
+        [place * count // limit for place in range(limit)] if count > limit else list(range(count))
     )
 
 
 def short_names(ids: Iterable[str]) -> dict[str, str]:
-    """File stem of each id; ids that share a stem keep their folders. Control characters become spaces."""
-    stems = {name: PurePosixPath(name).stem or name for name in ids}
+    """File stem of each id, or the id where a stem is shared. Control characters become spaces."""
+    stems = {name: PurePosixPath(name).stem for name in ids}
     shared = Counter(stems.values())
-    names = {
-        name: stem if shared[stem] == 1 else str(PurePosixPath(name).with_suffix(""))
-        for name, stem in stems.items()
-    }
-    return {
-        name: "".join(" " if unicodedata.category(c) == "Cc" else c for c in shown)
-        for name, shown in names.items()
-    }
+    names = {name: stem if shared[stem] == 1 else name for name, stem in stems.items()}
+    return {name: CONTROL.sub(" ", shown) for name, shown in names.items()}
 
 
 @dataclass
@@ -172,7 +169,7 @@ def load_pictures(output: Path, rows: Sequence[Row], side: int) -> Pictures:
 
 def _thumbnail(data: bytes, side: int) -> Image.Image:
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=None)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
 
@@ -181,6 +178,7 @@ class Layout:
     """Geometry in pixels. Row 0 and column 0 hold the inputs; `left` and `top` are the label margins before them."""
 
     cell: int
+    label_width: int = 0
 
     @property
     def gutter(self) -> int:
@@ -192,7 +190,7 @@ class Layout:
 
     @property
     def left(self) -> int:
-        return self.margin + round(self.cell * 0.8)
+        return self.margin + self.label_width + self.cell // 16
 
     @property
     def top(self) -> int:
@@ -205,19 +203,14 @@ class Layout:
     def origin(self, row: int, column: int) -> tuple[int, int]:
         """Left and top pixel of a cell; results stand one margin away from the inputs."""
         step, apart = self.cell + self.gutter, self.margin - self.gutter
-        return self.left + column * step + apart * (column > 0), self.top + row * step + apart * (
-            row > 0
-        )
+        x = self.left + column * step + apart * (column > 0)
+        return x, self.top + row * step + apart * (row > 0)
 
     def triplet_origin(self, row: int, column: int, image: int) -> tuple[int, int]:
         """Left and top pixel of image 0, 1 or 2 of a triplet."""
-        width, height = (
-            3 * self.cell + 2 * self.gutter + 2 * self.margin,
-            round(self.cell * 1.2) + self.margin,
-        )
-        return self.margin + column * width + image * (
-            self.cell + self.gutter
-        ), self.top + row * height
+        step, width = self.cell + self.gutter, 3 * self.cell + 2 * self.gutter + 2 * self.margin
+        y = self.top + row * (round(self.cell * 1.2) + self.margin)
+        return self.margin + column * width + image * step, y
 
 
 def contact_sheet(
@@ -234,14 +227,8 @@ def contact_sheet(
     if 2 * len(pairs) < len(contents) * len(styles):
         sheet = _draw_triplets(output, max_rows, max(1, max_columns // 3), cell)
     else:
-        layout = Layout(cell or _default_cell(pairs.values(), len(styles) + 1))
-        sheet = _draw_grid(
-            layout,
-            contents,
-            styles,
-            pairs,
-            load_pictures(output, list(pairs.values()), layout.cell),
-        )
+        layout = grid_layout(cell or _default_cell(pairs.values(), len(styles) + 1), contents)
+        sheet = _draw_grid(output, layout, contents, styles, pairs)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     path = output / "contact_sheet.png"
@@ -266,13 +253,19 @@ def _pairs(
     """The first row of each shown pair."""
     pairs: dict[tuple[str, str], Row] = {}
     shown_contents, shown_styles = set(contents), set(styles)
-    for table in read_tables(output, DRAWN_COLUMNS):
-        for row in table.to_pylist():
-            if row["content_id"] in shown_contents and row["style_id"] in shown_styles:
-                pairs.setdefault((row["content_id"], row["style_id"]), row)
+    for row in read_rows(output, DRAWN_COLUMNS):
+        if row["content_id"] in shown_contents and row["style_id"] in shown_styles:
+            pairs.setdefault((row["content_id"], row["style_id"]), row)
         if len(pairs) == len(contents) * len(styles):
             break
     return pairs
+
+
+def grid_layout(cell: int, contents: Sequence[str]) -> Layout:
+    """Geometry of the grid: the label margin fits the longest content name, at most one cell."""
+    font = ImageFont.load_default(Layout(cell).font_size)
+    longest = max(font.getlength(name) for name in short_names(contents).values())
+    return Layout(cell, min(cell, math.ceil(longest)))
 
 
 def _default_cell(rows: Iterable[Row], columns: int) -> int:
@@ -291,26 +284,16 @@ class _Canvas:
 
     def picture(self, origin: tuple[int, int], image: Image.Image | None, text: str = "") -> None:
         """An image scaled into the cell, or a light grey cell with centred text."""
-        cell = self.layout.cell
+        (x, y), cell = origin, self.layout.cell
         if image is None:
-            self.draw.rectangle(
-                (*origin, origin[0] + cell - 1, origin[1] + cell - 1), fill=PLACEHOLDER
-            )
+            self.draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=PLACEHOLDER)
             shown = "\n".join(elide(line, self.font, cell - 8) for line in text.split("\n"))
-            self.draw.multiline_text(
-                (origin[0] + cell // 2, origin[1] + cell // 2),
-                shown,
-                MUTED,
-                self.font,
-                "mm",
-                align="center",
-            )
-            return
-        fitted = ImageOps.contain(image, (cell, cell), Image.Resampling.BICUBIC)
-        self.image.paste(
-            fitted,
-            (origin[0] + (cell - fitted.width) // 2, origin[1] + (cell - fitted.height) // 2),
-        )
+            middle = (x + cell // 2, y + cell // 2)
+            self.draw.multiline_text(middle, shown, MUTED, self.font, "mm", align="center")
+        else:
+            fitted = ImageOps.contain(image, (cell, cell), Image.Resampling.BICUBIC)
+            at = (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
+            self.image.paste(fitted, at)
 
     def label(
         self, at: tuple[int, int], text: str, width: int, anchor: str, ink: str = INK
@@ -329,17 +312,21 @@ def elide(text: str, font: Font, width: int) -> str:
     return "…"
 
 
+def _failure(row: Row) -> str:
+    return f"failed:\n{row['error_code']}"
+
+
 def _draw_grid(
+    output: Path,
     layout: Layout,
     contents: Sequence[str],
     styles: Sequence[str],
     pairs: Mapping[tuple[str, str], Row],
-    pictures: Pictures,
 ) -> Image.Image:
-    width, height = layout.origin(0, len(styles))[0], layout.origin(len(contents), 0)[1]
-    canvas = _Canvas(
-        layout, width + layout.cell + layout.margin, height + layout.cell + layout.margin
-    )
+    pictures = load_pictures(output, list(pairs.values()), layout.cell)
+    right, bottom = layout.origin(len(contents) + 1, len(styles) + 1)
+    rim = layout.margin - layout.gutter
+    canvas = _Canvas(layout, right + rim, bottom + rim)
     cell, pad = layout.cell, layout.cell // 16
     names = short_names(styles)
     for column, style in enumerate(styles, 1):
@@ -350,15 +337,12 @@ def _draw_grid(
     for row, content in enumerate(contents, 1):
         x, y = layout.origin(row, 0)
         canvas.picture((x, y), pictures.contents.get(content), "content")
-        canvas.label((x - pad, y + cell // 2), names[content], layout.left - layout.margin, "rm")
+        canvas.label((x - pad, y + cell // 2), names[content], layout.label_width, "rm")
         for column, style in enumerate(styles, 1):
             pair = pairs.get((content, style))
             if pair is not None:
-                canvas.picture(
-                    layout.origin(row, column),
-                    pictures.results.get(pair["key"]),
-                    f"failed:\n{pair['error_code']}",
-                )
+                result = pictures.results.get(pair["key"])
+                canvas.picture(layout.origin(row, column), result, _failure(pair))
     return canvas.image
 
 
@@ -366,45 +350,25 @@ def _draw_triplets(output: Path, max_rows: int, max_per_row: int, cell: int | No
     count = sum(shard.num_samples for shard in committed_shards(output))
     per_row = max(1, min(max_per_row, round(math.sqrt(0.6 * count))))
     chosen = set(spread_indices(count, max_rows * per_row))
-    rows = [
-        row for index, row in enumerate(_iterate_rows(output, DRAWN_COLUMNS)) if index in chosen
-    ]
+    rows = [row for index, row in enumerate(read_rows(output, DRAWN_COLUMNS)) if index in chosen]
     layout = Layout(cell or _default_cell(rows, 3 * per_row))
     pictures = load_pictures(output, rows, layout.cell)
-    right = layout.triplet_origin(0, per_row - 1, 2)[0] + layout.cell
-    bottom = layout.triplet_origin((len(rows) - 1) // per_row, 0, 0)[1] + round(layout.cell * 1.2)
-    canvas = _Canvas(layout, right + layout.margin, bottom + layout.margin // 2)
-    contents, styles = (
-        short_names(row["content_id"] for row in rows),
-        short_names(row["style_id"] for row in rows),
-    )
+    contents = short_names(row["content_id"] for row in rows)
+    styles = short_names(row["style_id"] for row in rows)
+    right, bottom = layout.triplet_origin(math.ceil(len(rows) / per_row), per_row, 0)
+    canvas = _Canvas(layout, right - layout.margin, bottom - layout.margin // 2)
+    half, pad = layout.cell // 2, layout.cell // 24
     for index, row in enumerate(rows):
+        content, style, key = row["content_id"], row["style_id"], row["key"]
         triplet = (
-            ("content", contents[row["content_id"]], pictures.contents.get(row["content_id"])),
-            ("style", styles[row["style_id"]], pictures.styles.get(row["style_id"])),
-            (
-                "result" if row["status"] == "success" else f"failed:\n{row['error_code']}",
-                row["key"],
-                pictures.results.get(row["key"]),
-            ),
+            ("content", pictures.contents.get(content), "content", contents[content]),
+            ("style", pictures.styles.get(style), "style", styles[style]),
+            ("result", pictures.results.get(key), _failure(row), key),
         )
-        for image, (kind, name, picture) in enumerate(triplet):
-            x, y = layout.triplet_origin(index // per_row, index % per_row, image)
-            canvas.picture((x, y), picture, kind)
-            canvas.label(
-                (x + layout.cell // 2, y + layout.cell + layout.cell // 24), name, layout.cell, "ma"
-            )
+        for place, (heading, picture, instead, name) in enumerate(triplet):
+            x, y = layout.triplet_origin(index // per_row, index % per_row, place)
+            canvas.picture((x, y), picture, instead)
+            canvas.label((x + half, y + layout.cell + pad), name, layout.cell, "ma")
             if index < per_row:
-                canvas.label(
-                    (x + layout.cell // 2, y - layout.cell // 16),
-                    ("content", "style", "result")[image],
-                    layout.cell,
-                    "ms",
-                    MUTED,
-                )
+                canvas.label((x + half, y - pad), heading, layout.cell, "ms", MUTED)
     return canvas.image
-
-
-def _iterate_rows(output: Path, columns: Sequence[str]) -> Iterator[Row]:
-    for table in read_tables(output, columns):
-        yield from table.to_pylist()

@@ -42,7 +42,7 @@ def load_spec(
         spec = RunSpec.model_validate_json(text)
     except ValidationError as error:
         raise ManifestError(
-            "\n".join(_explain(path, item) for item in error.errors()) + f"\n{_NEXT_STEP}"
+            "\n".join(_explain(path, fault) for fault in error.errors()) + f"\n{_NEXT_STEP}"
         ) from None
     check_inputs(spec, str(path))
     return spec
@@ -147,22 +147,22 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ManifestError(f"--set {text}: the value is not valid YAML: {error}") from None
 
 
-def _explain(path: Path, item: Any) -> str:
+def _explain(path: Path, fault: Any) -> str:
     """`FILE: field.path: found VALUE; what is accepted`."""
-    field = ".".join(str(part) for part in item["loc"]) or "manifest"
-    message = item["msg"].removeprefix("Value error, ")
-    found = json.dumps(item["input"], ensure_ascii=False, default=str)
+    field = ".".join(str(part) for part in fault["loc"]) or "manifest"
+    message = fault["msg"].removeprefix("Value error, ")
+    found = json.dumps(fault["input"], ensure_ascii=False, default=str)
     found = found if len(found) <= 80 else found[:77] + "..."
-    if item["type"] == "extra_forbidden":
-        accepted = _fields_at(item["loc"][:-1])
-        close = difflib.get_close_matches(str(item["loc"][-1]), accepted, n=1)
+    if fault["type"] == "extra_forbidden":
+        accepted = _fields_at(fault["loc"][:-1])
+        close = difflib.get_close_matches(str(fault["loc"][-1]), accepted, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
-    if item["type"] == "missing":
+    if fault["type"] == "missing":
         return f"{path}: {field}: missing; it has no default"
-    if item["type"] == "value_error":
+    if fault["type"] == "value_error":
         return f"{path}: {field}: {message}" + (
-            "" if isinstance(item["input"], dict) else f" (found {found})"
+            "" if isinstance(fault["input"], dict) else f" (found {found})"
         )
     return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
 

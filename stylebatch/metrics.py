@@ -107,14 +107,15 @@ def _reduce(pixels: Pixels) -> Pixels:
 
 def _gradient_magnitude(pixels: Pixels) -> Floats:
     vertical, horizontal = np.gradient(luma(pixels))
-    return np.hypot(vertical, horizontal)
+    magnitude: Floats = np.hypot(vertical, horizontal)
+    return magnitude
 
 
 def _quantiles(ordered: Floats, count: int) -> Floats:
     """Stretch sorted (N, 3) values to (count, 3) by the step quantile function, which keeps the distance to within 1 / N of the range."""
     places: NDArray[np.int64] = np.arange(count) * len(ordered) // count
-    result: Floats = ordered[places]
-    return result
+    stretched: Floats = np.take(ordered, places, axis=0)
+    return stretched
 
 
 def _require_equal_shapes(first: Pixels, second: Pixels) -> None:

@@ -43,7 +43,8 @@ def test_stock_diffusers_loads_it() -> None:
 
     pipeline = StableDiffusionPipeline.from_pretrained(str(TINY), safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
-    image = pipeline("a photo of a castle", num_inference_steps=2, height=128, width=128, generator=torch.Generator().manual_seed(0)).images[0]
+    noise = torch.Generator().manual_seed(0)
+    image = pipeline("a photo of a castle", num_inference_steps=2, generator=noise).images[0]
     assert image.size == (128, 128)
     assert np.asarray(image).std() > 5
 
@@ -67,8 +68,9 @@ def test_inversion_and_reverse_return_to_the_start(model: StableDiffusion) -> No
 def test_colour_moves_to_the_style_and_structure_stays(model: StableDiffusion) -> None:
     contents, styles = _pixels("contents", CONTENTS), _pixels("styles", STYLES)
     method = StyleID(steps=10)
-    inverted = method.invert(model, model.encode(to_tensor(contents)), "query"), method.invert(model, model.encode(to_tensor(styles)), "key_value")
-    results = to_pixels(model.decode(method.stylise(model, *inverted)))
+    queries = method.invert(model, model.encode(to_tensor(contents)), "query")
+    keys_values = method.invert(model, model.encode(to_tensor(styles)), "key_value")
+    results = to_pixels(model.decode(method.stylise(model, queries, keys_values)))
     before, after, structure = [], [], []
     for index, result in enumerate(results):
         content, style = contents[index % len(contents)], styles[index // len(contents)]
@@ -85,6 +87,8 @@ def test_injection_changes_the_picture_beyond_adain(model: StableDiffusion) -> N
     results = []
     for inject in (True, False):
         method = StyleID(steps=10, inject=inject)
-        latents = method.stylise(model, method.invert(model, content, "query"), method.invert(model, style, "key_value"))
+        latents = method.stylise(
+            model, method.invert(model, content, "query"), method.invert(model, style, "key_value")
+        )
         results.append(to_pixels(model.decode(latents))[0].astype(float))
     assert np.abs(results[0] - results[1]).mean() > 3.0
