@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stylebatch.models.base import AttentionEdit as AttentionEdit
     from stylebatch.models.base import Denoiser as Denoiser
     from stylebatch.models.stable_diffusion import load_model as load_model
-    from stylebatch.report import report as report
+    from stylebatch.reports.report import report as report
     from stylebatch.spec import ModelSpec as ModelSpec
     from stylebatch.spec import RunSpec as RunSpec
 
@@ -27,7 +27,7 @@ _HOMES = {
     "load_spec": "manifest",
     "plan": "data.plan",
     "run": "engine.run",
-    "report": "report",
+    "report": "reports.report",
     "load_model": "models.stable_diffusion",
     "load_picture": "data.images",
     "to_tensor": "methods.pixels",

@@ -157,7 +157,7 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from stylebatch.report import report
+    from stylebatch.reports.report import report
 
     print("\n".join(report(args.output).lines()))
     return 0

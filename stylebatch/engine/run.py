@@ -28,7 +28,7 @@ from stylebatch.engine.local import run_shards
 from stylebatch.errors import Interrupted
 from stylebatch.manifest import check_inputs
 from stylebatch.progress import Progress, SilentProgress
-from stylebatch.report import Report, report
+from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
 from stylebatch.store.ledger import Ledger, RunLock
 

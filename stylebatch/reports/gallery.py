@@ -14,16 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from stylebatch.contact_sheet import (
-    Pictures,
-    Row,
-    committed_shards,
-    load_pictures,
-    read_rows,
-    read_run,
-    short_names,
-    spread_indices,
-)
+from stylebatch.reports.contact_sheet import Pictures, load_pictures, short_names, spread_indices
+from stylebatch.reports.records import Row, committed_shards, read_rows, read_run
 from stylebatch.store.commit import write_bytes
 from stylebatch.store.records import SCHEMA
 
@@ -113,7 +105,7 @@ def _summary(
         yield f"{num_failed:,} failed"
     if num_shards < plan.get("num_shards", 0):
         yield f"{num_shards:,} of {plan['num_shards']:,} shards committed"
-    yield f"{plan.get('num_contents', 0):,} contents × {plan.get('num_styles', 0):,} styles"
+    yield f"{plan.get('num_contents', 0):,} contents, {plan.get('num_styles', 0):,} styles"
     yield f"model {run.get('model', '')}"
     yield f"plan {str(run.get('digest', ''))[:12]}"
 
@@ -137,7 +129,8 @@ class _Inputs:
     def figure(self, name: str) -> str:
         title, label = escape(name), escape(self.names[name])
         image = f'<div class="input {self.classes[name]}" role="img" aria-label="{self.kind} {title}"></div>'
-        return f'<figure>{image if name in self.pictures else ""}<figcaption title="{title}"><b>{self.kind}</b> {label}</figcaption></figure>'
+        legend = f'<figcaption title="{title}"><b>{self.kind}</b> {label}</figcaption>'
+        return f"<figure>{image if name in self.pictures else ''}{legend}</figure>"
 
 
 def _card(row: Row, pictures: Pictures, contents: _Inputs, styles: _Inputs, number: int) -> str:
@@ -162,21 +155,22 @@ def _card(row: Row, pictures: Pictures, contents: _Inputs, styles: _Inputs, numb
 
 
 def _parameters(row: Row) -> str:
-    """`styleid ldm · 50 steps from paper · γ 0.75 · τ 1.5 · sites 6-11`, with what is switched off."""
-    start = f" from {row['start']}" if row["start"] else ""
+    """`styleid ldm, 50 steps, start paper, gamma 0.75, tau 1.5, sites 6 to 11`, with what is switched off."""
+    start = [f"start {row['start']}"] if row["start"] else []
     sites = list(row["sites"])
     run = len(sites) > 1 and sites == list(range(sites[0], sites[-1] + 1))
-    shown_sites = f"{sites[0]}-{sites[-1]}" if run else ", ".join(map(str, sites))
+    shown_sites = f"{sites[0]} to {sites[-1]}" if run else ", ".join(map(str, sites))
     parts = [
         f"{row['method']} {row['convention']}",
-        f"{row['steps']} steps{start}",
-        f"γ {row['gamma']:g}",
-        f"τ {row['tau']:g}",
+        f"{row['steps']} steps",
+        *start,
+        f"gamma {row['gamma']:g}",
+        f"tau {row['tau']:g}",
         f"sites {shown_sites}",
     ]
     parts += [] if row["init_adain"] else ["no initial AdaIN"]
     parts += [] if row["inject"] else ["no injection"]
-    return " · ".join(parts)
+    return ", ".join(parts)
 
 
 def _controls(shown: Sequence[Row], styles: _Inputs) -> str:
@@ -205,7 +199,14 @@ def _controls(shown: Sequence[Row], styles: _Inputs) -> str:
 def _failures(failed: Sequence[Row], num_failed: int) -> str:
     if not failed:
         return ""
-    columns = ("key", "content_id", "style_id", "error_code", "error_message")
+    columns = {
+        "key": "Key",
+        "content_id": "Content",
+        "style_id": "Style",
+        "error_code": "Code",
+        "error_message": "Reason",
+    }
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns.values())
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{escape(row[column])}</td>" for column in columns) + "</tr>"
         for row in failed
@@ -219,7 +220,7 @@ def _failures(failed: Sequence[Row], num_failed: int) -> str:
 <h2 id="failed">Failed samples</h2>
 {note}
 <div class="scroll" tabindex="0" role="region" aria-labelledby="failed"><table>
-<thead><tr><th scope="col">Key</th><th scope="col">Content</th><th scope="col">Style</th><th scope="col">Code</th><th scope="col">Reason</th></tr></thead>
+<thead><tr>{head}</tr></thead>
 <tbody>
 {rows}
 </tbody></table></div>
@@ -246,7 +247,8 @@ STYLE = """
   :root { --ground: #161618; --card: #212124; --ink: #ededee; --muted: #a3a3a8; --line: #38383d; --accent: #8ab0ff }
 }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 100rem; padding: 1.5rem; background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif }
+body { margin: 0 auto; max-width: 100rem; padding: 1.5rem;
+  background: var(--ground); color: var(--ink); font: 15px/1.45 system-ui, sans-serif }
 h1 { margin: 0; font-size: 1.5rem; overflow-wrap: anywhere }
 h2 { margin: 2rem 0 .5rem; font-size: 1.15rem }
 header p { margin: .25rem 0 0; color: var(--muted); overflow-wrap: anywhere }
@@ -257,8 +259,9 @@ form output { margin-left: auto; color: var(--muted); font-variant-numeric: tabu
 input, select { min-width: 9rem; max-width: 16rem; padding: .35rem .5rem; font: inherit; color: var(--ink);
   background: var(--card); border: 1px solid var(--line); border-radius: 6px }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem }
-article { display: flex; flex-direction: column; min-width: 0; overflow: hidden; background: var(--card); border: 1px solid var(--line); border-radius: 8px }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 1rem }
+article { display: flex; flex-direction: column; min-width: 0; overflow: hidden;
+  background: var(--card); border: 1px solid var(--line); border-radius: 8px }
 article[hidden] { display: none }
 article > img { display: block; width: 100%; height: auto }
 article > p, article > dl { margin: 0; padding: 0 .75rem }
@@ -267,8 +270,10 @@ figure { margin: 0; min-width: 0 }
 .input { aspect-ratio: 1; background: center / cover }
 figcaption { padding: .3rem .75rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .8rem }
 figcaption b { display: block; font-weight: 400; font-size: .7rem; color: var(--muted) }
-.key { display: flex; justify-content: space-between; gap: .5rem; padding-top: .2rem !important; font-size: .8rem; color: var(--muted); font-variant-numeric: tabular-nums }
-.label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; padding: 0 .45rem; border: 1px solid var(--line); border-radius: 1rem }
+.key { display: flex; justify-content: space-between; gap: .5rem;
+  padding-top: .2rem !important; font-size: .8rem; color: var(--muted); font-variant-numeric: tabular-nums }
+.label { overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  padding: 0 .45rem; border: 1px solid var(--line); border-radius: 1rem }
 .caption { font-size: .85rem; overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: repeat(3, auto); justify-content: space-between; gap: .5rem; padding-block: .4rem !important }
 dt { font-size: .7rem; color: var(--muted) }

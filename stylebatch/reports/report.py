@@ -10,20 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stylebatch.contact_sheet import (
-    ShardStats,
-    committed_shards,
-    contact_sheet,
-    read_run,
-    read_samples,
-    read_tables,
-)
-from stylebatch.gallery import gallery
 from stylebatch.metrics import Quality
+from stylebatch.reports.contact_sheet import contact_sheet
+from stylebatch.reports.gallery import gallery
+from stylebatch.reports.records import committed_shards, read_run, read_tables
 from stylebatch.store.commit import atomic_file
 from stylebatch.store.records import SCHEMA
-
-__all__ = ["Report", "ShardStats", "committed_shards", "read_samples", "report", "write_errors"]
 
 MEASURES = ("structure", "color_distance", "contrast")
 
