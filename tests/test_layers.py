@@ -64,7 +64,7 @@ MAY_IMPORT = {
         "spec",
         "store",
     },
-    "training": {"diffusion", "errors", "models", "data", "spec", "metrics"},
+    "training": {"diffusion", "errors", "models", "methods", "data", "spec", "metrics"},
 }
 
 

@@ -9,7 +9,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from stylebatch.data.images import Pixels
-from stylebatch.metrics import edge_correlation, lab_color_distance, psnr, quality, srgb_to_lab
+from stylebatch.metrics import (
+    edge_correlation,
+    lab_color_distance,
+    psnr,
+    quality,
+    srgb_to_lab,
+    texture_distance,
+)
 from tests.images import picture
 
 
@@ -103,3 +110,20 @@ def test_contrast_of_black_and_white_halves() -> None:
     halves = _flat(0, 0, 0, 128)
     halves[:, 64:] = 255
     assert quality(halves, halves, halves).contrast == pytest.approx(127.5)
+
+
+def test_texture_distance_sees_grain_and_direction_but_not_contrast_or_colour() -> None:
+    y, x = np.mgrid[0:64, 0:64].astype(float)
+
+    def waves(period: float, angle: float, depth: float = 60.0) -> Pixels:
+        phase = (x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period
+        return np.repeat((128 + depth * np.sin(phase))[..., None], 3, axis=2).astype(np.uint8)
+
+    fine = waves(4, 0.3)
+    assert texture_distance(fine, fine) == pytest.approx(0.0, abs=1e-9)
+    assert texture_distance(fine, waves(4, 0.3, depth=30.0)) < 0.05
+    assert texture_distance(fine, waves(16, 0.3)) > 0.8
+    assert texture_distance(fine, waves(4, 1.9)) > 0.8
+    flat = np.full((64, 64, 3), 7, dtype=np.uint8)
+    assert math.isfinite(texture_distance(fine, flat))
+    assert texture_distance(flat, flat) == 0.0
