@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
+from stylebatch.diffusion.attention import attend
 from stylebatch.errors import ManifestError
+from stylebatch.methods.features import Recorder
+from stylebatch.models.base import Conditioning
 from stylebatch.models.stable_diffusion import (
     StableDiffusion,
     load_model,
@@ -271,3 +274,26 @@ def test_loading_prints_nothing(eps_folder: Path) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout + done.stderr == ""
+
+
+def test_sd2_layout_with_linear_projections_and_upcast_attention_is_edited_alike() -> None:
+    """SD 2.x differs from 1.x in projections, head counts and the upcast flag; sites mean the same."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 32, 64, 64),
+        attention_head_dim=[2, 2, 4, 4],
+        cross_attention_dim=24,
+        norm_num_groups=8,
+        use_linear_projection=True,
+        upcast_attention=True,
+    ).eval()
+    model = StableDiffusion(unet, schedule_from_config({"prediction_type": "v_prediction"}))
+    assert model.sites == tuple(range(3, 12))
+    x, cond = torch.randn(2, 4, 16, 16), Conditioning(torch.randn(1, 7, 24))
+    plain = model.predict_noise(x, 500, cond)
+    recorder = Recorder("key_value", attend)
+    with model.editing(recorder, model.sites):
+        edited = model.predict_noise(x, 500, cond)
+    assert torch.allclose(plain, edited, atol=1e-5)
+    assert {site: tuple(k.shape) for site, (k, _) in recorder.take().items()}[11] == (2, 2, 256, 16)
