@@ -219,7 +219,7 @@ class OutputSpec(Section):
 
 
 class EngineSpec(Section):
-    """Where the work runs. Changes no pixels, save `threads` in the last bits of floats."""
+    """Where the work runs. `threads`, `batch` and `feature_gb` change the last bits of floats, no more."""
 
     name: Literal["auto", "local"] = Field("auto", description="auto picks local on one machine")
     threads: int | None = Field(
@@ -228,6 +228,12 @@ class EngineSpec(Section):
         description="CPU threads of the network; default the cores of the machine, at most 8",
     )
     batch: int = Field(16, ge=1, le=1024, description="Largest batch of one network evaluation")
+    feature_gb: float = Field(
+        8.0,
+        gt=0.0,
+        le=4096.0,
+        description="Memory (GiB) for attention features; blocks of contents x styles are cut to fit",
+    )
 
 
 def _name_to_mapping(value: Any) -> Any:

@@ -149,3 +149,17 @@ def test_large_products_are_planned_without_a_table(manifest: Path) -> None:
     assert resolved.num_shards == resolved.grid.num_blocks
     assert resolved.shard(resolved.num_shards - 1).blocks[-1].pairs[-1] == (999_999, 999)
     assert time.monotonic() - started < 5.0
+
+
+def test_blocks_shrink_to_the_memory_for_features(manifest: Path) -> None:
+    wide = plan(load_spec(manifest, ["output.shard_size=100"]))
+    assert wide.identity["block"] == [4, 3]
+    image_gb = wide.identity["feature_bytes"] / 2**30
+    narrow = plan(
+        load_spec(manifest, ["output.shard_size=100", f"engine.feature_gb={image_gb * 4.5}"])
+    )
+    rows, columns = narrow.identity["block"]
+    assert rows + 2 * columns <= 4.5
+    assert narrow.num_style_groups_held == 1
+    assert narrow.evaluations > wide.evaluations
+    assert narrow.grid.num_pairs == 12

@@ -21,8 +21,6 @@ from stylebatch.spec import RunSpec, canonical_json
 
 FORMAT_VERSION = 1
 MAX_BLOCK_SIDE = 16
-FEATURE_BYTES = 8 << 30
-"""Memory that held features may take; blocks are cut to fit."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class Plan:
         """Block columns of styles whose features fit in memory beside a block's contents, at least 1."""
         rows, columns = self.identity["block"]
         per_group = 2 * columns * self.identity["feature_bytes"]
-        room = FEATURE_BYTES - rows * self.identity["feature_bytes"]
+        room = self.spec.engine.feature_gb * 2**30 - rows * self.identity["feature_bytes"]
         return max(1, int(room // per_group)) if per_group else 1 << 30
 
     def summary(self) -> dict[str, Any]:
@@ -184,7 +182,7 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         )
         pairs = _preview(len(contents), len(styles), pairs, limit)
     feature_bytes = _feature_bytes(spec, checkpoint, size)
-    rows, columns = _block_sides(len(contents), len(styles), spec.output.shard_size, feature_bytes)
+    rows, columns = _block_sides(len(contents), len(styles), spec, feature_bytes)
     grid: Grid
     if pairs is None:
         grid = ProductGrid(
@@ -269,12 +267,13 @@ def _feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
 
 
 def _block_sides(
-    num_contents: int, num_styles: int, shard_size: int, feature_bytes: int
+    num_contents: int, num_styles: int, spec: RunSpec, feature_bytes: int
 ) -> tuple[int, int]:
     """Contents and styles per block: at most 16 each, within a shard and the memory for features."""
+    shard_size, budget = spec.output.shard_size, spec.engine.feature_gb * 2**30
     columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)
     rows = min(MAX_BLOCK_SIDE, num_contents, max(1, shard_size // columns))
-    while (rows > 1 or columns > 1) and feature_bytes * (rows + 2 * columns) > FEATURE_BYTES:
+    while (rows > 1 or columns > 1) and feature_bytes * (rows + 2 * columns) > budget:
         rows, columns = (
             (rows, columns - 1) if columns > 1 and 2 * columns >= rows else (rows - 1, columns)
         )
