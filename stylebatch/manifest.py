@@ -54,22 +54,30 @@ _NEXT_STEP = (
 
 
 def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
-    """Raise ManifestError when an input path of `spec` does not exist or cannot be a source."""
+    """Raise ManifestError when an input path of `spec` does not exist or cannot be a source.
+
+    An output inside a folder of inputs is refused too: the next run would read results as inputs.
+    """
+    output = Path(spec.output.path).resolve()
     for field in ("contents", "styles", "pairing", "model"):
         section = getattr(spec, field)
-        path = None if section is None else section.path
-        if path is not None and not Path(path).exists():
+        if section is None or section.path is None:
+            continue
+        path, found = Path(section.path), f"{where}: {field}.path: found {section.path!r}"
+        if not path.exists():
             raise ManifestError(
-                f"{where}: {field}.path: found {path!r}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
+                f"{found}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
             )
+        if field != "model" and path.is_file() and path.suffix.lower() not in ROW_SUFFIXES:
+            raise ManifestError(f"{found}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
         if (
             field in ("contents", "styles")
-            and path is not None
-            and Path(path).is_file()
-            and Path(path).suffix.lower() not in ROW_SUFFIXES
+            and path.is_dir()
+            and output.is_relative_to(path.resolve())
         ):
             raise ManifestError(
-                f"{where}: {field}.path: found {path!r}; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
+                f"{where}: output.path: found {spec.output.path!r}, which lies inside {field}.path "
+                f"({section.path!r}); accepted: a directory outside the inputs, such as outputs/{spec.name}"
             )
 
 

@@ -83,14 +83,17 @@ def test_run_says_where_the_dataset_is(manifest: Path) -> None:
         (["contents.path=nowhere"], "nowhere', which does not exist; accepted: an image folder"),
         (["engine=warp"], "engine.name: found \"warp\"; input should be 'auto' or 'local'"),
         (["method.steps=7"], "steps: 7 does not divide 1000"),
+        (["output.path=INSIDE"], "lies inside contents.path"),
         (["method.sites=[1,6]"], "method.sites: found [1], where this model has no self-attention"),
     ],
 )
 def test_bad_manifests_exit_2_with_file_field_value_and_what_is_accepted(
     manifest: Path, overrides: list[str], expected: str
 ) -> None:
+    inside = str(manifest.parent / "contents" / "out")
+    settings = [text.replace("INSIDE", inside) for text in overrides]
     result = _stylebatch(
-        "run", str(manifest), *[part for text in overrides for part in ("--set", text)]
+        "run", str(manifest), *[part for text in settings for part in ("--set", text)]
     )
     assert result.returncode == 2
     assert expected in result.stderr
