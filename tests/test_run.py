@@ -181,9 +181,17 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(base: tuple[Path, RunResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the run that the killed ones are compared with."""
+    whole = tmp_path_factory.mktemp("whole") / "out"
+    run(load_spec(base[0] / "run.yaml", ["method.steps=20"], output=str(whole)))
+    return whole
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory, signum: signal.Signals
+    folder: Path, undisturbed: Path, signum: signal.Signals
 ) -> None:
     with _start(folder) as process:
         _wait_for(folder / "out/metadata/train-00000_stats.json", process)
@@ -197,9 +205,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     assert 1 <= committed < 4
     resumed = run(load_spec(folder / "run.yaml", ["method.steps=20"]))
     assert resumed.num_resumed_shards == committed
-    whole = tmp_path_factory.mktemp("whole") / "out"
-    run(load_spec(folder / "run.yaml", ["method.steps=20"], output=str(whole)))
-    assert _bytes(folder / "out") == _bytes(whole)
+    assert _bytes(folder / "out") == _bytes(undisturbed)
 
 
 def test_bad_images_become_rows_and_the_rest_is_rendered(folder: Path) -> None:
