@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,12 @@ def test_every_make_target_that_readme_names_exists() -> None:
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
     assert (ROOT / "docs" / "contact_sheet.png").stat().st_size < 3_000_000
     assert all((ROOT / link).exists() for link in re.findall(r"\]\(((?!http)[^)#]+)\)", README))
+
+
+def test_the_pipeline_file_plans_both_conventions() -> None:
+    import stylebatch
+
+    scope = runpy.run_path(str(ROOT / "pipelines" / "styleid_demo.py"))
+    paper, port = (scope["spec"](convention) for convention in ("ldm", "diffusers"))
+    assert (paper.method.steps, port.method.steps, port.method.sites[0]) == (50, 20, 7)
+    assert stylebatch.plan(port).evaluations == 20 * (36 + 12)
