@@ -23,10 +23,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 stylize: $(STAMP) ## render MANIFEST into its output directory
-	@$(BIN)/stylebatch run $(MANIFEST) $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
+	@$(BIN)/stylebatch run "$(MANIFEST)" $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
 
 plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
-	@$(BIN)/stylebatch plan $(MANIFEST) $(ARGS)
+	@$(BIN)/stylebatch plan "$(MANIFEST)" $(ARGS)
 
 demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about two minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)

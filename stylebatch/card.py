@@ -24,11 +24,11 @@ _TYPES = {
 }
 
 
-def write_card(plan: Plan, output: Path, *, version: str) -> Path:
+def write_card(plan: Plan, output: Path, *, num_samples: int, version: str) -> Path:
     """Write `README.md`: configs, features (ClassLabel names for `cls`), lineage, how to load."""
     path = output / "README.md"
     header = yaml.safe_dump(_header(plan), sort_keys=False, allow_unicode=True, width=100)
-    write_bytes(path, f"---\n{header}---\n{_body(plan, version)}".encode())
+    write_bytes(path, f"---\n{header}---\n{_body(plan, num_samples, version)}".encode())
     return path
 
 
@@ -75,7 +75,7 @@ def _json_feature(name: str) -> dict[str, Any]:
     )
 
 
-def _body(plan: Plan, version: str) -> str:
+def _body(plan: Plan, num_samples: int, version: str) -> str:
     method, image = plan.spec.method, plan.spec.output.image.format
     options = ", ".join(
         f"{k} {v}"
@@ -84,14 +84,14 @@ def _body(plan: Plan, version: str) -> str:
     )
     members = [f"`{image}` (the stylised image)", "`json` (ids, label, parameters, quality)"]
     members += ["`txt` (caption)"] if plan.has_captions else []
-    members += ["`cls` (label)"] if plan.labels else []
+    members += ["`cls` (label; -1 where there is none)"] if plan.labels else []
     members += (
         ["`content.jpg`, `style.jpg` (the inputs as fitted)"] if plan.spec.output.inputs else []
     )
     return f"""
 # {plan.spec.name}
 
-{plan.grid.num_pairs} samples from {len(plan.contents)} contents and {len(plan.styles)} styles
+{num_samples} samples from {len(plan.contents)} contents and {len(plan.styles)} styles
 ({plan.spec.pairing.mode} pairing), {plan.size} px, rendered by stylebatch {version} with {method.name} ({options}) on model `{plan.model}`
 (fingerprint `{plan.identity["model_fingerprint"][:16]}`), plan `{plan.digest[:16]}`.
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return error.exit_code
     except KeyboardInterrupt:
-        print("stylebatch: interrupted before the run began", file=sys.stderr)
+        print("stylebatch: interrupted; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,14 +114,11 @@ def _run(args: argparse.Namespace) -> int:
     from stylebatch.progress import clock, for_terminal
 
     result = run(spec, limit=args.limit, progress=for_terminal())
-    rate = f", {result.num_rendered / result.seconds:.2f} samples/s" if result.num_rendered else ""
+    rate = (
+        f", {result.num_attempted / result.seconds:.2f} samples/s" if result.num_attempted else ""
+    )
     print(
-        f"Rendered {result.num_rendered} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
-        + (
-            f" ({result.num_resumed_shards} shards were there already)"
-            if result.num_resumed_shards
-            else ""
-        )
+        f"Went through {result.num_attempted} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
     )
     print("\n".join(result.report.lines()))
     if result.exit_code:
@@ -170,7 +167,7 @@ def _conformance(args: argparse.Namespace) -> int:
     for folder in args.cases:
         found = 0
         for comparison in run_cases(folder):
-            print(f"{folder.name}/{comparison.line()}", flush=True)
+            print(f"{folder.resolve().name}/{comparison.line()}", flush=True)
             found += 1
             failed += not comparison.ok
         if not found:

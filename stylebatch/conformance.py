@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -86,9 +86,11 @@ def run_cases(folder: Path) -> Iterator[Comparison]:
                 f"{path}: kind: found {kind!r} (convention {convention!r}), which is not built; "
                 "accepted: styleid with convention ldm or diffusers, image_load"
             )
+    except ManifestError:
+        raise
     except KeyError as error:
         raise ManifestError(f"{path}: {error} is missing in options or inputs") from error
-    except (OSError, ValidationError, SampleError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, SafetensorError, SampleError) as error:
         raise ManifestError(f"{folder}: the case cannot be run: {error}") from error
 
 
@@ -108,7 +110,7 @@ def _compare(
             ),
             None,
         )
-        if tolerance is None:
+        if not tolerance:
             continue
         got = found.get(name)
         if got is None or got.shape != want.shape:
@@ -165,15 +167,13 @@ def _styleid_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
         )
     for case, settings in options["cases"].items():
         method = _method(options, settings)
-        inverted: dict[tuple[str, str], Inverted] = {}
+        inverted: dict[str, dict[str, Inverted]] = {}
         for content, style in settings["pairs"]:
-            for name, kind in ((content, "query"), (style, "key_value")):
-                if (name, kind) not in inverted:
-                    inverted[name, kind] = _invert_named(
-                        model, method, inputs[f"{name}/z0"], name, found
-                    )[kind]
+            for name in (content, style):
+                if name not in inverted:
+                    inverted[name] = _invert_named(model, method, inputs[f"{name}/z0"], name, found)
             pair = Pairs((0,), (0,))
-            sources = inverted[content, "query"], inverted[style, "key_value"]
+            sources = inverted[content]["query"], inverted[style]["key_value"]
             found[f"case/{case}/{content}_{style}/x_T"] = method.initial_latents(*sources, pair)
             found[f"case/{case}/{content}_{style}/final"] = method.stylise(model, *sources, pair)
     return found

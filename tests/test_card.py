@@ -24,9 +24,9 @@ def test_card_names_features_labels_and_licences(tmp_path: Path, eps_folder: Pat
         styles={"path": "styles.csv", "license": "public domain"},
         license="cc-by-4.0",
     )
-    text = write_card(plan(load_spec(manifest)), tmp_path / "out", version="1.2.3").read_text(
-        encoding="utf-8"
-    )
+    text = write_card(
+        plan(load_spec(manifest)), tmp_path / "out", num_samples=12, version="1.2.3"
+    ).read_text(encoding="utf-8")
     _, header, body = text.split("---\n", 2)
     card = yaml.safe_load(header)
     assert card["license"] == "cc-by-4.0"

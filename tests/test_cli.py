@@ -63,7 +63,7 @@ def test_run_says_where_the_dataset_is(manifest: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     output = manifest.parent / "out"
-    assert "Rendered 4 of 4 samples" in result.stdout
+    assert "Went through 4 of 4 samples" in result.stdout
     assert re.search(r"samples/s", result.stdout)
     assert str(output) in result.stdout
     assert str(output / "contact_sheet.png") in result.stdout

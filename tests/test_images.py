@@ -217,7 +217,7 @@ def test_zero_bytes(tmp_path: Path) -> None:
 
 def test_folder_named_as_a_picture_is_an_error_of_that_sample(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(SampleError, match=r"folder\.jpg: cannot be read") as caught:
+    with pytest.raises(SampleError, match=r"folder\.jpg: not a regular file") as caught:
         load_picture(tmp_path / "folder.jpg", 32)
     assert caught.value.code == "decode"
 
@@ -368,3 +368,17 @@ def test_quality_matters_for_lossy_formats() -> None:
         assert len(encode(pixels, ImageFormat(format=kind, quality=30))) < len(
             encode(pixels, ImageFormat(format=kind, quality=95))
         )
+
+
+def test_a_file_too_large_to_read_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "huge.jpg"
+    with path.open("wb") as file:
+        file.truncate(8 << 40)
+    with pytest.raises(SampleError, match="accepted: at most") as caught:
+        load_picture(path, 64)
+    assert caught.value.code == "too_large"
+
+
+def test_a_path_that_no_file_can_have_is_a_failed_sample(tmp_path: Path) -> None:
+    with pytest.raises(SampleError, match="row 7: cannot be read"):
+        load_picture(f"{tmp_path}/a\0b.png", 64, name="row 7")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -80,10 +81,12 @@ def test_changed_plan_is_refused_with_a_readable_diff(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     first = ledger.open(_run(0.75))
     assert ledger.open(_run(0.75)) == first
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "train-00000_stats.json").write_text("{}")
     with pytest.raises(PlanChangedError) as caught:
         ledger.open(_run(0.5))
     assert "method.gamma: 0.75 -> 0.5" in str(caught.value)
-    assert "contents: the files, labels or captions changed" in str(caught.value)
+    assert "contents: file names, labels or captions changed" in str(caught.value)
     assert "tau" not in str(caught.value)
     assert caught.value.exit_code == 4
 
@@ -95,7 +98,8 @@ def test_a_folder_of_something_else_is_not_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", ["none", "other plan", "short tar", "no tar", "no metadata", "half stats"]
+    "damage",
+    ["none", "other plan", "short tar", "no tar", "no metadata", "bad metadata", "half stats"],
 )
 def test_only_whole_commits_of_this_plan_count(tmp_path: Path, damage: str) -> None:
     for folder in ("data", "metadata"):
@@ -112,6 +116,7 @@ def test_only_whole_commits_of_this_plan_count(tmp_path: Path, damage: str) -> N
             {
                 "plan_digest": "other" if damage == "other plan" else "mine",
                 "bytes": 100,
+                "metadata_sha256": hashlib.sha256(b"m").hexdigest(),
                 "num_success": 1,
             }
         )
@@ -120,6 +125,8 @@ def test_only_whole_commits_of_this_plan_count(tmp_path: Path, damage: str) -> N
         tar.write_bytes(b"x" * 99)
     elif damage == "no tar":
         tar.unlink()
+    elif damage == "bad metadata":
+        metadata.write_bytes(b"n")
     elif damage == "no metadata":
         metadata.unlink()
     elif damage == "half stats":
@@ -132,3 +139,21 @@ def test_diff_walks_nested_values() -> None:
         "c: 2 -> null",
         "d: null -> 3",
     ]
+
+
+def test_a_plan_under_which_nothing_was_committed_may_change(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.open(_run(0.75))
+    assert ledger.open(_run(0.5))["digest"] == "0.5"
+
+
+def test_a_damaged_run_record_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"digest": ')
+    with pytest.raises(ManifestError, match=r"run\.json is damaged"):
+        Ledger(tmp_path).open(_run(0.75))
+
+
+def test_an_unreadable_lock_does_not_stop_a_run(tmp_path: Path) -> None:
+    (tmp_path / ".run.lock").write_text('{"host": "x", "pid": null}')
+    with RunLock(tmp_path):
+        pass

@@ -126,8 +126,8 @@ def test_unknown_key_is_named_with_the_closest_one(
         ),
         ({"output": "outputs/run"}, 'output: found "outputs/run"; '),
         (
-            {"model": "sdxl"},
-            "model.name: found \"sdxl\"; input should be 'tiny', 'sd14', 'sd15', 'sd21-base' or 'sd21'",
+            {"model": "sdxxl"},
+            'model.name: found "sdxxl"; accepted: tiny, sd14, sd15, sd21-base, sd21, sdxl, or {path: FOLDER}',
         ),
         ({"engine": "thread"}, 'engine.name: found "thread"; input should be '),
         ({"seed": -1}, "seed: found -1; input should be greater than or equal to 0"),
@@ -181,7 +181,10 @@ def test_all_faults_are_named_at_once(folder: Path) -> None:
 def test_missing_output_is_named(folder: Path) -> None:
     path = folder / "run.yaml"
     path.write_text("contents: {path: contents}\nstyles: {path: styles}\n", encoding="utf-8")
-    assert f"{path}: output: missing; it has no default" in refusal(path)
+    assert (
+        f"{path}: output: missing, and it has no default; accepted: a mapping with path, format"
+        in refusal(path)
+    )
 
 
 def test_long_values_are_cut(folder: Path) -> None:

@@ -163,3 +163,29 @@ def test_blocks_shrink_to_the_memory_for_features(manifest: Path) -> None:
     assert narrow.num_style_groups_held == 1
     assert narrow.evaluations > wide.evaluations
     assert narrow.grid.num_pairs == 12
+
+
+def test_whole_number_labels_are_classes_in_numeric_order(manifest: Path) -> None:
+    rows = manifest.parent / "pairs.csv"
+    lines = [f"contents/cat/1.png,styles/0.png,{label}\n" for label in (10, 2, 1, 0, 11)]
+    rows.write_text("content,style,label\n" + "".join(lines))
+    assert plan(load_spec(rows)).labels == ("0", "1", "2", "10", "11")
+
+
+def test_pair_lists_fill_their_blocks_and_hold_one_group_of_styles(manifest: Path) -> None:
+    rows = manifest.parent / "pairs.csv"
+    lines = [f"contents/cat/{i}.png,styles/{i}.png\n" for i in range(40)]
+    rows.write_text("content,style\n" + "".join(lines))
+    resolved = plan(load_spec(rows, ["output.shard_size=18"]))
+    assert [len(resolved.grid.block(n).pairs) for n in range(resolved.grid.num_blocks)] == [
+        16,
+        16,
+        8,
+    ]
+    assert resolved.num_style_groups_held == 1
+
+
+@pytest.mark.parametrize("output", ["out/", "out", "./out"])
+def test_preview_never_lies_inside_the_output(manifest: Path, output: str) -> None:
+    resolved = plan(load_spec(manifest, output=output), limit=2)
+    assert resolved.spec.output.path == "out-preview-2"

@@ -20,6 +20,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from stylebatch.data.plan import plan
 from stylebatch.engine.run import RunResult, run
 from stylebatch.errors import OutputLockedError, PlanChangedError
 from stylebatch.manifest import load_spec
@@ -63,7 +64,7 @@ def test_every_pair_is_one_labelled_sample(base: tuple[Path, RunResult]) -> None
     _, result = base
     samples = _samples(result.output)
     assert result.exit_code == 0
-    assert (result.num_pairs, result.num_rendered, result.report.num_success) == (12, 12, 12)
+    assert (result.num_pairs, result.num_attempted, result.report.num_success) == (12, 12, 12)
     records = [json.loads(sample["json"]) for sample in samples]
     assert {(r["content_id"], r["style_id"]) for r in records} == {
         (f"{'cat' if c % 2 else 'dog'}/{c}.png", f"{s}.png") for c in range(4) for s in range(3)
@@ -128,7 +129,7 @@ def test_datasets_loads_the_output_with_no_arguments(
 def test_a_second_run_renders_nothing_and_changes_no_byte(base: tuple[Path, RunResult]) -> None:
     before = _bytes(base[1].output)
     again = run(load_spec(base[0] / "run.yaml"))
-    assert again.num_rendered == 0
+    assert again.num_attempted == 0
     assert again.num_resumed_shards == 4
     assert _bytes(base[1].output) == before
 
@@ -148,7 +149,7 @@ def test_resume_renders_only_what_lacks_a_commit(
     (folder / "out/data/train-00002.tar").unlink()
     (folder / "out/data/.tmp-train-00002.tar-dead").write_bytes(b"half a shard")
     result = run(load_spec(folder / "run.yaml"))
-    assert result.num_rendered == 6
+    assert result.num_attempted == 6
     assert _bytes(folder / "out") == _bytes(base[1].output)
     assert (folder / "out/data/train-00000.tar").stat().st_mtime_ns == kept
     assert not list((folder / "out").rglob(".tmp-*"))
@@ -243,7 +244,7 @@ def test_a_shard_without_a_single_success_has_no_tar(folder: Path) -> None:
     assert result.report.num_failed == 12
     assert not list(result.output.glob("data/*"))
     assert len(list(result.output.glob("metadata/*_stats.json"))) == 4
-    assert run(load_spec(folder / "run.yaml")).num_rendered == 0
+    assert run(load_spec(folder / "run.yaml")).num_attempted == 0
 
 
 def test_preview_leaves_the_output_alone(folder: Path) -> None:
@@ -296,3 +297,39 @@ def test_other_encodings_and_captions(folder: Path, image: dict[str, Any]) -> No
     }
     with Image.open(io.BytesIO(samples[0][image["format"]])) as picture:
         assert picture.format == image["format"].upper()
+
+
+def test_pair_lists_cost_what_the_plan_says(folder: Path) -> None:
+    lines = [
+        f"contents/{c},styles/{s}.png\n" for c in ("cat/1.png", "dog/0.png") for s in (0, 1, 1)
+    ]
+    (folder / "pairs.csv").write_text("content,style\n" + "".join(lines))
+    manifest = load_spec(folder / "run.yaml", ["output.shard_size=3"])
+    update = {
+        name: getattr(manifest, name) for name in ("model", "image", "method", "engine", "output")
+    }
+    spec = load_spec(folder / "pairs.csv").model_copy(update=update)
+    result = run(spec)
+    assert result.report.num_success == 6
+    assert result.report.evaluations == plan(spec).evaluations == 4 * (4 + 2 + 2)
+
+
+def test_damaged_metadata_of_a_committed_shard_is_rendered_again(
+    base: tuple[Path, RunResult], folder: Path
+) -> None:
+    shutil.copytree(base[1].output, folder / "out")
+    path = folder / "out/metadata/train-00001.parquet"
+    path.write_bytes(path.read_bytes()[:500])
+    assert run(load_spec(folder / "run.yaml")).num_attempted == 3
+    assert _bytes(folder / "out") == _bytes(base[1].output)
+
+
+def test_shards_of_two_kinds_of_arithmetic_are_not_mixed(
+    base: tuple[Path, RunResult], folder: Path
+) -> None:
+    shutil.copytree(base[1].output, folder / "out")
+    recorded = json.loads((folder / "out/run.json").read_text())
+    recorded["resolved"] |= {"device": "cuda", "dtype": "float16"}
+    (folder / "out/run.json").write_text(json.dumps(recorded))
+    with pytest.raises(PlanChangedError, match='device: "cuda" -> "cpu"; dtype: "float16"'):
+        run(load_spec(folder / "run.yaml"))

@@ -107,3 +107,42 @@ def test_pair_without_style_is_named(tmp_path: Path) -> None:
 def test_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"styles\.path: found no image files"):
         list_images(tmp_path, "styles")
+
+
+def test_a_link_back_up_the_tree_does_not_multiply_images(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").write_bytes(b"x")
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert [row.id for row in list_images(tmp_path, "contents")] == ["a/x.png"]
+
+
+def test_gaps_and_numbers_in_columns_become_labels_not_classes_named_nan(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    table = pa.table({"path": ["a.png", "b.png", "c.png"], "label": [2.0, float("nan"), 10.0]})
+    pq.write_table(table, path)
+    assert [row.label for row in list_images(path, "contents")] == ["2", "", "10"]
+
+
+def test_text_that_no_file_can_hold_is_refused_before_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"path": "a.png", "caption": "half \\ud83d"}\n')
+    with pytest.raises(ManifestError, match=r"image 1: .*not valid Unicode"):
+        list_images(path, "contents")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / b"b\xff.png".decode("utf-8", "surrogateescape")).write_bytes(b"x")
+    with pytest.raises(ManifestError, match="not valid Unicode"):
+        list_images(folder, "contents")
+
+
+def test_a_folder_named_like_rows_and_damaged_parquet_are_explained(tmp_path: Path) -> None:
+    folder = tmp_path / "d.csv"
+    folder.mkdir()
+    with pytest.raises(ManifestError, match=r"d\.csv: cannot be read as csv rows"):
+        list_pairs(folder)
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"path": [f"{i}.png" for i in range(1000)]}), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + b"\0" * 40 + whole[len(whole) // 2 + 40 :])
+    with pytest.raises(ManifestError, match="cannot be read as parquet"):
+        list_images(path, "contents")

@@ -88,7 +88,7 @@ REFUSED: dict[str, list[Any]] = {
     "method.start": ["late", 1, True],
     "method.init_adain": ["yes", 1, None],
     "method.inject": ["no", 0, None],
-    "model.name": ["sdxl", 1],
+    "model.name": ["sdxxl", 1],
     "model.path": [1],
     "model.id": [1],
     "model.revision": [1],
@@ -387,7 +387,7 @@ def test_schema_is_a_valid_schema_and_accepts_a_full_manifest(base: dict[str, An
     RunSpec.model_validate(manifest)
     for broken in (
         {"contents": base["contents"]},
-        manifest | {"model": "sdxl"},
+        manifest | {"model": "sdxxl"},
         manifest | {"seed": "7"},
         manifest | {"extra": 1},
     ):

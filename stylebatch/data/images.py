@@ -7,6 +7,7 @@ greyscale, takes the first frame of animations, and refuses what would not fit i
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ FitMode = Literal["center_crop", "resize"]
 
 MAX_PIXELS = 178_956_970
 """Pillow's own bound against decompression bombs."""
+MAX_FILE_BYTES = 1 << 30
 MIN_SIDE = 8
 
 
@@ -36,21 +38,32 @@ class Picture:
     original_height: int
 
 
-def load_picture(path: str | Path, size: int, mode: FitMode = "center_crop") -> Picture:
-    """Decode the file and fit it to `size` x `size`.
+def load_picture(
+    path: str | Path, size: int, mode: FitMode = "center_crop", *, name: str | None = None
+) -> Picture:
+    """Decode the file and fit it to `size` x `size`. `name` stands for the file in errors.
 
     Raises SampleError: `missing`, `decode` (unreadable, truncated, empty, not an image), `too_large`
-    (over 179 million pixels) or `too_small` (a side under 8 pixels).
+    (over 179 million pixels or 1 GiB) or `too_small` (a side under 8 pixels).
     """
+    name = str(path) if name is None else name
     try:
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SampleError("decode", f"{name}: not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise SampleError(
+                "too_large", f"{name}: {status.st_size} bytes; accepted: at most {MAX_FILE_BYTES}"
+            )
         data = Path(path).read_bytes()
     except FileNotFoundError:
-        raise SampleError("missing", f"{path}: no such file") from None
-    except OSError as error:
-        raise SampleError("decode", f"{path}: cannot be read: {error.strerror}") from None
+        raise SampleError("missing", f"{name}: no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SampleError("decode", f"{name}: cannot be read: {reason}") from None
     if not data:
-        raise SampleError("decode", f"{path}: the file is empty (zero bytes)")
-    image = decode(data, str(path))
+        raise SampleError("decode", f"{name}: the file is empty (zero bytes)")
+    image = decode(data, name)
     return Picture(fit(image, size, mode), image.width, image.height)
 
 

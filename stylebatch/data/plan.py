@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from stylebatch.data.grid import Block, Grid, Groups, PairGrid, ProductGrid, spread
@@ -113,26 +114,37 @@ class Plan:
     @cached_property
     def evaluations(self) -> int:
         """Network evaluations of the whole run: inversions, and the reverse of every pair."""
-        method = self.spec.method
+        method, grid = self.spec.method, self.grid
+        if isinstance(grid, ProductGrid):
+            held = grid.columns.count <= self.num_style_groups_held
+            inverted = len(self.contents) + len(self.styles) * (1 if held else grid.rows.count)
+            rendered = grid.num_pairs
+        else:
+            inverted = rendered = 0
+            contents: tuple[int, ...] = ()
+            styles: tuple[int, ...] = ()
+            for block in map(grid.block, range(grid.num_blocks)):
+                inverted += len(block.contents) if block.contents != contents else 0
+                inverted += len(block.styles) if block.styles != styles else 0
+                rendered += len(set(block.pairs))
+                contents, styles = block.contents, block.styles
         return (
-            method.num_reverse_evaluations * self.grid.num_pairs
-            + method.num_inversion_evaluations * self._inversions()
+            method.num_reverse_evaluations * rendered + method.num_inversion_evaluations * inverted
         )
-
-    def _inversions(self) -> int:
-        if isinstance(self.grid, ProductGrid):
-            held = self.grid.columns.count <= self.num_style_groups_held
-            return len(self.contents) + len(self.styles) * (1 if held else self.grid.rows.count)
-        blocks = (self.grid.block(number) for number in range(self.grid.num_blocks))
-        return sum(len(block.contents) + len(block.styles) for block in blocks)
 
     @cached_property
     def num_style_groups_held(self) -> int:
-        """Block columns of styles whose features fit in memory beside a block's contents, at least 1."""
+        """Block columns of styles whose features fit in memory beside a block's contents, at least 1.
+
+        Lists of pairs have no columns that come back, so one group is held.
+        """
+        if not isinstance(self.grid, ProductGrid):
+            return 1
         rows, columns = self.identity["block"]
         per_group = 2 * columns * self.identity["feature_bytes"]
         room = self.spec.engine.feature_gb * 2**30 - rows * self.identity["feature_bytes"]
-        return max(1, int(room // per_group)) if per_group else 1 << 30
+        fitting = int(room // per_group) if per_group else self.grid.columns.count
+        return max(1, min(fitting, self.grid.columns.count))
 
     def summary(self) -> dict[str, Any]:
         """Counts and cost as plain values, for `plan --json` and run.json."""
@@ -171,34 +183,11 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         )
     contents, styles, pairs = _sources(spec)
     if limit is not None:
-        if limit < 1:
-            raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-        spec = spec.model_copy(
-            update={
-                "output": spec.output.model_copy(
-                    update={"path": f"{spec.output.path}-preview-{limit}"}
-                )
-            }
-        )
-        pairs = _preview(len(contents), len(styles), pairs, limit)
+        spec, pairs = _preview(spec, len(contents), len(styles), pairs, limit)
     feature_bytes = _feature_bytes(spec, checkpoint, size)
-    rows, columns = _block_sides(len(contents), len(styles), spec, feature_bytes)
-    grid: Grid
-    if pairs is None:
-        grid = ProductGrid(
-            Groups.of_at_most(len(contents), rows), Groups.of_at_most(len(styles), columns)
-        )
-        per_block = math.ceil(len(contents) / grid.rows.count) * math.ceil(
-            len(styles) / grid.columns.count
-        )
-    else:
-        grid = PairGrid.cut(
-            pairs, max_contents=rows, max_styles=columns, max_pairs=spec.output.shard_size
-        )
-        per_block = max(1, grid.num_pairs // grid.num_blocks)
-    used = {row.label for row in contents} | {pair.label for pair in pairs or ()}
+    sides = _block_sides(len(contents), len(styles), spec, feature_bytes, is_product=pairs is None)
+    grid, per_block = _grid(len(contents), len(styles), pairs, sides, spec.output.shard_size)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
-    identity |= {"block": [rows, columns], "feature_bytes": feature_bytes}
     return Plan(
         spec=spec,
         size=size,
@@ -206,12 +195,37 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         styles=tuple(styles),
         grid=grid,
         blocks_per_shard=max(1, spec.output.shard_size // per_block),
-        labels=tuple(sorted(used - {""})),
-        has_captions=any(row.caption for row in contents)
-        or any(pair.caption for pair in pairs or ()),
+        labels=_class_names(contents, pairs or ()),
+        has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
-        identity=identity,
+        identity=identity | {"block": list(sides), "feature_bytes": feature_bytes},
     )
+
+
+def _grid(
+    num_contents: int,
+    num_styles: int,
+    pairs: tuple[PairRow, ...] | None,
+    sides: tuple[int, int],
+    shard_size: int,
+) -> tuple[Grid, int]:
+    """The grid and the pairs that one of its blocks holds."""
+    rows, columns = sides
+    if pairs is not None:
+        listed = PairGrid.cut(pairs, max_contents=rows, max_styles=columns, max_pairs=shard_size)
+        return listed, max(1, listed.num_pairs // listed.num_blocks)
+    product = ProductGrid(
+        Groups.of_at_most(num_contents, rows), Groups.of_at_most(num_styles, columns)
+    )
+    tallest = math.ceil(num_contents / product.rows.count)
+    return product, tallest * math.ceil(num_styles / product.columns.count)
+
+
+def _class_names(contents: Sequence[ImageRow], pairs: Sequence[PairRow]) -> tuple[str, ...]:
+    """Labels in use, in class order: by number when all are whole numbers, else by name."""
+    used = ({row.label for row in contents} | {pair.label for pair in pairs}) - {""}
+    numeric = all(label.removeprefix("-").isdecimal() for label in used)
+    return tuple(sorted(used, key=lambda label: (int(label) if numeric else 0, label)))
 
 
 def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairRow, ...] | None]:
@@ -234,12 +248,20 @@ def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairR
 
 
 def _preview(
-    num_contents: int, num_styles: int, pairs: tuple[PairRow, ...] | None, limit: int
-) -> tuple[PairRow, ...]:
+    spec: RunSpec, num_contents: int, num_styles: int, pairs: tuple[PairRow, ...] | None, limit: int
+) -> tuple[RunSpec, tuple[PairRow, ...]]:
+    """`spec` with an output of its own, and `limit` pairs spread over contents and styles."""
+    if limit < 1:
+        raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
+    output = Path(spec.output.path)
+    output = output if output.name else output.resolve()
+    path = str(output.with_name(f"{output.name}-preview-{limit}"))
+    spec = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
     if pairs is None:
-        return tuple(PairRow(c, s) for c, s in sorted(spread(num_contents, num_styles, limit)))
+        walk = sorted(spread(num_contents, num_styles, limit))
+        return spec, tuple(PairRow(content, style) for content, style in walk)
     count = min(limit, len(pairs))
-    return tuple(pairs[i * len(pairs) // count] for i in range(count))
+    return spec, tuple(pairs[i * len(pairs) // count] for i in range(count))
 
 
 def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
@@ -267,12 +289,14 @@ def _feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
 
 
 def _block_sides(
-    num_contents: int, num_styles: int, spec: RunSpec, feature_bytes: int
+    num_contents: int, num_styles: int, spec: RunSpec, feature_bytes: int, *, is_product: bool
 ) -> tuple[int, int]:
     """Contents and styles per block: at most 16 each, within a shard and the memory for features."""
     shard_size, budget = spec.output.shard_size, spec.engine.feature_gb * 2**30
     columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)
-    rows = min(MAX_BLOCK_SIDE, num_contents, max(1, shard_size // columns))
+    rows = min(MAX_BLOCK_SIDE, num_contents, shard_size)
+    if is_product:
+        rows = min(rows, max(1, shard_size // columns))
     while (rows > 1 or columns > 1) and feature_bytes * (rows + 2 * columns) > budget:
         rows, columns = (
             (rows, columns - 1) if columns > 1 and 2 * columns >= rows else (rows - 1, columns)
@@ -288,11 +312,10 @@ def _identity(
     styles: list[ImageRow],
     pairs: tuple[PairRow, ...] | None,
 ) -> dict[str, Any]:
-    origin = spec.model.name or spec.model.id or "local"
     return {
         "format_version": FORMAT_VERSION,
         "method": spec.method.model_dump(mode="json"),
-        "model": origin,
+        "model": spec.model.name or spec.model.id or "local",
         "model_fingerprint": checkpoint.fingerprint,
         "dtype": spec.model.dtype,
         "image": {"size": size, "mode": spec.image.mode},

@@ -63,7 +63,8 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
         )
         raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
     seen: set[str] = set()
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        _require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
         if row.id in seen:
             raise ManifestError(
                 f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once"
@@ -73,13 +74,35 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
 
 
 def _folder(root: Path) -> Iterator[ImageRow]:
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_unreadable):
+        visited.add(os.path.realpath(folder))
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith(".")
+            and os.path.realpath(os.path.join(folder, name)) not in visited
+        )
         relative = Path(folder).relative_to(root)
         label = relative.parts[0] if relative.parts else ""
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
                 yield ImageRow((relative / name).as_posix(), os.path.join(folder, name), label)
+
+
+def _unreadable(error: OSError) -> None:
+    raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")
+
+
+def _require_text(where: str, *texts: str) -> None:
+    """Raise ManifestError for a name or caption that no UTF-8 file could hold."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ManifestError(
+                f"{where}: found {text!r}, which is not valid Unicode; rename the file or re-encode the row"
+            ) from None
 
 
 def _rows(path: Path, field: str) -> Iterator[ImageRow]:
@@ -117,6 +140,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
         pairs.append(PairRow(*indices, _text(row, "label"), _text(row, "caption")))
+        _require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
     as_rows = [
@@ -126,8 +150,13 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
 
 
 def _text(row: dict[str, Any], column: str) -> str:
+    """The column as text; empty for null and NaN, `2` for the 2.0 of a column with gaps."""
     value = row.get(column)
-    return "" if value is None else str(value).strip()
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -154,7 +183,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     csv.DictReader(file, dialect="excel-tab" if suffix == ".tsv" else "excel"), 1
                 ):
                     yield number, row
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise ManifestError(f"{path}: cannot be read as {suffix[1:]} rows: {error}") from None
 
 

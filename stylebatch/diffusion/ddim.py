@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import Schedule, Step
@@ -44,9 +43,3 @@ def run(
     for step in steps:
         x = ddim_step(schedule, x, predict_noise(x, step), step)
     return x
-
-
-def gaussian_eps(x: Tensor, alpha_bar: float, mean: float, std: float) -> Tensor:
-    """Exact noise prediction for data N(mean, std^2): the numeric oracle that stands in for weights."""
-    variance = alpha_bar * std**2 + 1.0 - alpha_bar
-    return torch.as_tensor((1.0 - alpha_bar) ** 0.5 * (x - alpha_bar**0.5 * mean) / variance)

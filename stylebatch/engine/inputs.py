@@ -87,6 +87,7 @@ class Inputs:
 
     def _load(self, index: int) -> Picture | SampleError:
         try:
-            return load_picture(self.rows[index].path, self.size, self.mode)
+            row = self.rows[index]
+            return load_picture(row.path, self.size, self.mode, name=row.id)
         except SampleError as error:
             return error

@@ -14,7 +14,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,13 @@ from stylebatch.card import write_card
 from stylebatch.data.plan import Plan
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.local import run_shards
-from stylebatch.errors import Interrupted
+from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
+from stylebatch.models.stable_diffusion import placement
 from stylebatch.progress import Progress, SilentProgress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
-from stylebatch.store.ledger import Ledger, RunLock
+from stylebatch.store.ledger import Ledger, RunLock, diff
 
 MAX_THREADS = 8
 _LIBRARIES = (
@@ -51,7 +52,7 @@ class RunResult:
 
     output: Path
     num_pairs: int
-    num_rendered: int
+    num_attempted: int
     num_resumed_shards: int
     seconds: float
     report: Report
@@ -83,45 +84,52 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
         ]
         done = plan.num_shards - len(remaining)
         if done:
-            progress.note(
-                f"Resuming {output}: {done} of {plan.num_shards} shards are committed already"
-            )
-        num_rendered = sum(plan.shard_size(i) for i in remaining)
+            _require_same_arithmetic(output, record, _run_record(plan))
+            progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed")
         started = time.monotonic()
         if remaining:
-            share = num_rendered / plan.grid.num_pairs
-            progress.begin(
-                evaluations=round(plan.evaluations * share),
-                samples=plan.grid.num_pairs,
-                samples_done=plan.grid.num_pairs - num_rendered,
-            )
-            try:
-                run_shards(
-                    plan,
-                    output,
-                    remaining,
-                    threads=int(record["resolved"]["threads"]),
-                    progress=progress,
-                )
-            finally:
-                progress.end()
+            _render(plan, output, remaining, int(record["resolved"]["threads"]), progress)
         seconds = time.monotonic() - started
-        write_card(plan, output, version=_version("stylebatch"))
         finished = report(output)
-    return RunResult(
-        output,
-        plan.grid.num_pairs,
-        num_rendered,
-        done,
-        seconds,
-        finished,
-        plan.spec.max_failed_fraction,
+        write_card(plan, output, num_samples=finished.num_success, version=_version("stylebatch"))
+    num_attempted = sum(plan.shard_size(i) for i in remaining)
+    allowed = plan.spec.max_failed_fraction
+    return RunResult(output, plan.grid.num_pairs, num_attempted, done, seconds, finished, allowed)
+
+
+def _render(
+    plan: Plan, output: Path, shard_ids: Sequence[int], threads: int, progress: Progress
+) -> None:
+    """Hand the shards to the engine while `progress` is shown."""
+    num_samples = sum(plan.shard_size(shard_id) for shard_id in shard_ids)
+    progress.begin(
+        evaluations=round(plan.evaluations * num_samples / plan.grid.num_pairs),
+        samples=plan.grid.num_pairs,
+        samples_done=plan.grid.num_pairs - num_samples,
     )
+    try:
+        run_shards(plan, output, shard_ids, threads=threads, progress=progress)
+    finally:
+        progress.end()
+
+
+def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise PlanChangedError when committed shards were computed on another kind of device or dtype."""
+    fields = ("device", "dtype")
+    before, after = ({name: run["resolved"].get(name) for name in fields} for run in (former, now))
+    changes = diff(before, after)
+    if changes:
+        raise PlanChangedError(
+            f"{output} holds shards that were computed otherwise: {'; '.join(changes)}.\n"
+            "Next: continue on the same kind of device, set model.dtype to the former dtype, or give this "
+            "run a directory of its own with --output DIR."
+        )
 
 
 def _run_record(plan: Plan) -> dict[str, Any]:
     """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
     threads = plan.spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
+    device, dtype = placement(plan.spec.model.dtype)
     return {
         "name": plan.spec.name,
         "digest": plan.digest,
@@ -129,7 +137,7 @@ def _run_record(plan: Plan) -> dict[str, Any]:
         "plan": plan.summary(),
         "spec": plan.spec.model_dump(mode="json"),
         "model": plan.model,
-        "resolved": {"engine": "local", "threads": threads},
+        "resolved": {"engine": "local", "threads": threads, "device": device.type, "dtype": dtype},
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},

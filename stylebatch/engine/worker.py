@@ -28,7 +28,7 @@ from stylebatch.data.grid import Block
 from stylebatch.data.images import Picture, Pixels, encode
 from stylebatch.data.plan import Plan, Sample, Shard
 from stylebatch.engine.inputs import Group, Inputs
-from stylebatch.errors import SampleError
+from stylebatch.errors import DeviceMemoryError, SampleError
 from stylebatch.methods import METHODS
 from stylebatch.methods.features import FeatureKind, Inverted
 from stylebatch.methods.pixels import to_pixels, to_tensor
@@ -105,9 +105,16 @@ class Worker:
         plan, started, before = self.plan, time.monotonic(), self._evaluations
         shard = plan.shard(shard_id)
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
-            for records in self._records(shard):
-                for record in records:
-                    sink.write(record)
+            try:
+                for records in self._records(shard):
+                    for record in records:
+                        sink.write(record)
+            except torch.OutOfMemoryError as error:
+                raise DeviceMemoryError(
+                    f"{self.model.device} ran out of memory in {plan.shard_name(shard_id)}: {error}. Next: lower "
+                    f"engine.batch (now {self.batch}) or engine.feature_gb (now {plan.spec.engine.feature_gb:g}), "
+                    "with another --output, since both are part of the plan"
+                ) from error
             return sink.commit(
                 {
                     "shard": shard_id,
@@ -190,33 +197,23 @@ class Worker:
         return [self._record(shard_id, sample, rendered) for sample in rendered.samples]
 
     def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
-        content, style = (
-            rendered.contents.pictures[sample.content],
-            rendered.styles.pictures[sample.style],
-        )
+        content = rendered.contents.pictures[sample.content]
+        style = rendered.styles.pictures[sample.style]
         row = self._row(shard_id, sample)
-        if isinstance(content, Picture):
-            row |= {
-                "original_width": content.original_width,
-                "original_height": content.original_height,
-            }
-        result = (
-            next((p for p in (content, style) if isinstance(p, SampleError)), None)
-            or rendered.pixels[sample.content, sample.style]
-        )
-        if (
-            isinstance(result, SampleError)
-            or isinstance(content, SampleError)
-            or isinstance(style, SampleError)
-        ):
-            error = result if isinstance(result, SampleError) else SampleError("unknown", "")
-            return Record(
-                row | {"status": "failed", "error_code": error.code, "error_message": str(error)},
-                {},
-            )
+        if isinstance(content, SampleError):
+            return _failed(row, content)
+        row |= {
+            "original_width": content.original_width,
+            "original_height": content.original_height,
+        }
+        if isinstance(style, SampleError):
+            return _failed(row, style)
+        result = rendered.pixels[sample.content, sample.style]
+        if isinstance(result, SampleError):
+            return _failed(row, result)
+        measured = quality(content.pixels, style.pixels, result)
         spec = self.plan.spec.output
         image = encode(result, spec.image)
-        measured = quality(content.pixels, style.pixels, result)
         row |= {
             "status": "success",
             "sha256": hashlib.sha256(image).hexdigest(),
@@ -226,16 +223,13 @@ class Worker:
         }
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
-            files |= {
-                "content.jpg": rendered.contents.jpeg(sample.content),
-                "style.jpg": rendered.styles.jpeg(sample.style),
-            }
+            files["content.jpg"] = rendered.contents.jpeg(sample.content)
+            files["style.jpg"] = rendered.styles.jpeg(sample.style)
         if self.plan.has_captions:
             files["txt"] = sample.caption.encode()
         if self.plan.labels:
-            files["cls"] = str(
-                self.plan.labels.index(sample.label) if sample.label else -1
-            ).encode()
+            number = self.plan.labels.index(sample.label) if sample.label else -1
+            files["cls"] = str(number).encode()
         return Record(row, files)
 
     def _row(self, shard_id: int, sample: Sample) -> dict[str, Any]:
@@ -274,3 +268,8 @@ class Worker:
         self._evaluations += rows
         if self.on_evaluations is not None:
             self.on_evaluations(rows)
+
+
+def _failed(row: dict[str, Any], error: SampleError) -> Record:
+    failure = {"status": "failed", "error_code": error.code, "error_message": str(error)}
+    return Record(row | failure, {})

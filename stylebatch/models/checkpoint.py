@@ -108,6 +108,11 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     checkpoint = Checkpoint(folder, spec.variant)
     for component in ("unet", "vae", "text_encoder", "scheduler"):
         checkpoint.config(component)
+    if checkpoint.config("unet").get("addition_embed_type") is not None:
+        raise ManifestError(
+            f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which method styleid "
+            "does not take; accepted: Stable Diffusion 1.x and 2.x"
+        )
     vocabulary = [folder / "tokenizer" / name for name in ("tokenizer.json", "vocab.json")]
     if not any(path.is_file() for path in vocabulary):
         raise ManifestError(

@@ -28,7 +28,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.base import AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.edits import decoder_sites, installed
-from stylebatch.spec import ModelSpec
+from stylebatch.spec import MODEL_IDS, ModelSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -176,54 +176,50 @@ def load_model(
     ManifestError, one paragraph, for what cannot be found, fetched or used.
     """
     if not isinstance(spec, ModelSpec):
-        known = ModelSpec.model_fields["name"].annotation
-        names = {
-            name for arg in getattr(known, "__args__", ()) for name in getattr(arg, "__args__", ())
-        }
-        spec = ModelSpec.model_validate(
-            {"name": str(spec)} if str(spec) in names else {"path": str(spec)}
-        )
-    return load_checkpoint(
-        find_checkpoint(spec), dtype=spec.dtype, variant=spec.variant, device=device
-    )
+        known = str(spec) in ("tiny", *MODEL_IDS)
+        spec = ModelSpec.model_validate({"name" if known else "path": str(spec)})
+    return load_checkpoint(find_checkpoint(spec), dtype=spec.dtype, device=device)
+
+
+def placement(
+    dtype: str = "auto", device: str | torch.device | None = None
+) -> tuple[torch.device, str]:
+    """Device that accelerate assigns to this process, and the dtype that `auto` means there."""
+    target = torch.device(device) if device is not None else PartialState().device
+    return target, dtype if dtype != "auto" else "float32" if target.type == "cpu" else "float16"
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint,
-    *,
-    dtype: str = "auto",
-    variant: str | None = None,
-    device: str | torch.device | None = None,
+    checkpoint: Checkpoint, *, dtype: str = "auto", device: str | torch.device | None = None
 ) -> StableDiffusion:
     """Load the five parts of a pipeline folder; see `load_model`."""
-    target = torch.device(device) if device is not None else PartialState().device
-    weights = (
-        _DTYPES["float32" if target.type == "cpu" else "float16"]
-        if dtype == "auto"
-        else _DTYPES[dtype]
-    )
-    folder = str(checkpoint.folder)
+    target, resolved = placement(dtype, device)
 
-    def load(cls: Any, part: str) -> Any:
+    def load(cls: Any, part: str, **options: Any) -> Any:
         try:
             with _quiet(), _no_progress_bars():
-                module = cls.from_pretrained(
-                    folder, subfolder=part, variant=variant, use_safetensors=True, dtype=weights
-                )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                return cls.from_pretrained(str(checkpoint.folder), subfolder=part, **options)
+        except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
             reason = (str(error).strip().splitlines() or [error.__class__.__name__])[0]
             raise ManifestError(
-                f"model: {part} of {folder} cannot be loaded: {reason}. Accepted: a Stable Diffusion 1.x or "
-                "2.x pipeline folder with safetensors weights"
+                f"model: {part} of {checkpoint.folder} cannot be loaded: {reason}. Accepted: a Stable Diffusion "
+                "1.x or 2.x pipeline folder with safetensors weights"
             ) from error
-        return module.to(target).eval().requires_grad_(False)
+
+    def network(cls: Any, part: str) -> Any:
+        weights = {
+            "variant": checkpoint.variant,
+            "use_safetensors": True,
+            "dtype": _DTYPES[resolved],
+        }
+        return load(cls, part, **weights).to(target).eval().requires_grad_(False)
 
     return StableDiffusion(
-        load(UNet2DConditionModel, "unet"),
+        network(UNet2DConditionModel, "unet"),
         schedule_from_config(checkpoint.config("scheduler")),
-        vae=load(AutoencoderKL, "vae"),
-        text_encoder=load(CLIPTextModel, "text_encoder"),
-        tokenizer=CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
+        vae=network(AutoencoderKL, "vae"),
+        text_encoder=network(CLIPTextModel, "text_encoder"),
+        tokenizer=load(CLIPTokenizer, "tokenizer"),
     )
 
 

@@ -65,11 +65,12 @@ class Report:
         return [*lines, f"  pictures    {self.contact_sheet}", f"              {self.gallery}"]
 
 
-def report(output: Path) -> Report:
+def report(output: str | Path) -> Report:
     """Add up the records of `output` and write metadata/errors.parquet, contact_sheet.png and gallery.html.
 
     Raises ManifestError when `output` holds no run or no committed shard.
     """
+    output = Path(output)
     plan, shards = read_run(output).get("plan", {}), committed_shards(output)
     failures, quality = write_errors(output), _mean_quality(output)
     return Report(

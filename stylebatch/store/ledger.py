@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -46,36 +48,37 @@ class Ledger:
         """
         former = read_json(self.run_path)
         if former is None:
-            strangers = (
-                [p.name for p in self.output.iterdir() if not p.name.startswith(".")]
-                if self.output.is_dir()
-                else []
-            )
-            if strangers:
-                shown = ", ".join(sorted(strangers)[:5])
-                raise ManifestError(
-                    f"output.path: {self.output} holds no run.json, but other files ({shown}); "
-                    "accepted: a new or empty directory, or one of an earlier run"
-                )
+            self._require_empty()
             write_bytes(self.run_path, _pretty(run))
             return run
-        if former.get("digest") != run["digest"]:
-            changes = (
-                "\n".join(f"  {line}" for line in diff(former.get("identity", {}), run["identity"]))
-                or "  (unknown: run.json is of another version)"
-            )
-            raise PlanChangedError(
-                f"{self.output} holds shards of another plan; these differ:\n{changes}\n"
-                "Next: give the changed run a directory of its own with --output DIR, or remove the old one."
-            )
-        for folder in ("data", "metadata"):
-            remove_temporaries(self.output / folder)
-        remove_temporaries(self.output)
-        return former
+        if former.get("digest") == run["digest"]:
+            for folder in (self.output, self.output / "data", self.output / "metadata"):
+                remove_temporaries(folder)
+            return former
+        if not any((self.output / "metadata").glob("*_stats.json")):
+            write_bytes(self.run_path, _pretty(run))  # nothing was committed under the former plan
+            return run
+        changes = "\n".join(
+            f"  {line}" for line in diff(former.get("identity", {}), run["identity"])
+        )
+        raise PlanChangedError(
+            f"{self.output} holds shards of another plan; these differ:\n"
+            f"{changes or '  (unknown: run.json is of another version)'}\n"
+            "Next: give the changed run a directory of its own with --output DIR, or remove the old one."
+        )
 
-    def update(self, run: dict[str, Any]) -> None:
-        """Replace run.json."""
-        write_bytes(self.run_path, _pretty(run))
+    def _require_empty(self) -> None:
+        if self.run_path.exists():
+            raise ManifestError(
+                f"output.path: {self.run_path} is damaged; restore it, or choose another directory"
+            )
+        names = [p.name for p in self.output.iterdir()] if self.output.is_dir() else []
+        strangers = sorted(name for name in names if not name.startswith("."))
+        if strangers:
+            raise ManifestError(
+                f"output.path: {self.output} holds no run.json, but other files "
+                f"({', '.join(strangers[:5])}); accepted: a new or empty directory, or one of an earlier run"
+            )
 
     def stats(self, name: str, plan_digest: str) -> dict[str, Any] | None:
         """Stats of a committed shard of this plan, or None."""
@@ -83,7 +86,11 @@ class Ledger:
         if stats is None or stats.get("plan_digest") != plan_digest:
             return None
         tar = self.output / "data" / f"{name}.tar"
-        if not (self.output / "metadata" / f"{name}.parquet").is_file():
+        try:
+            metadata = (self.output / "metadata" / f"{name}.parquet").read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(metadata).hexdigest() != stats["metadata_sha256"]:
             return None
         if stats["num_success"] and not (tar.is_file() and tar.stat().st_size == stats["bytes"]):
             return None
@@ -100,7 +107,10 @@ def diff(old: Any, new: Any, path: str = "") -> list[str]:
     if old == new:
         return []
     if isinstance(old, str) and isinstance(new, str) and len(old) == len(new) == 64:
-        return [f"{path}: the files, labels or captions changed"]
+        what = (
+            "the model's files" if path == "model_fingerprint" else "file names, labels or captions"
+        )
+        return [f"{path}: {what} changed"]
     return [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
 
 
@@ -163,9 +173,13 @@ class RunLock:
         grave.unlink()
 
     def _dead(self, holder: dict[str, Any]) -> bool:
+        try:
+            pid, heartbeat = int(holder["pid"]), float(holder["heartbeat"])
+        except (KeyError, TypeError, ValueError):
+            return True
         if holder.get("host") == self.owner["host"]:
-            return _process_start(int(holder.get("pid", 0))) != holder.get("started")
-        return time.time() - float(holder.get("heartbeat", 0)) > STALE_AFTER_S
+            return _process_start(pid) != holder.get("started")
+        return time.time() - heartbeat > STALE_AFTER_S
 
     def _ours(self) -> bool:
         holder = read_json(self.path)
@@ -178,7 +192,8 @@ class RunLock:
         while not self._stop.wait(HEARTBEAT_S):
             if not self._ours():
                 return
-            write_bytes(self.path, self._content())
+            with contextlib.suppress(OSError):  # a full disk may recover; the next beat tries again
+                write_bytes(self.path, self._content())
 
 
 def _process_start(pid: int) -> str | None:
