@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol, TextIO
+from typing import TextIO
 
 
-class Progress(Protocol):
-    """What a run reports. Work is counted in network evaluations, results in samples."""
-
-    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None: ...
-    def enter_shard(self, name: str) -> None: ...
-    def advance(self, evaluations: int) -> None: ...
-    def add_samples(self, count: int) -> None: ...
-    def note(self, text: str) -> None: ...
-    def end(self) -> None: ...
-
-
-class SilentProgress:
-    """Reports nothing; the default of the Python API."""
+class Progress:
+    """What a run reports: work in network evaluations, results in samples. This base shows nothing."""
 
     def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None: ...
     def enter_shard(self, name: str) -> None: ...
@@ -29,7 +18,7 @@ class SilentProgress:
     def end(self) -> None: ...
 
 
-class _Counts:
+class _Counts(Progress):
     """Counters that both visible forms share."""
 
     def __init__(self) -> None:
@@ -96,8 +85,6 @@ class PlainProgress(_Counts):
     def note(self, text: str) -> None:
         self.stream.write(text + "\n")
         self.stream.flush()
-
-    def end(self) -> None: ...
 
 
 class BarProgress(_Counts):

@@ -28,7 +28,7 @@ from stylebatch.engine.local import run_shards
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
 from stylebatch.models.stable_diffusion import placement
-from stylebatch.progress import Progress, SilentProgress
+from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
 from stylebatch.store.ledger import Ledger, RunLock, diff
@@ -70,7 +70,7 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     check_inputs(spec)
     plan = resolve(spec, limit=limit)
     output = Path(plan.spec.output.path)
