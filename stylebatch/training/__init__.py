@@ -1,0 +1,1 @@
+"""Training of the embedded model: data, autoencoder, UNet, export, evaluation."""

@@ -1,0 +1,130 @@
+"""From pictures to training crops: plain crops, and crops rendered in procedural styles.
+
+1. Every picture gives crops of 128 px at several scales; paintings and textures give more.
+2. Every procedural style is applied to crops of several photographs.
+3. A crop carries the id of its *group*: the picture it comes from, or its style. Two members of a
+   group look alike without showing the same thing.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from stylebatch.training import filters
+
+SIDE = 128
+CROPS = {"photo": 7, "painting": 120, "texture": 24, "drawing": 6}
+STYLE_WORDS = {
+    "strokes": "brush strokes", "swirl": "swirling paint", "dots": "dots of paint",
+    "hatch": "ink hatching", "mosaic": "mosaic tiles", "poster": "poster colours",
+    "canvas": "paint on canvas", "plain": "tinted colours",
+}  # fmt: skip
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops (n, 128, 128, 3) uint8, the group of each, and its caption."""
+
+    pixels: Bytes
+    groups: NDArray[np.int64]
+    captions: Sequence[str]
+
+    def save(self, path: Path) -> None:
+        """Write one uncompressed npz."""
+        np.savez(path, pixels=self.pixels, groups=self.groups, captions=np.array(self.captions))
+
+    @staticmethod
+    def load(path: Path) -> Crops:
+        """Read what ``save`` wrote."""
+        with np.load(path) as stored:
+            return Crops(stored["pixels"], stored["groups"], stored["captions"].tolist())
+
+
+def random_crop(image: Image.Image, rng: np.random.Generator) -> Bytes:
+    """A square of 55-100 % of the shorter side, resized to 128 px, mirrored half the time."""
+    side = int(min(image.size) * rng.uniform(0.55, 1.0))
+    left = int(rng.integers(0, image.width - side + 1))
+    top = int(rng.integers(0, image.height - side + 1))
+    box = (left, top, left + side, top + side)
+    small = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box=box)
+    pixels = np.asarray(small)
+    return np.ascontiguousarray(pixels[:, ::-1] if rng.random() < 0.5 else pixels)
+
+
+def _plain(job: tuple[Path, str, int]) -> Bytes:
+    path, kind, seed = job
+    rng = np.random.default_rng([11, seed])
+    with Image.open(path) as picture:
+        image = picture.convert("RGB")
+    return np.stack([random_crop(image, rng) for _ in range(CROPS[kind])])
+
+
+def _styled(job: tuple[int, list[Path]]) -> tuple[str, Bytes]:
+    seed, paths = job
+    rng = np.random.default_rng([23, seed])
+    style = filters.draw_style(rng)
+    rendered = []
+    for path in paths:
+        with Image.open(path) as picture:
+            crop = random_crop(picture.convert("RGB"), rng).astype(np.float32) / 255
+        rendered.append((filters.apply(style, crop, rng) * 255).astype(np.uint8))
+    return STYLE_WORDS[style.kind], np.stack(rendered)
+
+
+def build(pictures: Path, styles: int, per_style: int, workers: int = 2) -> Crops:
+    """Make all crops from the folder that ``assemble_tiny_data`` wrote."""
+    with (pictures / "pictures.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    rng = np.random.default_rng(5)
+    photos = [pictures / row["file"] for row in rows if row["kind"] == "photo"]
+    jobs = [
+        (seed, [photos[i] for i in rng.choice(len(photos), per_style)]) for seed in range(styles)
+    ]
+    pixels: list[Bytes] = []
+    groups: list[int] = []
+    captions: list[str] = []
+    with Pool(workers) as pool:
+        plain = [(pictures / row["file"], row["kind"], i) for i, row in enumerate(rows)]
+        for group, (row, crops) in enumerate(
+            zip(rows, pool.imap(_plain, plain, chunksize=8), strict=True)
+        ):
+            pixels.append(crops)
+            groups += [group] * len(crops)
+            captions += [row["caption"]] * len(crops)
+        for index, (look, crops) in enumerate(pool.imap(_styled, jobs, chunksize=2)):
+            pixels.append(crops)
+            groups += [len(rows) + index] * len(crops)
+            captions += [f"a painting in the style of {look}"] * len(crops)
+    return Crops(np.concatenate(pixels), np.array(groups, dtype=np.int64), captions)
+
+
+def held_out(demo: Path, side: int = SIDE) -> tuple[list[str], Tensor]:
+    """Centre squares of the demo images: names and a tensor (n, 3, side, side) in [-1, 1]."""
+    names, tensors = [], []
+    for path in sorted(demo.rglob("*.jpg")):
+        with Image.open(path) as picture:
+            image = picture.convert("RGB")
+        edge = min(image.size)
+        left, top = (image.width - edge) // 2, (image.height - edge) // 2
+        box = (left, top, left + edge, top + edge)
+        pixels = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
+        names.append(str(path.relative_to(demo)))
+        tensors.append(to_tensor(pixels[None])[0])
+    return names, torch.stack(tensors)
+
+
+def to_tensor(pixels: Bytes) -> Tensor:
+    """(n, h, w, 3) uint8 to (n, 3, h, w) float32 in [-1, 1]."""
+    floats = torch.tensor(pixels).permute(0, 3, 1, 2).float()
+    return floats.div_(127.5).sub_(1)

@@ -1,0 +1,96 @@
+"""Momentum orthogonalised by a Newton-Schulz iteration for matrices, AdamW for the rest.
+
+Short runs gain most from it: every direction of a kernel moves at the same rate from the start.
+Kernels (out, in, 3, 3) are treated as matrices (out, in * 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Push all singular values of a matrix (rows, columns) towards one."""
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    for _ in range(iterations):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
+    return x.T if tall else x
+
+
+class Muon(Optimizer):
+    """Two parameter groups, told apart by ``matrix``; ``peak`` is what the schedule scales."""
+
+    def __init__(
+        self,
+        matrices: Sequence[nn.Parameter],
+        others: Sequence[nn.Parameter],
+        matrix_rate: float,
+        rate: float,
+    ) -> None:
+        groups: list[dict[str, Any]] = [
+            {"params": list(others), "matrix": False, "peak": rate, "lr": rate}
+        ]
+        if matrices:
+            groups.append(
+                {"params": list(matrices), "matrix": True, "peak": matrix_rate, "lr": matrix_rate}
+            )
+        super().__init__(groups, {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update from the gradients."""
+        if closure is not None:
+            raise ValueError("closures are not supported")
+        for group in self.param_groups:
+            if group["matrix"]:
+                self._matrices(group["params"], group["lr"])
+                continue
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._adamw(parameter, parameter.grad, group["lr"])
+
+    def _matrices(self, parameters: Sequence[Tensor], rate: float) -> None:
+        """Each rank orthogonalises its share; a sum over zeros hands the updates round."""
+        shared = dist.is_initialized() and dist.get_world_size() > 1
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+        updates = []
+        for index, parameter in enumerate(parameters):
+            gradient = parameter.grad
+            if gradient is None:
+                gradient = torch.zeros_like(parameter)
+            state = self.state[parameter]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(gradient)
+            momentum = state["momentum"].lerp_(gradient, 0.05)
+            if index % ranks == rank:
+                flat = orthogonalise(gradient.lerp(momentum, 0.95).flatten(1))
+                updates.append(flat.flatten() * max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5)
+            else:
+                updates.append(torch.zeros(parameter.numel()))
+        if shared:
+            joined = torch.cat(updates)
+            dist.all_reduce(joined)
+            updates = list(joined.split([u.numel() for u in updates]))
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - rate * 0.01).add_(update.view_as(parameter), alpha=-rate)
+
+    def _adamw(self, parameter: Tensor, gradient: Tensor, rate: float) -> None:
+        state = self.state[parameter]
+        if "step" not in state:
+            state["step"] = 0
+            state["mean"] = torch.zeros_like(gradient)
+            state["square"] = torch.zeros_like(gradient)
+        state["step"] += 1
+        mean = state["mean"].lerp_(gradient, 0.1)
+        square = state["square"].mul_(0.98).addcmul_(gradient, gradient, value=0.02)
+        bias1, bias2 = 1 - 0.9 ** state["step"], 1 - 0.98 ** state["step"]
+        parameter.addcdiv_(mean / bias1, (square / bias2).sqrt().add_(1e-8), value=-rate)
