@@ -48,7 +48,7 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did. `exit_code`: 0, or 3 when more samples failed than the manifest allows."""
+    """What a run did. `exit_code`: 3 when a shard lacks its commit or too many samples failed, else 0."""
 
     output: Path
     num_pairs: int
@@ -60,7 +60,9 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        return 3 if self.report.num_failed > self.max_failed_fraction * self.num_pairs else 0
+        incomplete = self.report.num_shards_committed < self.report.num_shards
+        too_many_failed = self.report.num_failed > self.max_failed_fraction * self.num_pairs
+        return 3 if incomplete or too_many_failed else 0
 
 
 def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = None) -> RunResult:
