@@ -72,9 +72,9 @@ class Worker:
         self._evaluations = 0
 
     def __enter__(self) -> Worker:
+        self.model = load_model(self.plan.spec.model)
         self._former_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        self.model = load_model(self.plan.spec.model)
         self.model.on_evaluations = self._count
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")

@@ -51,13 +51,13 @@ class Ledger:
             self._require_empty()
             write_bytes(self.run_path, _pretty(run))
             return run
-        if former.get("digest") == run["digest"]:
-            for folder in (self.output, self.output / "data", self.output / "metadata"):
-                remove_temporaries(folder)
-            return former
+        for folder in (self.output, self.output / "data", self.output / "metadata"):
+            remove_temporaries(folder)
         if not any((self.output / "metadata").glob("*_stats.json")):
-            write_bytes(self.run_path, _pretty(run))  # nothing was committed under the former plan
+            write_bytes(self.run_path, _pretty(run))  # nothing was committed: nothing to protect
             return run
+        if former.get("digest") == run["digest"]:
+            return former
         changes = "\n".join(
             f"  {line}" for line in diff(former.get("identity", {}), run["identity"])
         )
