@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stylebatch.training.assemble import write_demo, write_training
-from stylebatch.training.sources import fetch, pictures
+from stylebatch.embedded.assemble import write_demo, write_training
+from stylebatch.embedded.sources import fetch, pictures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

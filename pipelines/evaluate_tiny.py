@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stylebatch.embedded.evaluate import Evaluation, strip, variants
 from stylebatch.models.stable_diffusion import load_model
-from stylebatch.training.evaluate import Evaluation, strip, variants
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests"
 

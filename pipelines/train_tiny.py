@@ -1,63 +1,49 @@
-"""Train the embedded model on CPU, stage by stage; each stage resumes from its checkpoint.
+"""Train the embedded model, stage by stage, with the product's own `stylebatch train`; each stage resumes.
 
+    python pipelines/assemble_tiny_data.py --packages work/packages --out work/pictures
+    python pipelines/train_tiny.py data --pictures work/pictures
     export OMP_NUM_THREADS=1
-    python pipelines/train_tiny.py --stage data --pictures work/pictures --out work/tiny
-    torchrun --nproc_per_node 2 pipelines/train_tiny.py --stage vae --seconds 1500 --out work/tiny
-    torchrun --nproc_per_node 2 pipelines/train_tiny.py --stage latents --out work/tiny
-    torchrun --nproc_per_node 2 pipelines/train_tiny.py --stage unet --seconds 3900 --out work/tiny
-    python pipelines/train_tiny.py --stage export --out work/tiny
+    torchrun --nproc_per_node 2 -m stylebatch train manifests/train/tiny_vae.yaml
+    torchrun --nproc_per_node 2 -m stylebatch train manifests/train/tiny_unet.yaml
+    python pipelines/train_tiny.py install
 
-Expect 24 dB from the autoencoder on the demo images (26 dB on the photographs), and an eps error
-of 0.13 from the UNet.
+`data` writes crops to outputs/tiny-data and random networks to outputs/tiny-untrained; `install` copies the
+trained folder into the package and writes its fingerprint. Figures to expect: docs/embedded_model.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from stylebatch.embedded import crops
+from stylebatch.embedded.untrained import halve, write_untrained
+from stylebatch.models.checkpoint import COMPONENTS, TINY, Checkpoint
+
+OUTPUTS = Path("outputs")
 
 
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stage", choices=["data", "vae", "latents", "unet", "export"])
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints and crops")
+    parser.add_argument("stage", choices=["data", "install"])
     parser.add_argument("--pictures", type=Path, help="folder written by assemble_tiny_data.py")
-    parser.add_argument("--seconds", type=float, help="wall-clock budget of vae or unet")
     parser.add_argument("--styles", type=int, default=180, help="procedural styles")
-    parser.add_argument("--demo", type=Path, default=REPOSITORY / "manifests/demo")
-    parser.add_argument("--model", type=Path, default=REPOSITORY / "stylebatch/models/tiny")
+    parser.add_argument("--trained", type=Path, default=OUTPUTS / "tiny-unet/model")
+    parser.add_argument("--model", type=Path, default=TINY)
     arguments = parser.parse_args()
-    out: Path = arguments.out
-
-    import torch
-
-    from stylebatch.training import data
-
-    torch.set_num_threads(1)
     if arguments.stage == "data":
-        out.mkdir(parents=True, exist_ok=True)
-        data.build(arguments.pictures, arguments.styles, 24).save(out / "crops.npz")
-    elif arguments.stage == "vae":
-        from stylebatch.training.vae import VaeRun, train_vae
-
-        _, demo = data.held_out(arguments.demo)
-        run = VaeRun(seconds=arguments.seconds or VaeRun.seconds)
-        train_vae(run, data.Crops.load(out / "crops.npz"), out, demo)
-    elif arguments.stage == "latents":
-        from stylebatch.training.latents import encode_all
-
-        encode_all(data.Crops.load(out / "crops.npz"), out)
-    elif arguments.stage == "unet":
-        from stylebatch.training.unet import UnetRun, train_unet
-
-        train_unet(UnetRun(seconds=arguments.seconds or UnetRun.seconds), out)
-    elif arguments.stage == "export":
-        from stylebatch.training.export import export
-
-        print(export(out, arguments.model))
+        made = crops.build(arguments.pictures, arguments.styles, 24)
+        made.save(OUTPUTS / "tiny-data")
+        write_untrained(sorted(set(made.captions)), OUTPUTS / "tiny-untrained")
+        return
+    for part in COMPONENTS:
+        shutil.copytree(arguments.trained / part, arguments.model / part, dirs_exist_ok=True)
+    halve(arguments.model)
+    fingerprint = Checkpoint(arguments.model).fingerprint
+    (arguments.model / "FINGERPRINT").write_text(fingerprint + "\n")
+    print(fingerprint)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from stylebatch.errors import Interrupted, ManifestError, StylebatchError
@@ -80,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument("cases", type=Path, nargs="+", metavar="CASE_DIR")
     conformance.set_defaults(verb=_conformance)
 
+    train = verbs.add_parser(
+        "train", help="train or fine-tune a UNet or an autoencoder, or continue an interrupted run"
+    )
+    train.add_argument("manifest", metavar="CONFIG", help="YAML training config")
+    _add_overrides(train)
+    train.set_defaults(verb=_train)
+
     schema = verbs.add_parser("schema", help="print the JSON schema of manifests")
     schema.set_defaults(verb=_schema)
     return parser
@@ -91,6 +99,10 @@ def _add_manifest(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST",
         help="YAML run specification, or CSV/TSV/JSONL/Parquet rows of content,style",
     )
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="DIR", help="output directory in place of the manifest's"
     )
@@ -177,6 +189,29 @@ def _conformance(args: argparse.Namespace) -> int:
         compared += found
     print(f"{compared - failed} of {compared} tensors within tolerance")
     return 1 if failed else 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    missing = [name for name in ("datasets", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ManifestError(
+            f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
+        )
+    from stylebatch.manifest import load_document
+    from stylebatch.training.spec import TrainSpec, join_inputs
+
+    spec = load_document(args.manifest, args.overrides, TrainSpec, join_inputs, output=args.output)
+
+    from stylebatch.progress import Progress, for_terminal
+    from stylebatch.training.trainer import train
+
+    main_process = os.environ.get("RANK", "0") == "0"
+    result = train(spec, for_terminal() if main_process else Progress())
+    if main_process:
+        measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())
+        print(f"Trained {spec.stage} for {result.steps} steps ({measures})\n"
+              f"{result.model}: use it as `model: {{path: {result.model}}}`")  # fmt: skip
+    return 0
 
 
 def _schema(args: argparse.Namespace) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from stylebatch.errors import ManifestError
 from stylebatch.spec import MODEL_IDS, RunSpec, join_inputs
 
+Document = TypeVar("Document", bound=BaseModel)
 ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 YAML_SUFFIXES = (".yaml", ".yml")
 
@@ -34,18 +35,44 @@ def load_spec(
         data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {
             "path": output
         }
+    spec = _validated(path, join_inputs(data, path.parent), RunSpec, _NEXT_STEP)
+    check_inputs(spec, str(path))
+    return spec
+
+
+def load_document(
+    path: str | Path,
+    overrides: Sequence[str],
+    root: type[Document],
+    join: Callable[[dict[str, Any], Path], dict[str, Any]],
+    *,
+    output: str | None = None,
+) -> Document:
+    """Read a YAML document of another kind (a training config) into `root`, as `load_spec` does a manifest."""
+    path = Path(path)
+    if path.suffix.lower() not in YAML_SUFFIXES:
+        raise ManifestError(f"{path}: accepted: {', '.join(YAML_SUFFIXES)}")
+    data = _read(path)
+    for text in overrides:
+        _override(data, text)
+    if output is not None:
+        data["output"] = output
+    fields = ", ".join(root.model_fields)
+    return _validated(
+        path, join(data, path.parent), root, f"Next: correct the config; its fields are {fields}."
+    )
+
+
+def _validated(path: Path, data: dict[str, Any], root: type[Document], next_step: str) -> Document:
     try:
-        text = json.dumps(_plain(join_inputs(data, path.parent)))
+        text = json.dumps(_plain(data))
     except ValueError as error:
         raise ManifestError(f"{path}: not a plain document: {error}") from None
     try:
-        spec = RunSpec.model_validate_json(text)
+        return root.model_validate_json(text)
     except ValidationError as error:
-        raise ManifestError(
-            "\n".join(_explain(path, fault) for fault in error.errors()) + f"\n{_NEXT_STEP}"
-        ) from None
-    check_inputs(spec, str(path))
-    return spec
+        faults = (_explain(path, fault, root) for fault in error.errors())
+        raise ManifestError("\n".join(faults) + f"\n{next_step}") from None
 
 
 _NEXT_STEP = (
@@ -166,18 +193,18 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ManifestError(f"--set {text}: the value is not valid YAML: {error}") from None
 
 
-def _explain(path: Path, fault: Any) -> str:
+def _explain(path: Path, fault: Any, root: type[BaseModel]) -> str:
     """`FILE: field.path: found VALUE; what is accepted`."""
     field = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
     found = json.dumps(fault["input"], ensure_ascii=False, default=str)
     found = found if len(found) <= 80 else found[:77] + "..."
     if fault["type"] == "extra_forbidden":
-        accepted = _fields_at(fault["loc"][:-1])
+        accepted = list(_section_at(fault["loc"][:-1], root).model_fields)
         close = difflib.get_close_matches(str(fault["loc"][-1]), accepted, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
-    accepts = _accepts(fault["loc"])
+    accepts = _accepts(fault["loc"], root)
     if fault["type"] == "missing":
         return f"{path}: {field}: missing, and it has no default; accepted: {accepts}"
     if fault["type"] == "model_type" or field == "model.name":
@@ -189,27 +216,23 @@ def _explain(path: Path, fault: Any) -> str:
     return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
 
 
-def _accepts(loc: Sequence[int | str]) -> str:
+def _accepts(loc: Sequence[int | str], root: type[BaseModel]) -> str:
     """What the field at `loc` takes, from the schema's own words."""
     if not loc:
-        return f"a mapping with {', '.join(RunSpec.model_fields)}"
+        return f"a mapping with {', '.join(root.model_fields)}"
     if tuple(loc) == ("model", "name"):
         return f"{', '.join(('tiny', *MODEL_IDS))}, or {{path: FOLDER}}, or {{id: OWNER/NAME}}"
-    parent = _section_at(loc[:-1])
+    parent = _section_at(loc[:-1], root)
     field = parent.model_fields.get(str(loc[-1]))
-    section = _section_at(loc)
+    section = _section_at(loc, root)
     if section is not parent:
         return f"a mapping with {', '.join(section.model_fields)}"
     return (field.description if field is not None else None) or "see `stylebatch schema`"
 
 
-def _fields_at(loc: Sequence[int | str]) -> list[str]:
-    return list(_section_at(loc).model_fields)
-
-
-def _section_at(loc: Sequence[int | str]) -> type[BaseModel]:
+def _section_at(loc: Sequence[int | str], root: type[BaseModel]) -> type[BaseModel]:
     """The section that `loc` names or lies in."""
-    model: type[BaseModel] = RunSpec
+    model = root
     for part in loc:
         field = model.model_fields.get(str(part))
         annotations = () if field is None else (field.annotation, *get_args(field.annotation))

@@ -10,7 +10,9 @@ from typing import TextIO
 class Progress:
     """What a run reports: work in network evaluations, results in samples. This base shows nothing."""
 
-    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None: ...
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None: ...
     def enter_shard(self, name: str) -> None: ...
     def advance(self, evaluations: int) -> None: ...
     def add_samples(self, count: int) -> None: ...
@@ -25,12 +27,22 @@ class _Counts(Progress):
         self.evaluations = self.evaluations_total = 0
         self.samples = self.samples_total = self.samples_before = 0
         self.shard = ""
+        self.unit = "samples"
         self.started = time.monotonic()
 
-    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None:
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None:
+        self.unit = unit
         self.evaluations_total = max(1, evaluations)
         self.samples_total, self.samples, self.samples_before = samples, samples_done, samples_done
         self.started = time.monotonic()
+
+    def count(self, evaluations: int) -> None:
+        """Add to the work done; a training step is work and result in one."""
+        self.evaluations += evaluations
+        if self.unit == "steps":
+            self.samples += evaluations
 
     def eta(self) -> str:
         """Remaining time as m:ss, from the evaluations done so far."""
@@ -43,7 +55,7 @@ class _Counts(Progress):
         """Samples per second, estimated from evaluations while a block is under way."""
         elapsed = max(1e-9, time.monotonic() - self.started)
         pending = self.samples_total - self.samples_before
-        return f"{pending * min(1.0, self.evaluations / self.evaluations_total) / elapsed:.2f} samples/s"
+        return f"{pending * min(1.0, self.evaluations / self.evaluations_total) / elapsed:.2f} {self.unit}/s"
 
 
 def clock(seconds: float) -> str:
@@ -66,7 +78,7 @@ class PlainProgress(_Counts):
         self.shard = name
 
     def advance(self, evaluations: int) -> None:
-        self.evaluations += evaluations
+        self.count(evaluations)
         if time.monotonic() - self._last >= self.every_s:
             self._say()
 
@@ -78,8 +90,8 @@ class PlainProgress(_Counts):
         self._last = time.monotonic()
         percent = 100 * min(1.0, self.evaluations / self.evaluations_total)
         self.note(
-            f"{self.samples}/{self.samples_total} samples, {percent:.0f} % of the work, {self.rate()}, "
-            f"{self.eta()} left, shard {self.shard}"
+            f"{self.samples}/{self.samples_total} {self.unit}, {percent:.0f} % of the work, {self.rate()}, "
+            f"{self.eta()} left, {'shard ' if self.unit == 'samples' else ''}{self.shard}"
         )
 
     def note(self, text: str) -> None:
@@ -97,7 +109,7 @@ class BarProgress(_Counts):
 
         self.bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.fields[samples]} samples"),
+            TextColumn("{task.fields[samples]}"),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[rate]}"),
@@ -107,8 +119,12 @@ class BarProgress(_Counts):
         )
         self.line = self.bar.add_task("", total=1, samples="0", rate="", eta="--:--", shard="")
 
-    def begin(self, *, evaluations: int, samples: int, samples_done: int) -> None:
-        super().begin(evaluations=evaluations, samples=samples, samples_done=samples_done)
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None:
+        super().begin(
+            evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
+        )
         self.bar.start()
         self._draw()
 
@@ -117,7 +133,7 @@ class BarProgress(_Counts):
         self._draw()
 
     def advance(self, evaluations: int) -> None:
-        self.evaluations += evaluations
+        self.count(evaluations)
         self._draw()
 
     def add_samples(self, count: int) -> None:
@@ -129,7 +145,7 @@ class BarProgress(_Counts):
             self.line,
             completed=min(self.evaluations, self.evaluations_total),
             total=self.evaluations_total,
-            samples=f"{self.samples}/{self.samples_total}",
+            samples=f"{self.samples}/{self.samples_total} {self.unit}",
             rate=self.rate(),
             eta=self.eta(),
             shard=self.shard,

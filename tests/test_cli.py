@@ -45,6 +45,7 @@ def test_verbs_and_flags_are_these() -> None:
         "plan": ["--help", "--json", "--output", "--set", "-h"],
         "report": ["--help", "-h"],
         "conformance": ["--help", "-h"],
+        "train": ["--help", "--output", "--set", "-h"],
         "schema": ["--help", "-h"],
     }
 

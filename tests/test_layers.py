@@ -26,15 +26,24 @@ HOMES = {
         "stylebatch.engine.worker",
         "stylebatch.conformance",
         "stylebatch.training",
+        "stylebatch.embedded",
     ),
-    "diffusers": ("stylebatch.models", "stylebatch.training"),
-    "transformers": ("stylebatch.models", "stylebatch.training"),
+    "diffusers": ("stylebatch.models", "stylebatch.training", "stylebatch.embedded"),
+    "transformers": ("stylebatch.models", "stylebatch.embedded"),
     "accelerate": ("stylebatch.models", "stylebatch.training"),
-    "webdataset": ("stylebatch.store", "stylebatch.reports", "stylebatch.training"),
+    "webdataset": ("stylebatch.store", "stylebatch.reports"),
+    "datasets": ("stylebatch.training.captioned", "stylebatch.embedded.crops"),
+    "matplotlib": ("stylebatch.training.pictures", "stylebatch.embedded"),
+    "fsspec": ("stylebatch.store", "stylebatch.data"),
     "ray": ("stylebatch.engine.ray_pool",),
     "rich": ("stylebatch.progress",),
     "yaml": ("stylebatch.manifest", "stylebatch.card"),
-    "pydantic": ("stylebatch.spec", "stylebatch.manifest", "stylebatch.conformance"),
+    "pydantic": (
+        "stylebatch.spec",
+        "stylebatch.manifest",
+        "stylebatch.conformance",
+        "stylebatch.training.spec",
+    ),
 }
 """Where a library's name may appear."""
 
@@ -64,7 +73,8 @@ MAY_IMPORT = {
         "spec",
         "store",
     },
-    "training": {"diffusion", "errors", "models", "methods", "data", "spec", "metrics"},
+    "training": {"data", "errors", "models", "progress", "spec"},
+    "embedded": {"data", "methods", "metrics", "models", "spec"},
 }
 
 

@@ -71,8 +71,12 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use."""
+        return self.digest(*COMPONENTS)
+
+    def digest(self, *parts: str) -> str:
+        """The fingerprint of some components alone."""
         digest = hashlib.sha256()
-        files = (path for part in COMPONENTS for path in (self.folder / part).iterdir())
+        files = (path for part in parts for path in (self.folder / part).iterdir())
         for path in sorted(path for path in files if self._is_used(path.name)):
             relative = path.relative_to(self.folder).as_posix()
             digest.update(f"{relative}\0{_xxh3(path)}\n".encode())

@@ -1,1 +1,1 @@
-"""Training of the embedded model: data, autoencoder, UNet, export, evaluation."""
+"""Training and fine-tuning of UNets and autoencoders in pipeline folders, on accelerate."""

@@ -1,11 +1,13 @@
-"""Latents of all crops, and an autoencoder whose latents have mean 0 and variance 1.
+"""Latents of all training crops, encoded once and memory-mapped.
 
-The affine map that normalises each channel is folded into the 1 x 1 convolutions around the
-latent, so that the diffusion model sees the same noise level in every channel.
+`posteriors.npy` holds mean and log-variance, (rows * crops, 2 C, h, w) float16; crop j of row i is entry
+i * crops + j. Crops are placed by a stream of (seed, row, crop), so the file is the same for any number of processes.
 """
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,96 +17,119 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from stylebatch.training.data import Crops, to_tensor
-from stylebatch.training.loop import load_checkpoint, save_checkpoint
-from stylebatch.training.text import build_text_encoder, build_tokenizer, embed
-from stylebatch.training.vae import build_vae, trained_vae
+from stylebatch.errors import ManifestError, SampleError
+from stylebatch.training.captioned import Captioned, stack
+from stylebatch.training.draws import Draw
+
+ENCODE_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Scaled latents (n, 4, 32, 32) float16, group and caption ids (n,), caption embeddings."""
+    """Posterior parameters on disk; rows that could not be decoded are in `missing`."""
 
-    values: Tensor
-    groups: Tensor
-    captions: Tensor
-    embeddings: Tensor
-    null: Tensor
+    posteriors: np.memmap
+    crops: int
+    factor: int
+    scaling_factor: float
+    missing: frozenset[int]
 
-    @staticmethod
-    def load(path: Path) -> Latents:
-        """Read what ``encode_all`` wrote."""
-        state = load_checkpoint(path)
-        if state is None:
-            raise FileNotFoundError(path)
-        return Latents(**state)
+    def usable(self, num_rows: int) -> list[int]:
+        """Rows that were decoded; raises ManifestError when there are none."""
+        rows = [row for row in range(num_rows) if row not in self.missing]
+        if not rows:
+            raise ManifestError(f"data.path: none of {num_rows} rows can be decoded as an image")
+        return rows
 
-
-@torch.no_grad()
-def normalise(vae: AutoencoderKL, latents: Tensor) -> float:
-    """Fold the mean and deviation of ``latents`` into ``vae``; returns the scaling factor."""
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    inside, outside = vae.quant_conv, vae.post_quant_conv
-    outside.bias += (outside.weight[:, :, 0, 0] * mean).sum(1)
-    outside.weight *= std[None, :, None, None]
-    inside.weight[:4] /= std[:, None, None, None]
-    inside.bias[:4] = (inside.bias[:4] - mean) / std
-    inside.bias[4:] -= 2 * std.log()
-    vae.register_to_config(scaling_factor=1.0)
-    return 1.0
-
-
-@torch.no_grad()
-def encode(vae: AutoencoderKL, crops: Crops, rows: np.ndarray, batch: int = 16) -> Tensor:
-    """Posterior means of the chosen crops."""
-    parts = [
-        vae.encode(to_tensor(crops.pixels[rows[i : i + batch]])).latent_dist.mode()
-        for i in range(0, len(rows), batch)
-    ]
-    return torch.cat(parts)
+    def batch(self, draw: Draw, *, sample: bool) -> tuple[Tensor, torch.Generator]:
+        """Windows (B, C, h, w) of the rows of `draw`, scaled, and the stream to go on with."""
+        generator = draw.generator()
+        side = draw.window.size // self.factor
+        limit = self.posteriors.shape[-1] - side
+        count = len(draw.rows)
+        crop = torch.randint(self.crops, (count,), generator=generator).tolist()
+        corner = torch.randint(limit + 1, (count, 2), generator=generator).tolist()
+        windows = [
+            self.posteriors[row * self.crops + c, :, top : top + side, left : left + side]
+            for row, c, (top, left) in zip(draw.rows, crop, corner, strict=True)
+        ]
+        moments = torch.from_numpy(np.stack(windows)).float()
+        mean, log_variance = moments.chunk(2, dim=1)
+        if sample:
+            noise = torch.randn(mean.shape, generator=generator)
+            mean = mean + torch.exp(0.5 * log_variance) * noise
+        return mean * self.scaling_factor, generator
 
 
-def encode_all(crops: Crops, out: Path) -> None:
-    """Write ``vae_final.pt`` and ``latents.pt``; under torchrun the ranks share the work."""
-    accelerator = Accelerator(cpu=True)
-    vae = trained_vae(out / "vae.pt")
-    sample = np.random.default_rng(3).choice(len(crops.pixels), 256, replace=False)
-    scale = normalise(vae, encode(vae, crops, np.sort(sample)))
-    rows = np.arange(accelerator.process_index, len(crops.pixels), accelerator.num_processes)
-    values = (encode(vae, crops, rows) * scale).half()
-    torch.save(values, out / f"latents_{accelerator.process_index}.part")
-    accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        return
-    every = torch.empty(len(crops.pixels), 4, 32, 32, dtype=torch.float16)
-    for rank in range(accelerator.num_processes):
-        part = out / f"latents_{rank}.part"
-        every[rank :: accelerator.num_processes] = torch.load(part)
-        part.unlink()
-    names = sorted(set(crops.captions))
-    tokenizer = build_tokenizer(out / "tokenizer", names)
-    encoder = build_text_encoder(len(tokenizer))
-    save_checkpoint(
-        out / "vae_final.pt", model=vae.state_dict(), scaling_factor=scale,
-        channels=tuple(vae.config.block_out_channels),
-    )  # fmt: skip
-    save_checkpoint(
-        out / "latents.pt",
-        values=every,
-        groups=torch.from_numpy(crops.groups),
-        captions=torch.tensor([names.index(caption) for caption in crops.captions]),
-        embeddings=embed(names, tokenizer, encoder),
-        null=embed([""], tokenizer, encoder),
+def prepare(
+    images: Captioned,
+    vae: AutoencoderKL,
+    folder: Path,
+    accelerator: Accelerator,
+    *,
+    key: str,
+    seed: int,
+) -> Latents:
+    """Encode every crop unless `folder` already holds latents of this `key`; ranks share the work.
+
+    Rows that cannot be decoded are left out and counted; they never stop a run.
+    """
+    target, record = folder / "posteriors.npy", folder / "latents.json"
+    crops = images.data.crops
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    side = images.data.size // factor
+    shape = (len(images) * crops, 2 * int(vae.config.latent_channels), side, side)
+    if not (record.exists() and json.loads(record.read_text())["key"] == key):
+        if accelerator.is_main_process:
+            folder.mkdir(parents=True, exist_ok=True)
+            record.unlink(missing_ok=True)
+            np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape)
+        accelerator.wait_for_everyone()
+        missing = _encode(images, vae, target, accelerator, seed)
+        (folder / f"missing-{accelerator.process_index}.json").write_text(json.dumps(missing))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            parts = sorted(folder.glob("missing-*.json"))
+            gone = sorted({row for part in parts for row in json.loads(part.read_text())})
+            for part in parts:
+                part.unlink()
+            partial = record.with_suffix(".partial")
+            partial.write_text(json.dumps({"key": key, "missing": gone, "shape": shape}))
+            os.replace(partial, record)
+        accelerator.wait_for_everyone()
+    known = json.loads(record.read_text())
+    mapped = np.lib.format.open_memmap(target, mode="r")
+    return Latents(
+        mapped, crops, factor, float(vae.config.scaling_factor), frozenset(known["missing"])
     )
-    print(f"latents of {len(every)} crops, std {float(every.float().std()):.3f}", flush=True)
 
 
-def final_vae(out: Path) -> AutoencoderKL:
-    """The normalised autoencoder that ``encode_all`` wrote."""
-    state = load_checkpoint(out / "vae_final.pt")
-    if state is None:
-        raise FileNotFoundError(out / "vae_final.pt")
-    vae = build_vae(tuple(state["channels"]))
-    vae.load_state_dict(state["model"])
-    vae.register_to_config(scaling_factor=state["scaling_factor"])
-    return vae.eval()
+@torch.no_grad()
+def _encode(
+    images: Captioned, vae: AutoencoderKL, target: Path, accelerator: Accelerator, seed: int
+) -> list[int]:
+    out = np.lib.format.open_memmap(target, mode="r+")
+    crops, missing = images.data.crops, []
+    jobs: list[tuple[int, np.ndarray]] = []
+
+    def flush() -> None:
+        pixels = torch.from_numpy(stack([crop for _, crop in jobs])).to(vae.device, vae.dtype)
+        moments = vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
+        for (entry, _), value in zip(jobs, moments, strict=True):
+            out[entry] = value
+        jobs.clear()
+
+    for row in range(accelerator.process_index, len(images), accelerator.num_processes):
+        for index in range(crops):
+            rng = np.random.default_rng([seed, 4, row, index])
+            try:
+                jobs.append((row * crops + index, images.crop(row, rng)))
+            except SampleError:
+                missing.append(row)
+                break
+            if len(jobs) == ENCODE_BATCH:
+                flush()
+    if jobs:
+        flush()
+    out.flush()
+    return missing

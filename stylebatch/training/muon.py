@@ -27,7 +27,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Two parameter groups, told apart by ``matrix``; ``peak`` is what the schedule scales."""
+    """Two parameter groups, told apart by ``matrix``, each with its learning rate."""
 
     def __init__(
         self,
@@ -35,14 +35,12 @@ class Muon(Optimizer):
         others: Sequence[nn.Parameter],
         matrix_rate: float,
         rate: float,
+        weight_decay: float = 0.01,
     ) -> None:
-        groups: list[dict[str, Any]] = [
-            {"params": list(others), "matrix": False, "peak": rate, "lr": rate}
-        ]
+        groups: list[dict[str, Any]] = [{"params": list(others), "matrix": False, "lr": rate}]
         if matrices:
-            groups.append(
-                {"params": list(matrices), "matrix": True, "peak": matrix_rate, "lr": matrix_rate}
-            )
+            groups.append({"params": list(matrices), "matrix": True, "lr": matrix_rate})
+        self.weight_decay = weight_decay
         super().__init__(groups, {})
 
     @torch.no_grad()
@@ -81,7 +79,9 @@ class Muon(Optimizer):
             dist.all_reduce(joined)
             updates = list(joined.split([u.numel() for u in updates]))
         for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - rate * 0.01).add_(update.view_as(parameter), alpha=-rate)
+            parameter.mul_(1 - rate * self.weight_decay).add_(
+                update.view_as(parameter), alpha=-rate
+            )
 
     def _adamw(self, parameter: Tensor, gradient: Tensor, rate: float) -> None:
         state = self.state[parameter]

@@ -9,18 +9,18 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
+import datasets
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from stylebatch.training import filters
+from stylebatch.embedded import filters
 
 SIDE = 128
 CROPS = {"photo": 7, "painting": 120, "texture": 24, "drawing": 6}
@@ -40,15 +40,28 @@ class Crops:
     groups: NDArray[np.int64]
     captions: Sequence[str]
 
-    def save(self, path: Path) -> None:
-        """Write one uncompressed npz."""
-        np.savez(path, pixels=self.pixels, groups=self.groups, captions=np.array(self.captions))
+    def save(self, folder: Path) -> Path:
+        """Write one Parquet file that `stylebatch train` reads: image, text, group."""
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = datasets.Dataset.from_dict(
+            {
+                "image": [{"bytes": _png(crop), "path": None} for crop in self.pixels],
+                "text": list(self.captions),
+                "group": self.groups.tolist(),
+            },
+            features=datasets.Features(
+                image=datasets.Image(), text=datasets.Value("string"), group=datasets.Value("int64")
+            ),
+        )
+        path = folder / "train-00000.parquet"
+        rows.to_parquet(str(path))
+        return path
 
-    @staticmethod
-    def load(path: Path) -> Crops:
-        """Read what ``save`` wrote."""
-        with np.load(path) as stored:
-            return Crops(stored["pixels"], stored["groups"], stored["captions"].tolist())
+
+def _png(pixels: Bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def random_crop(image: Image.Image, rng: np.random.Generator) -> Bytes:
@@ -107,24 +120,3 @@ def build(pictures: Path, styles: int, per_style: int, workers: int = 2) -> Crop
             groups += [len(rows) + index] * len(crops)
             captions += [f"a painting in the style of {look}"] * len(crops)
     return Crops(np.concatenate(pixels), np.array(groups, dtype=np.int64), captions)
-
-
-def held_out(demo: Path, side: int = SIDE) -> tuple[list[str], Tensor]:
-    """Centre squares of the demo images: names and a tensor (n, 3, side, side) in [-1, 1]."""
-    names, tensors = [], []
-    for path in sorted(demo.rglob("*.jpg")):
-        with Image.open(path) as picture:
-            image = picture.convert("RGB")
-        edge = min(image.size)
-        left, top = (image.width - edge) // 2, (image.height - edge) // 2
-        box = (left, top, left + edge, top + edge)
-        pixels = np.asarray(image.resize((side, side), Image.Resampling.LANCZOS, box=box))
-        names.append(str(path.relative_to(demo)))
-        tensors.append(to_tensor(pixels[None])[0])
-    return names, torch.stack(tensors)
-
-
-def to_tensor(pixels: Bytes) -> Tensor:
-    """(n, h, w, 3) uint8 to (n, 3, h, w) float32 in [-1, 1]."""
-    floats = torch.tensor(pixels).permute(0, 3, 1, 2).float()
-    return floats.div_(127.5).sub_(1)

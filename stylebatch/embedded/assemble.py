@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from stylebatch.training.sources import DEMO_CONTENTS, DEMO_STYLES, HELD_OUT, Picture
+from stylebatch.embedded.sources import DEMO_CONTENTS, DEMO_STYLES, HELD_OUT, Picture
 
 DEMO_SIDE = 256
 TRAIN_SIDE = 288
@@ -95,7 +95,7 @@ def write_card(used: list[Picture], card: Path) -> None:
         "# Training data of the embedded model\n\n",
         f"{len(used)} pictures, all public domain, CC0 or CC-BY, plus procedural versions of them "
         "(strokes, dots, hatching, mosaic, posterising, canvas, recolouring) made by "
-        "`stylebatch/training/filters.py`. Pictures under GPL, LGPL, share-alike, non-commercial "
+        "`stylebatch/embedded/filters.py`. Pictures under GPL, LGPL, share-alike, non-commercial "
         "or unstated terms were left out, and so were the demo images. Licences are as stated by "
         "the package: in its machine-readable copyright file, or in notes beside the pictures.\n\n"
         "The endless-sky landscapes are stated to be public domain, from NASA, the USGS, the "

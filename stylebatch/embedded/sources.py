@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from stylebatch.training.packages import (
+from stylebatch.embedded.packages import (
     is_clean,
     licence_of,
     read_copyright,

@@ -1,0 +1,124 @@
+"""Checkpoints of a training run: complete folders, the newest continued, older ones deleted.
+
+Written by accelerate under a temporary name and renamed when every process is done, so a folder `step-N` is whole.
+`run.json` beside them says what the run is; a run of other settings is refused with the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from stylebatch.errors import PlanChangedError
+from stylebatch.training.spec import FREE_TO_CHANGE, TrainSpec
+
+
+def newest(folder: Path) -> tuple[Path, int] | None:
+    """The complete checkpoint of the highest step, and that step."""
+    found = [
+        (int(m[1]), path)
+        for path in folder.glob("step-*")
+        if (m := re.fullmatch(r"step-(\d+)", path.name))
+    ]
+    return (max(found)[1], max(found)[0]) if found else None
+
+
+def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
+    """Write `step-N` and drop all but the `keep` newest. Call on every process."""
+    target, partial = folder / f"step-{step:07d}", folder / f".tmp-step-{step:07d}"
+    if target.exists():
+        return
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        os.replace(partial, target)
+        whole = sorted(path for path in folder.glob("step-*"))
+        for old in whole[:-keep]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def check_same_run(
+    path: Path, spec: TrainSpec, identity: dict[str, Any], num_processes: int
+) -> None:
+    """Record what a run is at its start; refuse to continue another one.
+
+    Raises PlanChangedError with every field that differs.
+    """
+    now = {
+        "spec": spec.model_dump(mode="json", exclude=set(FREE_TO_CHANGE)),
+        **identity,
+        "processes": num_processes,
+    }
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    differences = list(_differences("", before, now))
+    if differences:
+        raise PlanChangedError(
+            f"{path}: this output was begun with other settings:\n" + "\n".join(differences) + "\n"
+            "Next: give another `output`, or delete this one to begin afresh."
+        )
+
+
+def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _differences(
+                f"{where}.{key}" if where else key, before.get(key), now.get(key)
+            )
+    elif before != now:
+        yield f"  {where}: was {json.dumps(before)}, is {json.dumps(now)}"
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM asked any process to stop; the step under way is finished first."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.signum = 0
+
+    def agreed(self) -> int:
+        """The signal that any process received, 0 for none; the same on all of them."""
+        seen = torch.tensor([self.signum], device=self.accelerator.device)
+        return int(self.accelerator.gather(seen).max())
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Note signals while the block runs; a second one acts as usual. Main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        former = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            self.signum = signum
+            signal.signal(signum, former[signal.Signals(signum)])
+
+        for sig in former:
+            signal.signal(sig, note)
+        try:
+            yield self
+        finally:
+            for sig, handler in former.items():
+                signal.signal(sig, handler)

@@ -1,0 +1,105 @@
+"""The denoising loss (arXiv 2006.11239) with its options: v-prediction, min-SNR, borrowed keys and values.
+
+B batch, C latent channels, h w latent cells. Borrowing is what StyleID does when it injects a style: at the chosen
+sites, the first rows of a batch read keys and values from partners that look alike and show something else, at the
+same timestep. A network trained so reads style through self-attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from diffusers.training_utils import compute_snr
+from torch import Tensor, nn
+
+from stylebatch.training.spec import UnetOptions
+
+POSITIONS = 3
+"""Attention layers of an up block of Stable Diffusion; decoder site = 3 block + position."""
+
+
+class BorrowingAttention:
+    """Self-attention in which row i takes keys and values from row ``partner[i]``; the first ``pairs`` rows at `tau`."""
+
+    def __init__(self, tau: float) -> None:
+        self.tau = tau
+        self.pairs = 0
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """Attention over tokens (B, tokens, channels)."""
+        query, key, value = (
+            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        n = self.pairs
+        if n:
+            key, value = (torch.cat([t[n : 2 * n], t[n:]]) for t in (key, value))
+            query = torch.cat([self.tau * query[:n], query[n:]])
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        output: Tensor = attn.to_out[0](mixed)
+        return output
+
+
+@dataclass(frozen=True)
+class Noised:
+    """What a network is trained on: noisy latents and targets (B, C, h, w), timesteps and loss weights (B,)."""
+
+    latents: Tensor
+    times: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+def noised(
+    schedule: DDPMScheduler, latents: Tensor, noise: Tensor, times: Tensor, snr_gamma: float | None
+) -> Noised:
+    """Diffuse clean latents; the target is noise or velocity, as the schedule says."""
+    velocity = schedule.config.prediction_type == "v_prediction"
+    target = schedule.get_velocity(latents, noise, times) if velocity else noise
+    weight = torch.ones(len(times), device=latents.device)
+    if snr_gamma is not None:
+        snr = compute_snr(schedule, times)
+        weight = snr.clamp(max=snr_gamma) / (snr + 1 if velocity else snr)
+    return Noised(schedule.add_noise(latents, noise, times), times, target, weight)
+
+
+class DenoisingLoss(nn.Module):
+    """Weighted mean squared error of the prediction."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, schedule: DDPMScheduler, options: UnetOptions
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.schedule = schedule
+        self.borrowing = BorrowingAttention(options.borrow.tau if options.borrow else 1.0)
+        if options.borrow is not None:
+            names = tuple(
+                f"up_blocks.{site // POSITIONS}.attentions.{site % POSITIONS}."
+                for site in options.borrow.sites
+            )
+            processors = {
+                name: self.borrowing if name.startswith(names) and "attn1" in name else processor
+                for name, processor in unet.attn_processors.items()
+            }
+            unet.set_attn_processor(processors)
+
+    def forward(self, batch: Noised, text: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+        """Loss and unweighted squared error; the first `pairs` rows borrow from the next `pairs`."""
+        self.borrowing.pairs = pairs
+        predicted = self.unet(batch.latents, batch.times, encoder_hidden_states=text).sample
+        error = (predicted - batch.target).square().mean((1, 2, 3))
+        loss = (batch.weight * error).mean()
+        self.borrowing.pairs = 0
+        return loss, error.detach().mean()

@@ -1,0 +1,65 @@
+"""What a training run shows: a grid of pictures and the loss as a curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from stylebatch.data.images import Pixels
+
+
+def grid(pictures: Sequence[Pixels], columns: int, gap: int = 2) -> Pixels:
+    """Pictures of one size, row by row, on white."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def save_grid(pictures: Sequence[Pixels], columns: int, path: Path) -> Pixels:
+    """Write the grid as PNG and return it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas = grid(pictures, columns)
+    Image.fromarray(canvas).save(path)
+    return canvas
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Lines of a `log.jsonl`; a line torn by a crash is passed over."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    return lines
+
+
+def draw_curve(log: Path, path: Path) -> None:
+    """Plot loss and measures against steps; nothing for an empty log."""
+    lines = read_log(log)
+    if not lines:
+        return
+    names = [
+        name
+        for name in dict.fromkeys(key for line in lines for key in line)
+        if name not in ("step", "seconds", "rate")
+    ]
+    figure = Figure(figsize=(7, 2.6 * len(names)), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(len(names), 1, sharex=True))
+    for axis, name in zip(axes, names, strict=True):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True), marker="." if len(points) < 60 else "", linewidth=1)
+        axis.set_ylabel(name)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("optimizer steps")
+    figure.savefig(path, dpi=110)
