@@ -7,7 +7,8 @@ MANIFEST ?= manifests/demo.yaml
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stylize plan test test-slow check format demo clean
+CONFIG ?= manifests/train/finetune.yaml
+.PHONY: help setup stylize plan train test test-slow check format demo clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ stylize: $(STAMP) ## render MANIFEST into its output directory
 
 plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
 	@$(BIN)/stylebatch plan "$(MANIFEST)" $(ARGS)
+
+train: $(STAMP) ## train or fine-tune by CONFIG
+	@$(BIN)/stylebatch train "$(CONFIG)" $(ARGS)
 
 demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about two minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)

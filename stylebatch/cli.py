@@ -30,9 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stylebatch: {'' if named else f'{manifest}: '}{error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
+        kept = (
+            "a checkpoint was written"
+            if args.verb is _train
+            else "committed shards are kept, nothing partial was written"
+        )
         print(
-            "stylebatch: interrupted; committed shards are kept, nothing partial was written. "
-            "Run the same command again to continue.",
+            f"stylebatch: interrupted; {kept}. Run the same command again to continue.",
             file=sys.stderr,
         )
         return error.exit_code

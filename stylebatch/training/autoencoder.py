@@ -50,7 +50,7 @@ class AutoencoderLoss(nn.Module):
 
 @torch.no_grad()
 def fold(loss: AutoencoderLoss) -> AutoencoderKL:
-    """A copy of the autoencoder whose latents already have mean 0 and deviation 1, with scaling factor 1.
+    """A copy of the autoencoder whose latents have mean 0 and deviation 1, with the scaling factor of the options.
 
     Without `noise` the autoencoder is returned as it is, with its own scaling factor.
     """
@@ -68,7 +68,7 @@ def fold(loss: AutoencoderLoss) -> AutoencoderKL:
     inside.bias[:channels] = (inside.bias[:channels] - mean) / deviation
     inside.weight[channels:] = 0.0
     inside.bias[channels:] = 2 * math.log(noise)
-    vae.register_to_config(scaling_factor=1.0)
+    vae.register_to_config(scaling_factor=loss.options.scaling_factor)
     return vae
 
 

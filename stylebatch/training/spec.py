@@ -119,6 +119,11 @@ class VaeOptions(Section):
         le=1.0,
         description="Standardise each latent channel and add this much noise in place of posterior and KL",
     )
+    scaling_factor: float = Field(
+        1.0,
+        gt=0.0,
+        description="With noise: deviation of the latents that the UNet sees; above 1 suits white latents",
+    )
 
 
 class Validation(Section):
