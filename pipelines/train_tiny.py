@@ -29,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=["data", "install"])
     parser.add_argument("--pictures", type=Path, help="folder written by assemble_tiny_data.py")
-    parser.add_argument("--styles", type=int, default=180, help="procedural styles")
+    parser.add_argument("--styles", type=int, default=400, help="procedural styles")
     parser.add_argument("--trained", type=Path, default=OUTPUTS / "tiny-unet/model")
     parser.add_argument("--model", type=Path, default=TINY)
     arguments = parser.parse_args()
     if arguments.stage == "data":
-        made = crops.build(arguments.pictures, arguments.styles, 24)
+        made = crops.build(arguments.pictures, arguments.styles, 16)
         made.save(OUTPUTS / "tiny-data")
         write_untrained(sorted(set(made.captions)), OUTPUTS / "tiny-untrained")
         return

@@ -2,8 +2,9 @@
 
 1. Every picture gives crops of 128 px at several scales; paintings and textures give more.
 2. Every procedural style is applied to crops of several photographs.
-3. A crop carries the id of its *group*: the picture it comes from, or its style. Two members of a
-   group look alike without showing the same thing.
+3. A crop carries the id of its *group*: the painting or texture it comes from, or its style. Two members of a
+   group look alike without showing the same thing. Crops of a photograph share content, not style, so each is a
+   group of its own.
 """
 
 from __future__ import annotations
@@ -107,16 +108,17 @@ def build(pictures: Path, styles: int, per_style: int, workers: int = 2) -> Crop
     pixels: list[Bytes] = []
     groups: list[int] = []
     captions: list[str] = []
+
+    def add(crops: Bytes, caption: str, *, alike: bool) -> None:
+        first = groups[-1] + 1 if groups else 0
+        pixels.append(crops)
+        groups.extend([first] * len(crops) if alike else range(first, first + len(crops)))
+        captions.extend([caption] * len(crops))
+
     with Pool(workers) as pool:
         plain = [(pictures / row["file"], row["kind"], i) for i, row in enumerate(rows)]
-        for group, (row, crops) in enumerate(
-            zip(rows, pool.imap(_plain, plain, chunksize=8), strict=True)
-        ):
-            pixels.append(crops)
-            groups += [group] * len(crops)
-            captions += [row["caption"]] * len(crops)
-        for index, (look, crops) in enumerate(pool.imap(_styled, jobs, chunksize=2)):
-            pixels.append(crops)
-            groups += [len(rows) + index] * len(crops)
-            captions += [f"a painting in the style of {look}"] * len(crops)
+        for row, crops in zip(rows, pool.imap(_plain, plain, chunksize=8), strict=True):
+            add(crops, row["caption"], alike=row["kind"] in ("painting", "texture"))
+        for look, crops in pool.imap(_styled, jobs, chunksize=2):
+            add(crops, f"a painting in the style of {look}", alike=True)
     return Crops(np.concatenate(pixels), np.array(groups, dtype=np.int64), captions)
