@@ -179,7 +179,6 @@ class TrainSpec(Section):
     validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     tracker: Literal["tensorboard", "wandb"] | None = Field("tensorboard")
-    workers: int = Field(0, ge=0, description="Processes that decode images; 0: this one")
     threads: int | None = Field(
         None, ge=1, description="CPU threads per process; default its share"
     )
@@ -237,7 +236,6 @@ FREE_TO_CHANGE = frozenset(
         "validation",
         "checkpoints",
         "tracker",
-        "workers",
         "threads",
         "export_dtype",
         "output",
