@@ -167,6 +167,13 @@ def test_changed_settings_are_refused_with_the_difference(config: dict[str, Any]
     assert train(_spec(config, steps=3)).steps == 3
 
 
+def test_config_that_failed_does_not_block_the_corrected_one(config: dict[str, Any]) -> None:
+    wrong = config["data"] | {"caption": "words"}
+    with pytest.raises(ManifestError, match="data.caption"):
+        train(_spec(config, data=wrong, steps=1))
+    assert train(_spec(config, steps=1)).steps == 1
+
+
 def test_trained_folder_is_a_pipeline_that_renders(config: dict[str, Any], tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 

@@ -24,6 +24,8 @@ from accelerate import Accelerator
 from stylebatch.errors import PlanChangedError
 from stylebatch.training.spec import FREE_TO_CHANGE, TrainSpec
 
+CHECKPOINTS = "checkpoints"
+
 
 def newest(folder: Path) -> tuple[Path, int] | None:
     """The complete checkpoint of the highest step, and that step."""
@@ -57,8 +59,9 @@ def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
 def check_same_run(
     path: Path, spec: TrainSpec, identity: dict[str, Any], num_processes: int
 ) -> None:
-    """Record what a run is at its start; refuse to continue another one.
+    """Record what a run is at its start; refuse to continue another one that has checkpoints.
 
+    A run that made none may be replaced: a config that was wrong at the first try must not block the corrected one.
     Raises PlanChangedError with every field that differs.
     """
     now = {
@@ -66,7 +69,7 @@ def check_same_run(
         **identity,
         "processes": num_processes,
     }
-    if not path.exists():
+    if not path.exists() or newest(path.parent / CHECKPOINTS) is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")

@@ -95,6 +95,7 @@ class UnetStage:
             run.images.fingerprint,
             run.images.data.model_dump(),
             run.checkpoint.digest("vae"),
+            run.spec.seed,
         ]
         self.latents = prepare(
             run.images, self.parts.vae, run.out / "latents", run.accelerator,

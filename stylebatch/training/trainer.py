@@ -30,7 +30,7 @@ from stylebatch.models.checkpoint import find_checkpoint
 from stylebatch.models.stable_diffusion import load_checkpoint
 from stylebatch.progress import Progress
 from stylebatch.training.captioned import read
-from stylebatch.training.checkpoints import StopRequest, check_same_run, newest, save
+from stylebatch.training.checkpoints import CHECKPOINTS, StopRequest, check_same_run, newest, save
 from stylebatch.training.draws import Draws
 from stylebatch.training.optimizers import build_optimizer, rate_factor, set_rates
 from stylebatch.training.pictures import draw_curve, save_grid
@@ -118,7 +118,7 @@ class _Loop:
             spec, stage.rows, stage.groups, accelerator.process_index, accelerator.num_processes
         )
         self.first = 0
-        if found := newest(out / "checkpoints"):
+        if found := newest(out / CHECKPOINTS):
             accelerator.load_state(str(found[0]))
             self.first = found[1]
         if spec.tracker is not None:
@@ -144,7 +144,7 @@ class _Loop:
                     self._log(done, loss, error, time.monotonic() - started)
                 signum = stop.agreed()
                 if signum or done % spec.checkpoints.every == 0 or done == spec.steps:
-                    save(self.accelerator, self.out / "checkpoints", done, spec.checkpoints.keep)
+                    save(self.accelerator, self.out / CHECKPOINTS, done, spec.checkpoints.keep)
                 if signum:
                     raise Interrupted(signum)
                 if done % spec.validation.every == 0 or done == spec.steps:
