@@ -169,7 +169,7 @@ def test_changed_settings_are_refused_with_the_difference(config: dict[str, Any]
 
 def test_config_that_failed_does_not_block_the_corrected_one(config: dict[str, Any]) -> None:
     wrong = config["data"] | {"caption": "words"}
-    with pytest.raises(ManifestError, match="data.caption"):
+    with pytest.raises(ManifestError, match=r"data\.caption"):
         train(_spec(config, data=wrong, steps=1))
     assert train(_spec(config, steps=1)).steps == 1
 
