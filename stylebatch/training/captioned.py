@@ -38,6 +38,7 @@ class Captioned:
     image: str
     captions: tuple[str, ...]
     groups: tuple[tuple[int, ...], ...]
+    before: str | None
     fingerprint: str
 
     def __len__(self) -> int:
@@ -45,7 +46,15 @@ class Captioned:
 
     def crop(self, row: int, rng: np.random.Generator) -> Pixels:
         """A training crop (size, size, 3) of one row. Raises SampleError for what is no image."""
-        cell = self.rows[row][self.image]
+        return self._crop(row, self.image, rng)
+
+    def crop_before(self, row: int, rng: np.random.Generator) -> Pixels:
+        """The same crop of the picture before it was styled; of the image itself where there is none."""
+        given = self.before is not None and self.rows[row][self.before] is not None
+        return self._crop(row, self.before if given and self.before else self.image, rng)
+
+    def _crop(self, row: int, column: str, rng: np.random.Generator) -> Pixels:
+        cell = self.rows[row][column]
         where = f"{self.data.path}: row {row}"
         try:
             data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
@@ -84,10 +93,14 @@ def read(data: TrainData, cache: Path) -> Captioned:
         ) from error
     if len(rows) == 0:
         raise ManifestError(f"{where}: found no rows; accepted: at least one image")
-    image = _image_column(rows, data)
+    image = _image_column(rows, "image", data.image, data.path)
     rows = rows.cast_column(image, datasets.Image(decode=False))
-    captions = _captions(rows, data)
-    return Captioned(data, rows, image, captions, _groups(rows, data), str(rows._fingerprint))
+    before = None
+    if data.before is not None:
+        before = _image_column(rows, "before", data.before, data.path)
+        rows = rows.cast_column(before, datasets.Image(decode=False))
+    captions, groups = _captions(rows, data), _groups(rows, data)
+    return Captioned(data, rows, image, captions, groups, before, str(rows._fingerprint))
 
 
 def _files(path: Path) -> tuple[str, list[str] | None]:
@@ -107,14 +120,14 @@ def _files(path: Path) -> tuple[str, list[str] | None]:
     )
 
 
-def _image_column(rows: datasets.Dataset, data: TrainData) -> str:
+def _image_column(rows: datasets.Dataset, field: str, name: str | None, path: str) -> str:
     images = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
     structs = [name for name, kind in rows.features.items() if isinstance(kind, dict) and set(kind) == {"bytes", "path"}]  # fmt: skip
     accepted = images + structs
-    wanted = data.image or (accepted[0] if accepted else None)
+    wanted = name or (accepted[0] if accepted else None)
     if wanted not in accepted:
         raise ManifestError(
-            f"data.image: found {data.image or 'no image column'}; accepted in {data.path}: "
+            f"data.{field}: found {name or 'no image column'}; accepted in {path}: "
             f"{', '.join(accepted) or 'none of its columns: ' + ', '.join(rows.column_names)}"
         )
     return str(wanted)

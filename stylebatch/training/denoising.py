@@ -2,7 +2,9 @@
 
 B batch, C latent channels, h w latent cells. Borrowing is what StyleID does when it injects a style: at the chosen
 sites, the first rows of a batch read keys and values from partners that look alike and show something else, at the
-same timestep. A network trained so reads style through self-attention.
+same timestep. A network trained so reads style through self-attention. A *restyled* row goes further: its noisy
+latents show the picture before it was styled, and what it is to predict is the styled one, so that only the
+borrowed keys and values tell it which style.
 """
 
 from __future__ import annotations
@@ -53,25 +55,46 @@ class BorrowingAttention:
 
 @dataclass(frozen=True)
 class Noised:
-    """What a network is trained on: noisy latents and targets (B, C, h, w), timesteps and loss weights (B,)."""
+    """What a network is trained on: noisy latents and targets (B, C, h, w), timesteps and loss weights (B,).
+
+    The first `restyled` rows start from another picture than the one they are to become.
+    """
 
     latents: Tensor
     times: Tensor
     target: Tensor
     weight: Tensor
+    restyled: int = 0
 
 
 def noised(
-    schedule: DDPMScheduler, latents: Tensor, noise: Tensor, times: Tensor, snr_gamma: float | None
+    schedule: DDPMScheduler,
+    latents: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    snr_gamma: float | None,
+    start: Tensor | None = None,
 ) -> Noised:
-    """Diffuse clean latents; the target is noise or velocity, as the schedule says."""
+    """Diffuse clean latents; the target is noise or velocity, as the schedule says.
+
+    The first rows are diffused from `start` where that is given. Their target still leads to `latents`: the noise
+    that these would need. It grows with the signal-to-noise ratio, which min-SNR weighting with 1 takes back.
+    """
     velocity = schedule.config.prediction_type == "v_prediction"
+    restyled = 0 if start is None else len(start)
+    begin = latents if start is None else torch.cat([start, latents[restyled:]])
+    noisy = schedule.add_noise(begin, noise, times)
+    snr = compute_snr(schedule, times)
+    if restyled:
+        ratio = snr.sqrt()[:, None, None, None]
+        noise = noise + ratio * (begin - latents)
     target = schedule.get_velocity(latents, noise, times) if velocity else noise
-    weight = torch.ones(len(times), device=latents.device)
-    if snr_gamma is not None:
-        snr = compute_snr(schedule, times)
-        weight = snr.clamp(max=snr_gamma) / (snr + 1 if velocity else snr)
-    return Noised(schedule.add_noise(latents, noise, times), times, target, weight)
+    limit = torch.full_like(snr, torch.inf if snr_gamma is None else snr_gamma)
+    limit[:restyled] = limit[:restyled].clamp(max=1.0)
+    weight = torch.minimum(snr, limit) / (snr + 1 if velocity else snr)
+    if snr_gamma is None:
+        weight[restyled:] = 1.0
+    return Noised(noisy, times, target, weight, restyled)
 
 
 class DenoisingLoss(nn.Module):
@@ -96,10 +119,10 @@ class DenoisingLoss(nn.Module):
             unet.set_attn_processor(processors)
 
     def forward(self, batch: Noised, text: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-        """Loss and unweighted squared error; the first `pairs` rows borrow from the next `pairs`."""
+        """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`."""
         self.borrowing.pairs = pairs
         predicted = self.unet(batch.latents, batch.times, encoder_hidden_states=text).sample
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
         self.borrowing.pairs = 0
-        return loss, error.detach().mean()
+        return loss, error[batch.restyled :].detach().mean()

@@ -2,6 +2,7 @@
 
 `posteriors.npy` holds mean and log-variance, (rows * crops, 2 C, h, w) float16; crop j of row i is entry
 i * crops + j. Crops are placed by a stream of (seed, row, crop), so the file is the same for any number of processes.
+`before.npy` holds the same crops of `data.before`, where that is given.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Latents:
     """Posterior parameters on disk; rows that could not be decoded are in `missing`."""
 
     posteriors: np.memmap
+    before: np.memmap | None
     crops: int
     factor: int
     scaling_factor: float
@@ -41,24 +43,32 @@ class Latents:
             raise ManifestError(f"data.path: none of {num_rows} rows can be decoded as an image")
         return rows
 
-    def batch(self, draw: Draw, *, sample: bool) -> tuple[Tensor, torch.Generator]:
-        """Windows (B, C, h, w) of the rows of `draw`, scaled, and the stream to go on with."""
+    def batch(self, draw: Draw, *, sample: bool) -> tuple[Tensor, Tensor | None, torch.Generator]:
+        """Windows (B, C, h, w) of the rows of `draw`, scaled; the first `pairs` before styling; the stream to go on with."""
         generator = draw.generator()
         side = draw.window.size // self.factor
         limit = self.posteriors.shape[-1] - side
         count = len(draw.rows)
         crop = torch.randint(self.crops, (count,), generator=generator).tolist()
         corner = torch.randint(limit + 1, (count, 2), generator=generator).tolist()
-        windows = [
-            self.posteriors[row * self.crops + c, :, top : top + side, left : left + side]
-            for row, c, (top, left) in zip(draw.rows, crop, corner, strict=True)
-        ]
-        moments = torch.from_numpy(np.stack(windows)).float()
-        mean, log_variance = moments.chunk(2, dim=1)
-        if sample:
-            noise = torch.randn(mean.shape, generator=generator)
-            mean = mean + torch.exp(0.5 * log_variance) * noise
-        return mean * self.scaling_factor, generator
+
+        def cut(source: np.memmap, count: int) -> Tensor:
+            windows = [
+                source[row * self.crops + c, :, top : top + side, left : left + side]
+                for row, c, (top, left) in zip(
+                    draw.rows[:count], crop[:count], corner[:count], strict=True
+                )
+            ]
+            moments = torch.from_numpy(np.stack(windows)).float()
+            mean, log_variance = moments.chunk(2, dim=1)
+            if sample:
+                noise = torch.randn(mean.shape, generator=generator)
+                mean = mean + torch.exp(0.5 * log_variance) * noise
+            return mean * self.scaling_factor
+
+        latents = cut(self.posteriors, count)
+        before = cut(self.before, draw.pairs) if self.before is not None and draw.pairs else None
+        return latents, before, generator
 
 
 def prepare(
@@ -74,7 +84,10 @@ def prepare(
 
     Rows that cannot be decoded are left out and counted; they never stop a run.
     """
-    target, record = folder / "posteriors.npy", folder / "latents.json"
+    record = folder / "latents.json"
+    targets = [folder / "posteriors.npy"]
+    if images.before is not None:
+        targets.append(folder / "before.npy")
     crops = images.data.crops
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     side = images.data.size // factor
@@ -83,9 +96,10 @@ def prepare(
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             record.unlink(missing_ok=True)
-            np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape)
+            for target in targets:
+                np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape)
         accelerator.wait_for_everyone()
-        missing = _encode(images, vae, target, accelerator, seed)
+        missing = _encode(images, vae, targets, accelerator, seed)
         (folder / f"missing-{accelerator.process_index}.json").write_text(json.dumps(missing))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
@@ -98,38 +112,47 @@ def prepare(
             os.replace(partial, record)
         accelerator.wait_for_everyone()
     known = json.loads(record.read_text())
-    mapped = np.lib.format.open_memmap(target, mode="r")
+    mapped = [np.lib.format.open_memmap(target, mode="r") for target in targets]
     return Latents(
-        mapped, crops, factor, float(vae.config.scaling_factor), frozenset(known["missing"])
+        mapped[0],
+        mapped[1] if len(mapped) > 1 else None,
+        crops,
+        factor,
+        float(vae.config.scaling_factor),
+        frozenset(known["missing"]),
     )
 
 
 @torch.no_grad()
 def _encode(
-    images: Captioned, vae: AutoencoderKL, target: Path, accelerator: Accelerator, seed: int
+    images: Captioned, vae: AutoencoderKL, targets: list[Path], accelerator: Accelerator, seed: int
 ) -> list[int]:
-    out = np.lib.format.open_memmap(target, mode="r+")
+    outs = [np.lib.format.open_memmap(target, mode="r+") for target in targets]
     crops, missing = images.data.crops, []
-    jobs: list[tuple[int, np.ndarray]] = []
+    jobs: list[tuple[int, np.memmap, np.ndarray]] = []
 
     def flush() -> None:
-        pixels = torch.from_numpy(stack([crop for _, crop in jobs])).to(vae.device, vae.dtype)
+        pixels = torch.from_numpy(stack([crop for *_, crop in jobs])).to(vae.device, vae.dtype)
         moments = vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
-        for (entry, _), value in zip(jobs, moments, strict=True):
+        for (entry, out, _), value in zip(jobs, moments, strict=True):
             out[entry] = value
         jobs.clear()
 
     for row in range(accelerator.process_index, len(images), accelerator.num_processes):
         for index in range(crops):
-            rng = np.random.default_rng([seed, 4, row, index])
             try:
-                jobs.append((row * crops + index, images.crop(row, rng)))
+                made = [
+                    take(row, np.random.default_rng([seed, 4, row, index]))
+                    for take in (images.crop, images.crop_before)[: len(outs)]
+                ]
             except SampleError:
                 missing.append(row)
                 break
-            if len(jobs) == ENCODE_BATCH:
+            jobs += [(row * crops + index, out, crop) for out, crop in zip(outs, made, strict=True)]
+            if len(jobs) >= ENCODE_BATCH:
                 flush()
     if jobs:
         flush()
-    out.flush()
+    for out in outs:
+        out.flush()
     return missing

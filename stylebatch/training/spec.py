@@ -31,6 +31,11 @@ class TrainData(Section):
     group: str | None = Field(
         None, description="Column naming what looks alike (one picture, one style), for borrow"
     )
+    before: str | None = Field(
+        None,
+        description="Image column with the same picture before it was styled, for borrow.restyle; "
+        "empty cells: none",
+    )
     template: str = Field(
         "a photo of {label}",
         description="Caption where the data has none; {label} is the class of the image",
@@ -82,6 +87,24 @@ class Borrow(Section):
         (6, 7, 8, 9, 10, 11), description="Decoder self-attention sites, 0 to 11"
     )
     tau: float = Field(1.0, gt=0.0, le=10.0, description="Attention temperature of borrowing rows")
+    restyle: Fraction = Field(
+        0.0,
+        description="Share of borrowing rows whose noisy input shows the picture of data.before",
+    )
+
+
+class TimestepBias(Section):
+    """More training where a network is weak: part of the timesteps come from a range, the rest from all."""
+
+    begin: int = Field(500, ge=0, description="First timestep of the range")
+    end: int = Field(1000, ge=1, description="One past its last timestep")
+    share: Fraction = Field(0.5, description="Share of a batch drawn from the range")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> TimestepBias:
+        if self.begin >= self.end:
+            raise ValueError(f"begin {self.begin} is not below end {self.end}")
+        return self
 
 
 class UnetOptions(Section):
@@ -98,6 +121,9 @@ class UnetOptions(Section):
     )
     latents: Literal["sample", "mode"] = Field(
         "sample", description="Draw from the autoencoder's posterior, or take its mean"
+    )
+    timestep_bias: TimestepBias | None = Field(
+        None, description="Draw a range of timesteps more often"
     )
     borrow: Borrow | None = Field(None, description="Train self-attention to carry style")
 
@@ -216,6 +242,10 @@ class TrainSpec(Section):
         borrow = self.unet.borrow
         if borrow is not None and self.data.group is None:
             raise ValueError("unet.borrow pairs rows of one group; give `data.group`, a column")
+        if borrow is not None and borrow.restyle and self.data.before is None:
+            raise ValueError(
+                "unet.borrow.restyle starts from pictures; give `data.before`, a column"
+            )
         return self
 
     def window(self, progress: float, chance: float) -> Window:

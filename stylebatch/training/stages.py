@@ -116,20 +116,34 @@ class UnetStage:
     def loss(self, model: nn.Module, draw: Draw) -> tuple[Tensor, Tensor]:
         """Denoising loss of the rows of `draw`; the rows of a pair share their timestep."""
         options = self.spec.unet
-        latents, generator = self.latents.batch(draw, sample=options.latents == "sample")
+        latents, before, generator = self.latents.batch(draw, sample=options.latents == "sample")
         count = len(latents)
-        steps = int(self.schedule.config.num_train_timesteps)
-        times = torch.randint(steps, (count,), generator=generator)
+        times = self._times(count, generator)
         times[: draw.pairs] = times[draw.pairs : 2 * draw.pairs]
         noise = torch.randn(latents.shape, generator=generator)
         dropped = torch.rand(count, generator=generator) < options.drop_prompt
         captions = [self.images.captions[row] for row in draw.rows]
         prompts = ["" if drop else c for drop, c in zip(dropped.tolist(), captions, strict=True)]
         text = self.parts.embed(prompts).hidden.clone()
+        start = None
+        if before is not None and options.borrow is not None:
+            start = before[: round(draw.pairs * options.borrow.restyle)]
+            far = torch.rand((len(start), 1, 1, 1), generator=generator).sqrt()
+            start = (far * start + (1 - far) * latents[: len(start)]).to(self.device)
         latents, noise, times = (x.to(self.device) for x in (latents, noise, times))
-        batch = noised(self.schedule, latents, noise, times, options.snr_gamma)
+        batch = noised(self.schedule, latents, noise, times, options.snr_gamma, start)
         loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs)
         return loss
+
+    def _times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Timesteps of a batch: uniform, or part of them from the range of `timestep_bias`."""
+        total = int(self.schedule.config.num_train_timesteps)
+        times = torch.randint(total, (count,), generator=generator)
+        bias = self.spec.unet.timestep_bias
+        if bias is not None:
+            within = torch.randint(bias.begin, min(bias.end, total), (count,), generator=generator)
+            times = torch.where(torch.rand(count, generator=generator) < bias.share, within, times)
+        return times
 
     def measures(self, error: float) -> dict[str, float]:
         """The unweighted squared error."""
