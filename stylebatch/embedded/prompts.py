@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
+from PIL import Image
 
 Images = NDArray[np.float64]
 
@@ -77,6 +78,12 @@ class Prompter:
             ).images  # fmt: skip
             parts.append(made.astype(np.float64) * 255)
         return np.concatenate(parts)
+
+    def sheet(self, path: Path, *, guidance: float, count: int = 8) -> None:
+        """Samples of every caption, one row per caption."""
+        captions = [c for contrast in CONTRASTS for c in (contrast.first, contrast.second)]
+        rows = [np.concatenate(list(self.images(c, guidance, count)), axis=1) for c in captions]
+        Image.fromarray(np.concatenate(rows).round().astype(np.uint8)).save(path)
 
     def respond(self, contrast: Contrast, guidance: float, count: int = 64) -> Response:
         """How far the two captions pull apart."""
