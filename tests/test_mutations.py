@@ -1,0 +1,127 @@
+"""Breaking the method must be noticed: gamma, tau, AdaIN, site list, timestep order, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from stylebatch.data.images import load_picture
+from stylebatch.diffusion import attention
+from stylebatch.methods.features import HeldFeatures, SiteFeatures
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from tests.semantics import Claim, Scene, broken
+
+DEMO = Path(__file__).parent.parent / "manifests" / "demo"
+CLAIMS = {
+    "self": 24.0,
+    "colour": 0.35,
+    "texture": 0.03,
+    "structure": 0.5,
+    "gamma": 0.1,
+    "tau": 0.01,
+    "adain": 1.0,
+    "injection": 0.03,
+}
+"""At least this much, in dB, shares of the distance to the style, and edge correlation; see Scene.measure."""
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    torch.set_num_threads(1)
+    contents = [
+        load_picture(DEMO / "contents" / n, 128).pixels
+        for n in ("animal/macaw.jpg", "object/coffee.jpg")
+    ]
+    styles = [
+        load_picture(DEMO / "styles" / n, 128).pixels for n in ("starry_night.jpg", "carpet.jpg")
+    ]
+    return Scene(load_model("tiny", device="cpu"), contents, styles, steps=5)
+
+
+def _ignore_gamma(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attention, "blend_query", lambda own, content, gamma: content)
+
+
+def _ignore_tau(patch: pytest.MonkeyPatch) -> None:
+    real = attention.attend_shared
+
+    def attend(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        counts: list[int],
+        *,
+        tau: float = 1.0,
+        scale: float | None = None,
+    ) -> Tensor:
+        return real(q, k, v, counts, scale=scale)
+
+    patch.setattr(attention, "attend_shared", attend)
+
+
+def _ignore_adain(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(attention, "adain", lambda content, style, eps=0.0: content)
+
+
+def _swap_keys_and_values(patch: pytest.MonkeyPatch) -> None:
+    real = attention.attend_shared
+    patch.setattr(
+        attention,
+        "attend_shared",
+        lambda q, k, v, counts, **options: real(q, v, k, counts, **options),
+    )
+
+
+def _rotate_sites(patch: pytest.MonkeyPatch) -> None:
+    real = HeldFeatures.at
+
+    def at(self: HeldFeatures, t: int) -> SiteFeatures:
+        found = real(self, t)
+        return {site: found[3 * (site // 3) + (site + 1) % 3] for site in found}
+
+    patch.setattr(HeldFeatures, "at", at)
+
+
+def _drop_sites(patch: pytest.MonkeyPatch) -> None:
+    real = StableDiffusion.editing
+    patch.setattr(StableDiffusion, "editing", lambda self, edit, sites: real(self, edit, sites[:1]))
+
+
+def _reverse_timesteps(patch: pytest.MonkeyPatch) -> None:
+    real = HeldFeatures.at
+
+    def at(self: HeldFeatures, t: int) -> SiteFeatures:
+        times = sorted(self.by_timestep)
+        return real(self, times[-1 - times.index(t)])
+
+    patch.setattr(HeldFeatures, "at", at)
+
+
+def test_the_method_meets_its_claims(scene: Scene) -> None:
+    assert broken(scene, [Claim(name, least) for name, least in CLAIMS.items()]) == []
+
+
+@pytest.mark.parametrize(
+    ("mutate", "noticed"),
+    [
+        (_ignore_gamma, "gamma"),
+        (_ignore_tau, "tau"),
+        (_ignore_adain, "adain"),
+        (_swap_keys_and_values, "self"),
+        (_rotate_sites, "self"),
+        (_drop_sites, "injection"),
+        (_reverse_timesteps, "self"),
+    ],
+)
+def test_broken_method_is_noticed(
+    scene: Scene,
+    monkeypatch: pytest.MonkeyPatch,
+    mutate: Callable[[pytest.MonkeyPatch], None],
+    noticed: str,
+) -> None:
+    mutate(monkeypatch)
+    assert broken(scene, [Claim(noticed, CLAIMS[noticed])])
