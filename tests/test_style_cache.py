@@ -19,9 +19,10 @@ from safetensors.numpy import load
 
 from stylebatch.errors import StorageError
 from stylebatch.store.cache_index import CacheError, DamagedStyleError
-from stylebatch.store.codecs import Codec
+from stylebatch.store.codecs import Codec, CodecName
 from stylebatch.store.style_cache import StyleCache, hash_pixels
 from tests.styles import (
+    CODECS,
     LEVELS,
     TIMESTEPS,
     equal,
@@ -58,6 +59,21 @@ def test_bytes_do_not_depend_on_time_place_or_owner(tmp_path: Path) -> None:
     assert len(digests) == 1
     with tarfile.open(tmp_path / "a" / f"{style_key().digest}.tar") as tar:
         assert {(i.mtime, i.uid, i.gid, i.uname, i.mode) for i in tar} == {(0, 0, 0, "", 0o644)}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_features_already_encoded_give_the_same_bytes(tmp_path: Path, codec: CodecName) -> None:
+    given, encoded = StyleCache(tmp_path / "given"), StyleCache(tmp_path / "encoded")
+    key = style_key(codec=codec)
+    write(given, key)
+    style = given.open(key.digest)
+    with encoded.writer(key, style.entry["labels"]) as writer:
+        for timestep in TIMESTEPS:
+            writer.append_encoded(timestep, style.encoded_at(timestep))
+        writer.commit(style.trajectory())
+    for suffix in ("tar", "parquet"):
+        name = f"{key.digest}.{suffix}"
+        assert (encoded.folder / name).read_bytes() == (given.folder / name).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -103,6 +119,8 @@ def test_wrong_features_are_refused(cache: StyleCache) -> None:
     with cache.writer(style_key()) as writer:
         with pytest.raises(ValueError, match=r"timestep 1, site 7: v: holds NaN"):
             writer.append(1, bad)
+        with pytest.raises(ValueError, match=r"timestep 1, site 6: k: found float32"):
+            writer.append_encoded(1, features("kv", 1))
         writer.append(251, features("kv", 251))
         for timestep in (251, 1):
             with pytest.raises(ValueError, match="ascending"):

@@ -24,7 +24,7 @@ import xxhash
 from stylebatch.errors import StorageError
 from stylebatch.store.codecs import SCALE_SUFFIX, Array, Codec
 
-FORMAT = 1
+FORMAT = 2
 TRAJECTORY = "style.safetensors"
 ENTRY = "style.json"
 TYPES = {"F16": "float16", "F32": "float32", "I8": "int8", "I64": "int64"}

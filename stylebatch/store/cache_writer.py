@@ -23,7 +23,7 @@ from stylebatch.store.cache_index import (
     TensorRow,
     build_member,
 )
-from stylebatch.store.codecs import Array, Codec, cast
+from stylebatch.store.codecs import LATENT_DTYPE, Array, Codec, cast
 from stylebatch.store.commit import atomic_file
 
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
@@ -73,26 +73,39 @@ class StyleWriter:
         Raises ValueError, naming timestep, site and tensor, for what the codec refuses, and
         CacheError when the disk does.
         """
+        self._append(timestep, features, self.codec.encode)
+
+    def append_encoded(self, timestep: int, encoded: Mapping[int, Mapping[str, Array]]) -> None:
+        """As `append`, for tensors in the form that `Codec.encode` gives; the tar has the same bytes."""
+        self._append(timestep, encoded, self.codec.checked)
+
+    def _append(
+        self,
+        timestep: int,
+        features: Mapping[int, Mapping[str, Array]],
+        stored_form: Callable[[Mapping[str, Array]], dict[str, Array]],
+    ) -> None:
         if timestep <= self._last_timestep or not features:
             raise ValueError(
                 f"timestep {timestep} with {len(features)} sites after timestep {self._last_timestep}; "
                 "accepted: ascending timesteps with at least one site"
             )
-        encoded: dict[str, Array] = {}
+        by_name: dict[str, Array] = {}
         for site, tensors in features.items():
             try:
-                stored = self.codec.encode(tensors)
+                stored = stored_form(tensors)
             except ValueError as error:
                 raise ValueError(f"timestep {timestep}, site {site}: {error}") from error
-            encoded |= {f"{site}.{name}": array for name, array in stored.items()}
-        self._add_tensors(f"{timestep:04d}.safetensors", encoded)
+            by_name |= {f"{site}.{name}": array for name, array in stored.items()}
+        self._add_tensors(f"{timestep:04d}.safetensors", by_name)
         self._last_timestep = timestep
 
     def commit(self, trajectory: Mapping[int, Array]) -> None:
         """Add the latents (c, h, w) by noise level and make the style visible, durably.
 
-        Stored in ascending order of level, in the codec's dtype. Raises ValueError for an empty
-        trajectory and non-finite latents, CacheError when the disk is full.
+        Stored in ascending order of level as float32, so that a reverse starts from the same latents
+        whether or not they went through the cache. Raises ValueError for an empty trajectory and
+        non-finite latents, CacheError when the disk is full.
         """
         if not trajectory:
             raise ValueError("trajectory: no latents; accepted: at least the last one")
@@ -103,7 +116,7 @@ class StyleWriter:
         self._add_tensors(
             TRAJECTORY,
             {
-                "latents": cast(latents, self.codec.dtype, "trajectory"),
+                "latents": cast(latents, LATENT_DTYPE, "trajectory"),
                 "levels": np.array(levels, np.int64),
             },
         )

@@ -76,7 +76,7 @@ class CachedStyle:
         return dict(sorted(sites.items()))
 
     def trajectory(self) -> dict[int, Array]:
-        """Latents (c, h, w) by noise level, ascending, in the codec's dtype."""
+        """Latents (c, h, w) by noise level, ascending, float32."""
         stored = {row.tensor: self._array(row) for row in self._by_timestep[None]}
         return dict(zip(stored["levels"].tolist(), stored["latents"], strict=True))
 

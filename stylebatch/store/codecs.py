@@ -28,6 +28,8 @@ TENSORS: dict[str, tuple[str, ...]] = {
 }
 SCALE_SUFFIX = ".scale"
 LARGEST_INT8 = 127
+LATENT_DTYPE: FloatName = "float32"
+"""Half precision of a latent is seen in the features recomputed from it."""
 SMALLEST_SCALE = np.finfo(np.float32).tiny
 """Scales below the normal numbers would round x / scale out of int8."""
 
@@ -36,8 +38,8 @@ SMALLEST_SCALE = np.finfo(np.float32).tiny
 class Codec:
     """Which tensors of a site are stored, and how.
 
-    `dtype` is the precision of k, v, x and of the latents; `x8` stores x as int8 whatever it is.
-    `trajectory` stores latents alone.
+    `dtype` is the precision of k, v and x; `x8` stores x as int8 whatever it is. Latents are float32
+    under every codec; `trajectory` stores them alone.
     """
 
     name: CodecName
@@ -72,6 +74,38 @@ class Codec:
                 encoded[name] = cast(tensors[name], self.dtype, name)
         return encoded
 
+    def checked(self, encoded: Mapping[str, Array]) -> dict[str, Array]:
+        """The tensors of one site that have their stored form already, contiguous.
+
+        Raises ValueError, naming the tensor, for names, types and scales' shapes that `encode` does
+        not give, and for empty and non-finite input.
+        """
+        types = self._stored_types
+        if set(encoded) != set(types):
+            raise ValueError(
+                f"codec {self.name}: found the stored tensors {sorted(encoded)}; accepted: {sorted(types)}"
+            )
+        for name, dtype in types.items():
+            array = encoded[name]
+            if array.dtype != dtype or array.size == 0:
+                raise ValueError(
+                    f"{name}: found {array.dtype} of shape {array.shape}; accepted: a non-empty {dtype} array"
+                )
+            if array.dtype.kind == "f":
+                _largest(array, name)
+            channels = encoded[name.removesuffix(SCALE_SUFFIX)].shape[-1:]
+            if name.endswith(SCALE_SUFFIX) and array.shape != channels:
+                raise ValueError(f"{name}: found the shape {array.shape}; accepted: {channels}")
+        return {name: np.ascontiguousarray(encoded[name]) for name in types}
+
+    @property
+    def _stored_types(self) -> dict[str, str]:
+        """Type of each stored tensor of a site."""
+        if self.name != "x8":
+            return dict.fromkeys(self.tensors, self.dtype)
+        quantised = dict.fromkeys(self.tensors, "int8")
+        return quantised | {name + SCALE_SUFFIX: "float32" for name in self.tensors}
+
     def decode(self, encoded: Mapping[str, Array]) -> dict[str, Array]:
         """The tensors of one site: `x8` as new float32 arrays, all others as they are stored."""
         if self.name != "x8":
@@ -100,7 +134,7 @@ class Codec:
 
         File headers (about 1 kB per timestep) are not counted.
         """
-        latent_bytes = math.prod(latent_shape) * np.dtype(self.dtype).itemsize
+        latent_bytes = math.prod(latent_shape) * np.dtype(LATENT_DTYPE).itemsize
         level_bytes = np.dtype(np.int64).itemsize
         return num_timesteps * self.timestep_bytes(shapes) + num_levels * (
             latent_bytes + level_bytes
