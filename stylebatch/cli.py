@@ -14,7 +14,7 @@ from stylebatch.errors import Interrupted, ManifestError, StylebatchError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0 complete, 2 bad input, 3 too many failed samples,
+    """Run a command; returns the exit code (0 complete, 1 a check failed, 2 bad input, 3 too many failed samples,
     4 locked or changed plan, 5 storage, 130 or 143 interrupted)."""
     args = _parser().parse_args(argv)
     _configure_libraries()
@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     conformance.add_argument("cases", type=Path, nargs="+", metavar="CASE_DIR")
     conformance.set_defaults(verb=_conformance)
 
+    cache = verbs.add_parser("cache", help="list, check or shrink a cache of inverted styles")
+    _add_cache_verbs(cache)
+
     train = verbs.add_parser(
         "train", help="train or fine-tune a UNet or an autoencoder, or continue an interrupted run"
     )
@@ -95,6 +98,30 @@ def _parser() -> argparse.ArgumentParser:
     schema = verbs.add_parser("schema", help="print the JSON schema of manifests")
     schema.set_defaults(verb=_schema)
     return parser
+
+
+def _add_cache_verbs(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+    ls = verbs.add_parser("ls", help="its styles: size, last use, and what they were made of")
+    ls.add_argument("--json", action="store_true", help="print as JSON")
+    ls.set_defaults(verb=_cache_ls)
+
+    verify = verbs.add_parser("verify", help="read all of it; exit 0 only if every style is whole")
+    verify.add_argument(
+        "--repair",
+        action="store_true",
+        help="set damaged styles aside, rebuild indexes, remove files of writers that stopped a day ago",
+    )
+    verify.set_defaults(verb=_cache_verify)
+
+    gc = verbs.add_parser("gc", help="remove the least recently used styles that nobody reads")
+    gc.add_argument(
+        "--max-bytes", required=True, metavar="N", help="what may remain: 500MB, 20GiB, or bytes"
+    )
+    gc.set_defaults(verb=_cache_gc)
+
+    for verb in (ls, verify, gc):
+        verb.add_argument("cache", metavar="CACHE", help="its folder, or any fsspec URL")
 
 
 def _add_manifest(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +220,24 @@ def _conformance(args: argparse.Namespace) -> int:
         compared += found
     print(f"{compared - failed} of {compared} tensors within tolerance")
     return 1 if failed else 0
+
+
+def _cache_ls(args: argparse.Namespace) -> int:
+    from stylebatch.cache_verbs import ls
+
+    return ls(args.cache, as_json=args.json)
+
+
+def _cache_verify(args: argparse.Namespace) -> int:
+    from stylebatch.cache_verbs import verify
+
+    return verify(args.cache, repair=args.repair)
+
+
+def _cache_gc(args: argparse.Namespace) -> int:
+    from stylebatch.cache_verbs import gc
+
+    return gc(args.cache, args.max_bytes)
 
 
 def _train(args: argparse.Namespace) -> int:

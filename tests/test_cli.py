@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 
 import pytest
@@ -33,18 +34,27 @@ def _stylebatch(*args: str, cwd: Path | None = None) -> subprocess.CompletedProc
     )
 
 
+def _flags(parser: ArgumentParser, name: str = "") -> dict[str, list[str]]:
+    """The options of each verb, by its words."""
+    nested = [action for action in parser._actions if isinstance(action, _SubParsersAction)]
+    if not nested:
+        options = (option for action in parser._actions for option in action.option_strings)
+        return {name: sorted(options)}
+    found: dict[str, list[str]] = {}
+    for verb, below in nested[0].choices.items():
+        found |= _flags(below, f"{name} {verb}".strip())
+    return found
+
+
 def test_verbs_and_flags_are_these() -> None:
-    verbs = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    assert verbs is not None
-    flags = {
-        name: sorted(option for action in verb._actions for option in action.option_strings)
-        for name, verb in dict(verbs).items()
-    }  # type: ignore[call-overload]
-    assert flags == {
+    assert _flags(_parser()) == {
         "run": ["--engine", "--help", "--limit", "--output", "--set", "-h"],
         "plan": ["--help", "--json", "--output", "--set", "-h"],
         "report": ["--help", "-h"],
         "conformance": ["--help", "-h"],
+        "cache ls": ["--help", "--json", "-h"],
+        "cache verify": ["--help", "--repair", "-h"],
+        "cache gc": ["--help", "--max-bytes", "-h"],
         "train": ["--help", "--output", "--set", "-h"],
         "schema": ["--help", "-h"],
     }

@@ -141,7 +141,7 @@ def test_missing_style_is_explained(cache: StyleCache) -> None:
 def test_disk_error_names_the_cache_and_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
     with (
-        pytest.raises(StorageError, match=r"cache.*cannot be written.*cache gc --max-bytes"),
+        pytest.raises(StorageError, match=r"cache.*cannot be written.*cache gc CACHE --max-bytes"),
         StyleCache(tmp_path / "cache").writer(style_key()),
     ):
         pass

@@ -74,6 +74,12 @@ class CacheFiles:
         }
         return dict(sorted(found.items()))
 
+    def is_folder(self) -> bool:
+        """Whether the folder is there; object stores have no empty ones."""
+        with explained(self.root, "read"):
+            self.filesystem.invalidate_cache(self.root)
+            return bool(self.filesystem.isdir(self.root))
+
     def exists(self, name: str) -> bool:
         with explained(self.path(name), "read"):
             self.filesystem.invalidate_cache(self.root)
@@ -181,7 +187,7 @@ def explained(
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise CacheError(
             f"{where}: cannot be {action}: {cause.strerror or cause}. Next: free space "
-            "(`stylebatch cache gc --max-bytes N`), make the folder accessible, or choose another cache folder."
+            "(`stylebatch cache gc CACHE --max-bytes N`), make the folder accessible, or choose another cache folder."
         ) from error
 
 

@@ -37,7 +37,9 @@ class CacheError(StorageError):
 
 
 class DamagedStyleError(CacheError):
-    """A cached style's bytes are not those that were written."""
+    """A cached style's bytes are not those that were written; `what` is the fault alone."""
+
+    what = ""
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,12 @@ def read_entry(file: IO[bytes]) -> dict[str, Any]:
 
 def damaged(where: str, what: str) -> DamagedStyleError:
     """The error for the file `where`, with the next step."""
-    return DamagedStyleError(
-        f"{where}: {what}. Next: `stylebatch cache verify --repair` sets it aside or rebuilds its index; "
-        "a style set aside is made again by the next run that needs it."
+    error = DamagedStyleError(
+        f"{where}: {what}. Next: `stylebatch cache verify CACHE --repair` sets it aside or rebuilds its "
+        "index; a style set aside is made again by the next run that needs it."
     )
+    error.what = what
+    return error
 
 
 def key_of(ingredients: Mapping[str, Any]) -> str:

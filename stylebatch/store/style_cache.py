@@ -278,7 +278,7 @@ class StyleCache:
             return Finding(tar, "missing tar", "only its index is there", done)
         except DamagedStyleError as error:
             aside = self.set_aside(key) if repair else None
-            return Finding(tar, "damaged", str(error), f"set aside as {aside}" if aside else "")
+            return Finding(tar, "damaged", error.what, f"set aside as {aside}" if aside else "")
         kind: Literal["missing index", "wrong index"] = "wrong index"
         try:
             if self._read_index(self._files, key) == whole:
@@ -290,7 +290,7 @@ class StyleCache:
                     return None
             kind, message = "missing index", "the tar is whole"
         except DamagedStyleError as error:
-            message = str(error)
+            message = error.what
         if repair:
             self._files.write(f"{key}.parquet", whole.to_parquet())
         return Finding(f"{key}.parquet", kind, message, "rebuilt" if repair else "")
