@@ -187,15 +187,16 @@ def _invert_named(
     result: dict[str, Inverted] = {}
     kinds: tuple[tuple[FeatureKind, str], ...] = (("query", "q"), ("key_value", "kv"))
     for kind, tensors in kinds:
-        levels: dict[int, Tensor] = {}
-        result[kind] = recording.invert(model, z0, kind, steps_seen=levels)
-        found |= {f"inv/{name}/x_t{level:04d}": latent for level, latent in levels.items()}
+        result[kind] = recording.invert(model, z0, kind)
+        found |= {
+            f"inv/{name}/x_t{level:04d}": latent for level, latent in result[kind].levels.items()
+        }
         for step in method.trajectory(model).reverse:
             for site, features in result[kind].features.at(step.t).items():
-                for letter, tensor in zip(tensors, features, strict=True):
-                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = (
-                        tensor.flatten(0, 1)
-                    )
+                for letter in tensors:
+                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = features[
+                        letter
+                    ].flatten(0, 1)
     return result
 
 
@@ -207,22 +208,19 @@ def _styleid_diffusers(folder: Path, options: dict[str, Any]) -> dict[str, Tenso
         found[f"{role}/z0"] = model.encode(to_tensor([pixels]))
     for case, settings in options["cases"].items():
         method = _method(options, settings)
-        levels: dict[str, dict[int, Tensor]] = {"content": {}, "style": {}}
         recording = method.model_copy(update={"inject": True})
-        contents = recording.invert(
-            model, found["content/z0"], "query", steps_seen=levels["content"]
-        )
-        styles = recording.invert(model, found["style/z0"], "key_value", steps_seen=levels["style"])
+        contents = recording.invert(model, found["content/z0"], "query")
+        styles = recording.invert(model, found["style/z0"], "key_value")
         for role, source, letters in (("content", contents, "q"), ("style", styles, "kv")):
             found |= {
                 f"case/{case}/inv/{role}/x_t{level:04d}": latent
-                for level, latent in levels[role].items()
+                for level, latent in source.levels.items()
             }
             for step in method.trajectory(model).reverse:
                 for site, features in source.features.at(step.t).items():
-                    for letter, tensor in zip(letters, features, strict=True):
+                    for letter in letters:
                         found[f"case/{case}/feat/{role}/t{step.t:04d}/layer{site}/{letter}"] = (
-                            tensor.flatten(0, 1)
+                            features[letter].flatten(0, 1)
                         )
         found[f"case/{case}/x_T"] = method.initial_latents(contents, styles, Pairs((0,), (0,)))
         final = method.stylise(model, contents, styles)

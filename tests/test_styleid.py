@@ -255,7 +255,10 @@ def test_features_are_kept_for_the_timesteps_of_the_reverse_alone(
     for t in used:
         features = source.features.at(t)
         assert tuple(features) == method.sites
-        assert all(tensor.shape[0] == 3 for tensors in features.values() for tensor in tensors)
+        names = ("q",) if kind == "query" else ("k", "v")
+        for tensors in features.values():
+            assert tuple(tensors) == names
+            assert all(tensor.shape[0] == 3 for tensor in tensors.values())
     assert source.num_images == 3
 
 
@@ -305,9 +308,10 @@ def test_latents_of_every_level_are_shown_for_all_images(
     eps_model: StableDiffusion, batch: int
 ) -> None:
     method = styleid()
-    seen: dict[int, Tensor] = {}
-    source = method.invert(eps_model, CONTENTS, "query", batch=batch, steps_seen=seen)
-    assert list(seen) == [251, 501, 751]
+    source = method.invert(eps_model, CONTENTS, "query", batch=batch)
+    seen = source.levels
+    assert list(seen) == [1, 251, 501, 751]
+    assert torch.equal(seen[1], CONTENTS)
     assert all(latent.shape == CONTENTS.shape for latent in seen.values())
     assert torch.equal(seen[751], source.latent)
 

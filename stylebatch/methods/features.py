@@ -1,6 +1,8 @@
-"""Attention features of inverted images, one timestep at a time.
+"""Attention features of inverted images, one timestep at a time, behind one interface.
 
-Inversion visits timesteps ascending, the reverse descending; a source hands out what one timestep needs.
+Inversion visits timesteps ascending, the reverse descending. Features of a timestep are *held* since the inversion,
+*recomputed* from the latent that the inversion passed, or read by a source of the engine's. All go through the codec,
+so that every source gives the same numbers.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from stylebatch.methods.codec import EXACT, FeatureCodec
 from stylebatch.models.base import SelfAttention, Site
 
 FeatureKind = Literal["query", "key_value"]
-SiteFeatures = dict[Site, tuple[Tensor, ...]]
-"""Per site: (q,) of contents or (k, v) of styles, each (B, H, L, d) for the B inverted images."""
+SiteFeatures = dict[Site, dict[str, Tensor]]
+"""Per site, by name, for the B inverted images: q of contents, (B, H, L, d); of styles what the codec stores."""
 
 
 class FeatureSource(Protocol):
@@ -35,12 +38,26 @@ class HeldFeatures:
         return self.by_timestep[t]
 
 
+@dataclass
+class RecomputedFeatures:
+    """Features made again from the latents of the inversion; the timestep asked for last is kept."""
+
+    recompute: Callable[[int], SiteFeatures]
+    _last: tuple[int, SiteFeatures] | None = None
+
+    def at(self, t: int) -> SiteFeatures:
+        if self._last is None or self._last[0] != t:
+            self._last = (t, self.recompute(t))
+        return self._last[1]
+
+
 @dataclass(frozen=True)
 class Inverted:
-    """B images turned to noise: last latent (B, c, h, w) and the features seen on the way."""
+    """B images turned to noise: last latent (B, c, h, w), features, and the latents at each noise level."""
 
     latent: Tensor
     features: FeatureSource
+    levels: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -48,18 +65,22 @@ class Inverted:
 
 
 class Recorder:
-    """Attention edit that computes a layer as usual and keeps its q, or its k and v."""
+    """Attention edit that computes a layer as usual and keeps what the codec stores of it."""
 
-    def __init__(self, kind: FeatureKind, attend: Callable[..., Tensor]) -> None:
+    def __init__(
+        self, kind: FeatureKind, attend: Callable[..., Tensor], codec: FeatureCodec = EXACT
+    ) -> None:
         self.kind = kind
         self.attend = attend
+        self.codec = codec
         self.seen: SiteFeatures = {}
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
-        self.seen[site] = (
-            (q.contiguous(),) if self.kind == "query" else (k.contiguous(), v.contiguous())
-        )
+        if self.kind == "query":
+            self.seen[site] = {"q": q.contiguous()}
+        else:
+            self.seen[site] = self.codec.encode({"k": k, "v": v, "x": hidden})
         return layer.output(self.attend(q, k, v, scale=layer.scale))
 
     def take(self) -> SiteFeatures:
@@ -69,21 +90,25 @@ class Recorder:
 
 
 def concatenate(parts: list[Inverted]) -> Inverted:
-    """One `Inverted` of several batches, all with held features of the same timesteps."""
+    """One `Inverted` of several batches whose features are of the same timesteps and come from the same kind of source."""
     if len(parts) == 1:
         return parts[0]
-    held = [part.features for part in parts]
-    first = held[0]
-    if not isinstance(first, HeldFeatures):
-        raise TypeError("only held features can be concatenated")
-    joined = {
-        t: {
-            site: tuple(
-                torch.cat(tensors)
-                for tensors in zip(*(source.at(t)[site] for source in held), strict=True)
-            )
-            for site in sites
-        }
-        for t, sites in first.by_timestep.items()
+    sources = [part.features for part in parts]
+    features: FeatureSource
+    if all(isinstance(source, HeldFeatures) for source in sources):
+        held = [source for source in sources if isinstance(source, HeldFeatures)]
+        features = HeldFeatures(
+            {t: join([source.at(t) for source in held]) for t in held[0].by_timestep}
+        )
+    else:
+        features = RecomputedFeatures(lambda t: join([source.at(t) for source in sources]))
+    levels = {level: torch.cat([part.levels[level] for part in parts]) for level in parts[0].levels}
+    return Inverted(torch.cat([part.latent for part in parts]), features, levels)
+
+
+def join(parts: list[SiteFeatures]) -> SiteFeatures:
+    """Features of several batches as those of one."""
+    return {
+        site: {name: torch.cat([part[site][name] for part in parts]) for name in tensors}
+        for site, tensors in parts[0].items()
     }
-    return Inverted(torch.cat([part.latent for part in parts]), HeldFeatures(joined))

@@ -11,6 +11,7 @@ Pairs of a block advance together; the k, v of a style are shared by all its pai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from stylebatch.diffusion import attention, ddim
 from stylebatch.diffusion.schedule import Step, Trajectory, trajectory
+from stylebatch.methods.codec import EXACT, FeatureCodec, keys_values
 from stylebatch.methods.features import (
     FeatureKind,
     HeldFeatures,
     Inverted,
+    RecomputedFeatures,
     Recorder,
     SiteFeatures,
     concatenate,
@@ -66,6 +69,20 @@ class Pairs:
         ]
 
 
+class StyleFeatures:
+    """What a timestep's styles lend; keys and values are projected once, whatever number of batches reads them."""
+
+    def __init__(self, features: SiteFeatures) -> None:
+        self.features = features
+        self._projected: dict[Site, tuple[Tensor, Tensor]] = {}
+
+    def at(self, site: Site, layer: SelfAttention, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """k and v (S, H, L, d)."""
+        if site not in self._projected:
+            self._projected[site] = keys_values(self.features[site], layer, dtype)
+        return self._projected[site]
+
+
 class Injection:
     """Attention edit of the reverse: blended content queries against the style's keys and values."""
 
@@ -81,13 +98,14 @@ class Injection:
             else torch.tensor(distinct, device=device)
         )
         self.content: SiteFeatures = {}
-        self.style: SiteFeatures = {}
+        self.style = StyleFeatures({})
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-        (content_q,), (k, v) = self.content[site], self.style[site]
+        content_q = self.content[site]["q"]
         q = attention.blend_query(
             layer.query(hidden), content_q.index_select(0, self.content_rows), self.gamma
         )
+        k, v = self.style.at(site, layer, q.dtype)
         if self.style_rows is None:
             k, v = k[self.first : self.stop], v[self.first : self.stop]
         else:
@@ -117,43 +135,56 @@ class StyleID(StyleIDOptions):
         kind: FeatureKind,
         *,
         batch: int = 16,
-        steps_seen: dict[int, Tensor] | None = None,
+        codec: FeatureCodec = EXACT,
+        hold: bool = True,
     ) -> Inverted:
-        """Invert clean latents (B, c, h, w) to noise, keeping features for the timesteps of the reverse.
+        """Invert clean latents (B, c, h, w) to noise, with features for the timesteps of the reverse.
 
-        `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation.
-        `steps_seen`, when given, is filled with the latent at each level.
+        `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation. `codec`:
+        what is kept of styles. Without `hold` the features are recomputed from the latents when asked for.
         """
-        seen: list[dict[int, Tensor]] = []
-        parts = []
-        for part in latents.split(batch):
-            seen.append({})
-            parts.append(self._invert_batch(model, part, kind, seen[-1]))
-        if steps_seen is not None:
-            steps_seen |= {
-                level: torch.cat([levels[level] for levels in seen]) for level in seen[0]
-            }
-        return concatenate(parts)
+        return concatenate(
+            [self._invert_batch(model, part, kind, codec, hold) for part in latents.split(batch)]
+        )
 
     def _invert_batch(
         self,
         model: Denoiser,
         latents: Tensor,
         kind: FeatureKind,
-        steps_seen: dict[int, Tensor],
+        codec: FeatureCodec,
+        hold: bool,
     ) -> Inverted:
-        path, cond = self.trajectory(model), model.embed([""])
+        path, predict = self.trajectory(model), _predictor(model, model.embed([""]))
         used = {step.t for step in path.reverse} if self.inject else set()
-        recorder, held = Recorder(kind, attention.attend), HeldFeatures()
-        predict = _predictor(model, cond)
+        recorder, held = Recorder(kind, attention.attend, codec), HeldFeatures()
         x = latents.float()
-        with model.editing(recorder, self.sites if self.inject else ()):
+        levels = {path.inversion[0].source: x}
+        with model.editing(recorder, self.sites if self.inject and hold else ()):
             for step, after in ddim.walk(model.schedule, predict, x, path.inversion):
                 x, seen = after, recorder.take()
                 if step.t in used:
                     held.by_timestep[step.t] = seen
-                steps_seen[step.target] = after
-        return Inverted(x, held)
+                levels[step.target] = after
+        if hold:
+            return Inverted(x, held, levels)
+        return Inverted(x, RecomputedFeatures(self.recomputing(model, levels, kind, codec)), levels)
+
+    def recomputing(
+        self, model: Denoiser, levels: dict[int, Tensor], kind: FeatureKind, codec: FeatureCodec
+    ) -> Callable[[int], SiteFeatures]:
+        """Features at a timestep from the latents (B, c, h, w) by noise level that an inversion passed."""
+        path, predict = self.trajectory(model), _predictor(model, model.embed([""]))
+        steps = {step.t: step for step in path.inversion}
+
+        @torch.inference_mode()
+        def recompute(t: int) -> SiteFeatures:
+            recorder = Recorder(kind, attention.attend, codec)
+            with model.editing(recorder, self.sites):
+                predict(levels[steps[t].source], steps[t])
+            return recorder.take()
+
+        return recompute
 
     @torch.inference_mode()
     def initial_latents(self, contents: Inverted, styles: Inverted, pairs: Pairs) -> Tensor:
@@ -189,7 +220,7 @@ class StyleID(StyleIDOptions):
         for step in path.reverse:
             final = path.returns_x0 and step == path.reverse[-1]
             content_features = contents.features.at(step.t) if self.inject else {}
-            style_features = styles.features.at(step.t) if self.inject else {}
+            style_features = StyleFeatures(styles.features.at(step.t) if self.inject else {})
             for index, edit in enumerate(edits):
                 edit.content, edit.style = content_features, style_features
                 with model.editing(edit, self.sites if self.inject else ()):

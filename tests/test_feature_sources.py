@@ -1,0 +1,136 @@
+"""Features held, recomputed and through every codec give the same pictures, to the precision that each promises."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylebatch.methods.codec import FeatureCodec, keys_values
+from stylebatch.methods.features import HeldFeatures, Inverted
+from stylebatch.methods.styleid import StyleID
+from stylebatch.models.edits import AttentionLayer, decoder_sites
+from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.store.codecs import Codec
+from tests.test_styleid import CONTENTS, STYLES, Counting, rel, styleid
+
+CODECS = {
+    "kv": FeatureCodec("kv", torch.float32),
+    "x": FeatureCodec("x", torch.float32),
+    "kv half": FeatureCodec("kv", torch.float16),
+    "x half": FeatureCodec("x", torch.float16),
+    "x8": FeatureCodec("x8"),
+}
+LOSS = {"kv": 1e-6, "x": 1e-5, "kv half": 2e-3, "x half": 2e-3, "x8": 2e-2}
+"""Largest rel. L2 of final latents against keys and values as computed."""
+
+
+def render(
+    method: StyleID, model: StableDiffusion, codec: FeatureCodec | None = None, **options: Any
+) -> Tensor:
+    styles_options = options | ({"codec": codec} if codec else {})
+    contents = method.invert(model, CONTENTS, "query", **options)
+    styles = method.invert(model, STYLES, "key_value", **styles_options)
+    return method.stylise(model, contents, styles, batch=4)
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("convention", ["ldm", "diffusers"])
+def test_codec_costs_no_more_than_it_promises(
+    model: StableDiffusion, name: str, convention: str
+) -> None:
+    method = styleid(convention=convention)
+    exact = render(method, model)
+    assert rel(render(method, model, CODECS[name]), exact) < LOSS[name]
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("convention", ["ldm", "diffusers"])
+def test_recomputed_features_agree_with_held_ones(
+    eps_model: StableDiffusion, name: str, convention: str
+) -> None:
+    method = styleid(convention=convention)
+    held = render(method, eps_model, CODECS[name])
+    recomputed = render(method, eps_model, CODECS[name], hold=False)
+    assert rel(recomputed, held) < 1e-4
+    assert rel(render(styleid(convention=convention, inject=False), eps_model), held) > 1e-3
+
+
+def test_recomputing_costs_an_evaluation_per_image_and_reverse_step(
+    eps_model: StableDiffusion,
+) -> None:
+    method, counting = styleid(start="paper"), Counting(eps_model)
+    source = method.invert(counting, CONTENTS, "query", batch=2, hold=False)
+    assert not isinstance(source.features, HeldFeatures)
+    inverted = sum(rows for _, rows in counting.evaluations)
+    assert inverted == 4 * 3
+    for step in method.trajectory(eps_model).reverse:
+        for _ in range(2):  # the timestep asked for last is kept
+            source.features.at(step.t)
+    assert sum(rows for _, rows in counting.evaluations) - inverted == 3 * 3
+
+
+def test_styles_are_projected_once_for_all_batches(
+    eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = styleid()
+    contents = method.invert(eps_model, CONTENTS, "query")
+    styles = method.invert(eps_model, STYLES, "key_value", codec=CODECS["x"])
+    projected: list[int] = []
+    real = AttentionLayer.key
+    monkeypatch.setattr(
+        AttentionLayer,
+        "key",
+        lambda self, hidden: projected.append(hidden.shape[0]) or real(self, hidden),
+    )
+    method.stylise(eps_model, contents, styles, batch=2)
+    assert projected == [3] * (4 * len(method.sites))
+
+
+@pytest.mark.parametrize("name", ["kv", "x", "x8"])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_tensors_are_encoded_as_the_style_cache_encodes_arrays(
+    name: Literal["kv", "x", "x8"], dtype: Literal["float16", "float32"]
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    tensors = {
+        "k": torch.randn(2, 2, 16, 4, generator=generator),
+        "v": torch.randn(2, 2, 16, 4, generator=generator),
+        "x": torch.randn(2, 16, 8, generator=generator) * torch.logspace(-3, 3, 8),
+    }
+    tensors["x"][1, :, 3] = 0.0
+    found = FeatureCodec(name, getattr(torch, dtype)).encode(tensors)
+    stored = Codec(name, dtype)
+    for row in range(2):
+        arrays = {key: tensors[key][row].numpy() for key in stored.tensors}
+        expected = stored.encode(arrays)
+        assert expected.keys() == found.keys()
+        for key, array in expected.items():
+            assert array.dtype == found[key].numpy().dtype
+            assert np.array_equal(array, found[key][row].numpy()), key
+
+
+def test_keys_and_values_of_a_layer_come_back(eps_model: StableDiffusion) -> None:
+    layer = AttentionLayer(decoder_sites(eps_model.unet)[6])
+    width = layer.module.to_q.in_features
+    x = torch.randn(2, 16, width, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        exact = {"k": layer.key(x), "v": layer.value(x), "x": x}
+        for name, codec in CODECS.items():
+            found = keys_values(codec.encode(exact), layer, torch.float32)
+            for tensor, key in zip(found, ("k", "v"), strict=True):
+                assert tensor.dtype == torch.float32
+                assert rel(tensor, exact[key]) < LOSS[name], (name, key)
+
+
+def test_batches_of_recomputed_features_are_joined(eps_model: StableDiffusion) -> None:
+    method = styleid()
+    whole: Inverted = method.invert(eps_model, STYLES, "key_value", hold=False)
+    cut = method.invert(eps_model, STYLES, "key_value", batch=2, hold=False)
+    for step in method.trajectory(eps_model).reverse:
+        ours, theirs = cut.features.at(step.t), whole.features.at(step.t)
+        for site in method.sites:
+            assert rel(ours[site]["k"], theirs[site]["k"]) < 1e-5
