@@ -1,0 +1,174 @@
+"""Styles of a run out of a style cache: opened where they are there, inverted and written where they are not.
+
+A style is inverted alone, never in a batch, so that what the cache holds depends on the style and nothing else, and
+the run that writes it goes on with the bytes that a later run reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylebatch.data.images import Picture
+from stylebatch.methods.codec import FeatureCodec
+from stylebatch.methods.features import Inverted, SiteFeatures
+from stylebatch.methods.pixels import to_tensor
+from stylebatch.methods.styleid import StyleID
+from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.store.cache_index import DamagedStyleError
+from stylebatch.store.cached_style import CachedStyle, SiteArrays, prefetch
+from stylebatch.store.codecs import Codec
+from stylebatch.store.style_cache import StyleCache, StyleKey, hash_pixels
+
+_TORCH = {"float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style as the cache knows it: its key, its picture, and its name for people."""
+
+    key: StyleKey
+    picture: Picture
+    name: str
+
+
+class StyleBank:
+    """Inverted styles for one method and model. `model_fingerprint` and `dtype` are those of the network."""
+
+    def __init__(
+        self,
+        cache: StyleCache,
+        codec: Codec,
+        method: StyleID,
+        model: StableDiffusion,
+        *,
+        model_fingerprint: str,
+    ) -> None:
+        self.cache, self.codec = cache, codec
+        self.method, self.model = method, model
+        self.model_fingerprint = model_fingerprint
+        self.num_built = 0
+
+    def style(self, picture: Picture, name: str) -> Style:
+        """`picture`, fitted to the run's size, under the key of everything that decides its features."""
+        method = self.method
+        height, width = picture.pixels.shape[:2]
+        key = StyleKey(
+            pixels=hash_pixels(picture.pixels),
+            model=self.model_fingerprint,
+            dtype=str(self.model.unet.dtype).removeprefix("torch."),
+            size=(height, width),
+            convention=method.convention,
+            start=method.start or "",
+            steps=method.steps,
+            sites=method.sites if method.inject else (),
+            prompt="",
+            codec=self.codec,
+        )
+        return Style(key, picture, name)
+
+    def inverted(self, styles: Sequence[Style]) -> Inverted:
+        """The styles as one batch, features streamed from the cache; those it lacks are written first."""
+        opened = [self.open(style) for style in styles]
+        levels = [cached.trajectory() for cached in opened]
+        last = max(levels[0])
+        latent = torch.from_numpy(np.stack([latents[last] for latents in levels]))
+        steps = self.method.trajectory(self.model).reverse
+        timesteps = tuple(step.t for step in steps) if self.method.inject else ()
+
+        def again(row: int) -> CachedStyle:
+            self.cache.set_aside(styles[row].key.digest)
+            return self.open(styles[row])
+
+        features = CachedFeatures(opened, timesteps, self.model.device, again)
+        return Inverted(latent.to(self.model.device), features)
+
+    def open(self, style: Style) -> CachedStyle:
+        """The style from the cache, made now if it is missing or damaged."""
+        digest = style.key.digest
+        if self.cache.contains(digest):
+            try:
+                opened = self.cache.open(digest)
+                opened.trajectory()  # read now, so that its damage is seen here
+                return opened
+            except DamagedStyleError:
+                self.cache.set_aside(digest)
+        self._build(style)
+        return self.cache.open(digest)
+
+    def _build(self, style: Style) -> None:
+        latents = self.model.encode(to_tensor([style.picture.pixels]))
+        codec = feature_codec(self.codec)
+        inverted = self.method.invert(self.model, latents, "key_value", codec=codec)
+        path = self.method.trajectory(self.model)
+        used = {step.t for step in path.reverse} if self.method.inject else set()
+        with self.cache.writer(style.key, {"style_id": style.name}) as writer:
+            for t in sorted(used):
+                sites = inverted.features.at(t)
+                writer.append_encoded(
+                    t,
+                    {
+                        site: {name: tensor[0].cpu().numpy() for name, tensor in tensors.items()}
+                        for site, tensors in sites.items()
+                    },
+                )
+            writer.commit(
+                {level: latent[0].cpu().numpy() for level, latent in inverted.levels.items()}
+            )
+        self.num_built += 1
+
+
+class CachedFeatures:
+    """Features of S cached styles, the next timestep read meanwhile; a damaged style is made `again` on the spot."""
+
+    def __init__(
+        self,
+        styles: list[CachedStyle],
+        timesteps: Sequence[int],
+        device: torch.device,
+        again: Callable[[int], CachedStyle],
+    ) -> None:
+        self.styles, self.timesteps, self.device, self.again = styles, timesteps, device, again
+        self._coming: Iterator[tuple[int, list[SiteArrays]]] = iter(())
+        self._due: list[int] = []
+
+    def at(self, t: int) -> SiteFeatures:
+        """Features of all styles at `t`, (S, ...) on the device; asked in the order of `timesteps`."""
+        if not self._due or self._due[0] != t:
+            self._start(t)
+        try:
+            _, loaded = next(self._coming)
+        except DamagedStyleError:
+            self._repair(t)
+            _, loaded = next(self._coming)
+        self._due.pop(0)
+        return {
+            site: {name: self._stack([arrays[site][name] for arrays in loaded]) for name in tensors}
+            for site, tensors in loaded[0].items()
+        }
+
+    def _start(self, t: int) -> None:
+        self._due = list(self.timesteps[self.timesteps.index(t) :])
+        self._coming = prefetch(self.styles, tuple(self._due), decode=False)
+
+    def _repair(self, t: int) -> None:
+        for row, style in enumerate(self.styles):
+            try:
+                style.encoded_at(t)
+            except DamagedStyleError:
+                self.styles[row] = self.again(row)
+        self._start(t)
+
+    def _stack(self, arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
+
+
+def feature_codec(codec: Codec) -> FeatureCodec:
+    """The codec on tensors that keeps what this one stores."""
+    if codec.name == "trajectory":
+        raise ValueError("codec: found trajectory, which stores no features; accepted: kv, x, x8")
+    return FeatureCodec(codec.name, _TORCH[codec.dtype])
