@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print as JSON")
     plan.set_defaults(verb=_plan)
 
+    precompute = verbs.add_parser(
+        "precompute", help="invert the styles of a manifest into its style cache (features.cache)"
+    )
+    _add_manifest(precompute)
+    precompute.set_defaults(verb=_precompute)
+
     report = verbs.add_parser(
         "report", help="totals, contact sheet and gallery of an output directory"
     )
@@ -192,6 +198,22 @@ def _plan(args: argparse.Namespace) -> int:
         f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) "
         f"with {resolved.spec.method.name} on model {resolved.model}\n"
         f"output: {summary['output']} (plan {summary['digest'][:16]})"
+    )
+    return 0
+
+
+def _precompute(args: argparse.Namespace) -> int:
+    from stylebatch.manifest import load_spec
+
+    spec = load_spec(args.manifest, args.overrides, output=args.output)
+
+    from stylebatch.engine.precompute import precompute
+    from stylebatch.progress import clock, for_terminal
+
+    done = precompute(spec, progress=for_terminal())
+    failed = f", {done.num_failed} images cannot be used" if done.num_failed else ""
+    print(
+        f"{done.cache}: {done.num_built} styles written in {clock(done.seconds)}, {done.num_found} were there{failed}"
     )
     return 0
 

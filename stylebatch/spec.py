@@ -217,6 +217,45 @@ class OutputSpec(Section):
     inputs: bool = Field(True, description="Store content.jpg and style.jpg beside each result")
 
 
+class FeatureSpec(Section):
+    """Where the attention features of styles come from while pairs are rendered."""
+
+    source: Literal["auto", "held", "cached", "recomputed"] = Field(
+        "auto",
+        description="held in memory since the inversion; cached: read from `cache`, written there once; recomputed "
+        "from latents; auto: cached where `cache` is given, else held",
+    )
+    codec: Literal["auto", "kv", "x", "x8"] = Field(
+        "auto",
+        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; auto: kv, or x when cached",
+    )
+    cache: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder (relative to the working directory) or fsspec URL of the style cache",
+    )
+
+    @model_validator(mode="after")
+    def _cached_needs_a_cache(self) -> FeatureSpec:
+        if self.source == "cached" and self.cache is None:
+            raise ValueError("source cached reads a style cache; give `cache`, a folder or URL")
+        return self
+
+    @property
+    def resolved_source(self) -> Literal["held", "cached", "recomputed"]:
+        """What `auto` means here."""
+        if self.source != "auto":
+            return self.source
+        return "held" if self.cache is None else "cached"
+
+    @property
+    def resolved_codec(self) -> Literal["kv", "x", "x8"]:
+        """What `auto` means here."""
+        if self.codec != "auto":
+            return self.codec
+        return "x" if self.resolved_source == "cached" else "kv"
+
+
 class EngineSpec(Section):
     """Where the work runs. `threads`, `batch` and `feature_gb` change the last bits of floats, no more."""
 
@@ -254,6 +293,7 @@ class RunSpec(Section):
     model: Annotated[ModelSpec, BeforeValidator(_name_to_mapping)] = ModelSpec(name="tiny")
     image: ImageSpec = ImageSpec()
     output: OutputSpec
+    features: FeatureSpec = FeatureSpec()
     engine: Annotated[EngineSpec, BeforeValidator(_name_to_mapping)] = EngineSpec()
     seed: int = Field(
         0, ge=0, lt=2**63, description="Seed of the run; each sample's own is derived from it"

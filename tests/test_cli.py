@@ -50,6 +50,7 @@ def test_verbs_and_flags_are_these() -> None:
     assert _flags(_parser()) == {
         "run": ["--engine", "--help", "--limit", "--output", "--set", "-h"],
         "plan": ["--help", "--json", "--output", "--set", "-h"],
+        "precompute": ["--help", "--output", "--set", "-h"],
         "report": ["--help", "-h"],
         "conformance": ["--help", "-h"],
         "cache ls": ["--help", "--json", "-h"],

@@ -24,6 +24,7 @@ HOMES = {
         "stylebatch.models",
         "stylebatch.methods",
         "stylebatch.engine.worker",
+        "stylebatch.engine.style_bank",
         "stylebatch.conformance",
         "stylebatch.training",
         "stylebatch.embedded",

@@ -19,6 +19,7 @@ from stylebatch.manifest import load_spec
 from stylebatch.spec import (
     MODEL_IDS,
     EngineSpec,
+    FeatureSpec,
     ImageFormat,
     ImageSpec,
     ModelSpec,
@@ -63,6 +64,9 @@ ACCEPTED: dict[str, list[Any]] = {
     "output.image.quality": [1, 100],
     "output.shard_size": [1, 9999],
     "output.inputs": [False],
+    "features.source": ["held", "recomputed"],
+    "features.codec": ["kv", "x", "x8"],
+    "features.cache": ["styles", "s3://bucket/styles"],
     "engine.name": ["local"],
     "engine.threads": [1, 64],
     "engine.batch": [1, 1024],
@@ -102,6 +106,9 @@ REFUSED: dict[str, list[Any]] = {
     "output.image.quality": [0, 101, 95.5, "95"],
     "output.shard_size": [0, 10_000, 1.5],
     "output.inputs": ["true", 1],
+    "features.source": ["memory", None, "cached"],
+    "features.codec": ["q", "trajectory", None],
+    "features.cache": ["", 3],
     "engine.name": ["ray-cluster", 1],
     "engine.threads": [0, -1, 1.5, "4"],
     "engine.batch": [0, 1025, 2.5],
@@ -114,6 +121,7 @@ NOT_IN_SCHEMA: list[tuple[str, Any]] = [
     ("method.steps", 3),
     ("method.steps", 1),
     ("method.steps", 51),
+    ("features.source", "cached"),
     ("method.sites", [6, 6]),
     ("method.sites", [7, 6]),
     ("method.sites", []),
@@ -193,6 +201,7 @@ def test_every_field_is_described() -> None:
         ImageFormat,
         OutputSpec,
         EngineSpec,
+        FeatureSpec,
     ]
     undescribed = [
         f"{section.__name__}.{name}"

@@ -113,21 +113,32 @@ class Plan:
 
     @cached_property
     def evaluations(self) -> int:
-        """Network evaluations of the whole run: inversions, and the reverse of every pair."""
+        """Network evaluations of the whole run: inversions, recomputed features, the reverse of every pair.
+
+        Cached styles count as inverted once; those that the cache holds already cost nothing.
+        """
         method, grid = self.spec.method, self.grid
+        source = self.spec.features.resolved_source
+        recomputed = 0
         if isinstance(grid, ProductGrid):
-            held = grid.columns.count <= self.num_style_groups_held
-            inverted = len(self.contents) + len(self.styles) * (1 if held else grid.rows.count)
+            once = source == "cached" or grid.columns.count <= self.num_style_groups_held
+            inverted = len(self.contents) + len(self.styles) * (1 if once else grid.rows.count)
             rendered = grid.num_pairs
+            recomputed = len(self.styles) * grid.rows.count
         else:
             inverted = rendered = 0
             contents: tuple[int, ...] = ()
             styles: tuple[int, ...] = ()
             for block in map(grid.block, range(grid.num_blocks)):
                 inverted += len(block.contents) if block.contents != contents else 0
-                inverted += len(block.styles) if block.styles != styles else 0
+                if source != "cached":
+                    inverted += len(block.styles) if block.styles != styles else 0
                 rendered += len(set(block.pairs))
+                recomputed += len(block.styles)
                 contents, styles = block.contents, block.styles
+            inverted += len(self.styles) if source == "cached" else 0
+        if source == "recomputed" and method.inject:
+            rendered += recomputed
         return (
             method.num_reverse_evaluations * rendered + method.num_inversion_evaluations * inverted
         )
@@ -138,10 +149,10 @@ class Plan:
 
         Lists of pairs have no columns that come back, so one group is held.
         """
-        if not isinstance(self.grid, ProductGrid):
+        if not isinstance(self.grid, ProductGrid) or self.spec.features.resolved_source == "cached":
             return 1
         rows, columns = self.identity["block"]
-        per_group = 2 * columns * self.identity["feature_bytes"]
+        per_group = columns * self.identity["style_bytes"]
         room = self.spec.engine.feature_gb * 2**30 - rows * self.identity["feature_bytes"]
         fitting = int(room // per_group) if per_group else self.grid.columns.count
         return max(1, min(fitting, self.grid.columns.count))
@@ -185,7 +196,10 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
     if limit is not None:
         spec, pairs = _preview(spec, len(contents), len(styles), pairs, limit)
     feature_bytes = _feature_bytes(spec, checkpoint, size)
-    sides = _block_sides(len(contents), len(styles), spec, feature_bytes, is_product=pairs is None)
+    style_bytes = _style_bytes(spec, feature_bytes)
+    sides = _block_sides(
+        (len(contents), len(styles)), spec, (feature_bytes, style_bytes), is_product=pairs is None
+    )
     grid, per_block = _grid(len(contents), len(styles), pairs, sides, spec.output.shard_size)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
     return Plan(
@@ -198,7 +212,8 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         labels=_class_names(contents, pairs or ()),
         has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
-        identity=identity | {"block": list(sides), "feature_bytes": feature_bytes},
+        identity=identity
+        | {"block": list(sides), "feature_bytes": feature_bytes, "style_bytes": style_bytes},
     )
 
 
@@ -288,18 +303,36 @@ def _feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     return elements * spec.method.num_reverse_evaluations * width if spec.method.inject else 0
 
 
+def _style_bytes(spec: RunSpec, feature_bytes: int) -> int:
+    """Memory for the features of one style: `feature_bytes` are those of k, and of v."""
+    features, method = spec.features, spec.method
+    if features.resolved_source == "recomputed":
+        return 2 * feature_bytes // method.num_reverse_evaluations
+    width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
+    whole = {"kv": 2 * feature_bytes, "x": feature_bytes, "x8": feature_bytes // width}
+    stored = whole[features.resolved_codec]
+    if features.resolved_source == "cached":  # this timestep, projected, and the next
+        return 2 * (stored + feature_bytes) // method.num_reverse_evaluations
+    return stored
+
+
 def _block_sides(
-    num_contents: int, num_styles: int, spec: RunSpec, feature_bytes: int, *, is_product: bool
+    totals: tuple[int, int], spec: RunSpec, bytes_of: tuple[int, int], *, is_product: bool
 ) -> tuple[int, int]:
     """Contents and styles per block: at most 16 each, within a shard and the memory for features."""
+    num_contents, num_styles = totals
+    content_bytes, style_bytes = bytes_of
     shard_size, budget = spec.output.shard_size, spec.engine.feature_gb * 2**30
     columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)
     rows = min(MAX_BLOCK_SIDE, num_contents, shard_size)
     if is_product:
         rows = min(rows, max(1, shard_size // columns))
-    while (rows > 1 or columns > 1) and feature_bytes * (rows + 2 * columns) > budget:
+    while (rows > 1 or columns > 1) and rows * content_bytes + columns * style_bytes > budget:
+        styles_weigh_more = columns * style_bytes >= rows * content_bytes
         rows, columns = (
-            (rows, columns - 1) if columns > 1 and 2 * columns >= rows else (rows - 1, columns)
+            (rows, columns - 1)
+            if columns > 1 and (styles_weigh_more or rows == 1)
+            else (rows - 1, columns)
         )
     return rows, columns
 
@@ -323,6 +356,10 @@ def _identity(
         "seed": spec.seed,
         "pairing": spec.pairing.mode,
         "batch": spec.engine.batch,
+        "features": {
+            "source": spec.features.resolved_source,
+            "codec": spec.features.resolved_codec,
+        },
         "num_contents": len(contents),
         "num_styles": len(styles),
         "contents": _digest((row.id, row.label, row.caption) for row in contents),

@@ -40,7 +40,8 @@ class Group:
         return self.jpegs[index]
 
 
-Invert = Callable[[list[Picture]], Inverted]
+Invert = Callable[[dict[int, Picture]], Inverted]
+"""Inverts the good pictures of a group, given by the run's index."""
 
 
 class Inputs:
@@ -80,7 +81,7 @@ class Inputs:
         group = Group(
             pictures,
             {index: row for row, index in enumerate(good)},
-            invert(list(good.values())) if good else None,
+            invert(good) if good else None,
         )
         self._groups[indices] = group
         return group

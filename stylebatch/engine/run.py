@@ -76,7 +76,7 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     check_inputs(spec)
     plan = resolve(spec, limit=limit)
     output = Path(plan.spec.output.path)
-    with _interruptible(), RunLock(output):
+    with interruptible(), RunLock(output):
         ledger = Ledger(output)
         record = ledger.open(_run_record(plan))
         remaining = [
@@ -155,7 +155,7 @@ def _version(package: str) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted`; a second signal acts as usual. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stylebatch.data.images import Picture
+from stylebatch.data.plan import Plan
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import Inverted, SiteFeatures
 from stylebatch.methods.pixels import to_tensor
@@ -52,6 +54,19 @@ class StyleBank:
         self.method, self.model = method, model
         self.model_fingerprint = model_fingerprint
         self.num_built = 0
+
+    @classmethod
+    def of_plan(cls, plan: Plan, method: StyleID, model: StableDiffusion) -> StyleBank:
+        """The bank of a plan whose styles are cached; floats are stored in the network's own precision."""
+        features = plan.spec.features
+        if features.cache is None:
+            raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
+        dtype: Literal["float16", "float32"] = (
+            "float16" if model.unet.dtype == torch.float16 else "float32"
+        )
+        codec = Codec(features.resolved_codec, dtype)
+        fingerprint = str(plan.identity["model_fingerprint"])
+        return cls(StyleCache(features.cache), codec, method, model, model_fingerprint=fingerprint)
 
     def style(self, picture: Picture, name: str) -> Style:
         """`picture`, fitted to the run's size, under the key of everything that decides its features."""

@@ -28,8 +28,10 @@ from stylebatch.data.grid import Block
 from stylebatch.data.images import Picture, Pixels, encode
 from stylebatch.data.plan import Plan, Sample, Shard
 from stylebatch.engine.inputs import Group, Inputs
+from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import DeviceMemoryError, SampleError
 from stylebatch.methods import METHODS
+from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import FeatureKind, Inverted
 from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid import Pairs
@@ -82,6 +84,9 @@ class Worker:
             "query": self._make_inputs("query"),
             "key_value": self._make_inputs("key_value"),
         }
+        cached = self.plan.spec.features.resolved_source == "cached"
+        self._bank = StyleBank.of_plan(self.plan, self.method, self.model) if cached else None
+        self._found: set[int] = set()
         return self
 
     def __exit__(
@@ -170,12 +175,31 @@ class Worker:
             pixels = dict(zip(todo, self._decode(latents), strict=True))
         return _Rendered(samples, contents, styles, pixels)
 
-    def _invert(self, pictures: list[Picture], kind: FeatureKind) -> Inverted:
-        parts = [pictures[i : i + self.batch] for i in range(0, len(pictures), self.batch)]
-        latents = torch.cat(
-            [self.model.encode(to_tensor([picture.pixels for picture in part])) for part in parts]
-        )
-        return self.method.invert(self.model, latents, kind, batch=self.batch)
+    def _invert(self, pictures: dict[int, Picture], kind: FeatureKind) -> Inverted:
+        if kind == "key_value" and self._bank is not None:
+            return self._from_bank(self._bank, pictures)
+        pixels = [picture.pixels for picture in pictures.values()]
+        parts = [pixels[i : i + self.batch] for i in range(0, len(pixels), self.batch)]
+        latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
+        if kind == "query":
+            return self.method.invert(self.model, latents, kind, batch=self.batch)
+        features = self.plan.spec.features
+        return self.method.invert(
+            self.model, latents, kind, batch=self.batch,
+            codec=FeatureCodec(features.resolved_codec), hold=features.resolved_source == "held",
+        )  # fmt: skip
+
+    def _from_bank(self, bank: StyleBank, pictures: dict[int, Picture]) -> Inverted:
+        """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""
+        built = bank.num_built
+        styles = [bank.style(picture, self.plan.styles[i].id) for i, picture in pictures.items()]
+        inverted = bank.inverted(styles)
+        new = pictures.keys() - self._found
+        saved = len(new) - (bank.num_built - built)
+        self._found |= new
+        if self.on_evaluations is not None and saved > 0:
+            self.on_evaluations(saved * self.method.num_inversion_evaluations)
+        return inverted
 
     def _decode(self, latents: Tensor) -> list[Pixels | SampleError]:
         decoded: list[Pixels | SampleError] = []

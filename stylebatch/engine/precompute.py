@@ -1,0 +1,70 @@
+"""Fills a style cache before the run: every style of a manifest is inverted once and written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from stylebatch.data.images import load_picture
+from stylebatch.data.plan import plan as resolve
+from stylebatch.engine.run import interruptible
+from stylebatch.engine.style_bank import StyleBank
+from stylebatch.errors import ManifestError, SampleError
+from stylebatch.manifest import check_inputs
+from stylebatch.methods import METHODS
+from stylebatch.models.stable_diffusion import load_model
+from stylebatch.progress import Progress
+from stylebatch.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """What `precompute` did: styles written, styles that were there, images that cannot be used."""
+
+    cache: str
+    num_built: int
+    num_found: int
+    num_failed: int
+    seconds: float
+
+
+def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precomputed:
+    """Write the styles of `spec` that its cache lacks. Images that cannot be used are noted and passed over.
+
+    Raises ManifestError where the manifest names no cache, CacheError when the cache cannot be
+    written, Interrupted with whole styles kept.
+    """
+    features = spec.features
+    if features.resolved_source != "cached":
+        raise ManifestError(
+            f"features: found source {features.source}, cache {features.cache}; accepted: a cache to fill. Next: give "
+            "`features: {cache: FOLDER}` or --set features.cache=FOLDER"
+        )
+    progress = progress or Progress()
+    check_inputs(spec)
+    plan = resolve(spec)
+    method = METHODS[spec.method.name](**spec.method.model_dump())
+    started, failed = time.monotonic(), 0
+    progress.begin(
+        evaluations=len(plan.styles) * method.num_inversion_evaluations,
+        samples=len(plan.styles),
+        samples_done=0,
+    )
+    with interruptible():
+        try:
+            bank = StyleBank.of_plan(plan, method, load_model(spec.model))
+            for row in plan.styles:
+                try:
+                    picture = load_picture(row.path, plan.size, spec.image.mode, name=row.id)
+                except SampleError as error:
+                    progress.note(f"{row.id}: {error}")
+                    failed += 1
+                else:
+                    bank.open(bank.style(picture, row.id))
+                progress.advance(method.num_inversion_evaluations)
+                progress.add_samples(1)
+        finally:
+            progress.end()
+    found = len(plan.styles) - bank.num_built - failed
+    seconds = time.monotonic() - started
+    return Precomputed(str(features.cache), bank.num_built, found, failed, seconds)

@@ -1,0 +1,100 @@
+"""Whole runs whose style features are held, cached or recomputed: cost, bytes, and what `precompute` leaves to do."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from stylebatch.cli import main
+from stylebatch.data.plan import plan
+from stylebatch.engine.run import run
+from stylebatch.manifest import load_spec
+from stylebatch.store.style_cache import StyleCache
+from tests.images import write_inputs, write_manifest
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, eps_folder: Path) -> Path:
+    write_inputs(tmp_path)
+    return write_manifest(tmp_path, eps_folder)
+
+
+def _digests(output: Path) -> list[str]:
+    return [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(output.glob("data/*.tar"))
+    ]
+
+
+def test_cold_and_warm_cache_give_the_same_shards(manifest: Path, tmp_path: Path) -> None:
+    cache = f"features.cache={tmp_path / 'cache'}"
+    cold = load_spec(manifest, [cache], output=str(tmp_path / "cold"))
+    assert plan(cold).evaluations == plan(load_spec(manifest)).evaluations
+    result = run(cold)
+    assert result.report.evaluations == plan(cold).evaluations
+    num_styles = len(plan(cold).styles)
+    assert len(StyleCache(tmp_path / "cache").ls()) == num_styles
+    warm = run(load_spec(manifest, [cache], output=str(tmp_path / "warm")))
+    saved = num_styles * cold.method.num_inversion_evaluations
+    assert warm.report.evaluations == result.report.evaluations - saved
+    assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm")
+
+
+def test_precompute_leaves_no_style_to_invert(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "styles" / "broken.png").write_bytes(b"no image")
+    arguments = [str(manifest), "--set", f"features.cache={tmp_path / 'cache'}"]
+    styles = len(list((tmp_path / "styles").iterdir())) - 1
+    assert main(["precompute", *arguments]) == 0
+    shown = capsys.readouterr()
+    assert f"{styles} styles written" in shown.out
+    assert "0 were there, 1 images cannot be used" in shown.out
+    assert main(["precompute", *arguments]) == 0
+    assert "0 styles written in 0:0" in capsys.readouterr().out
+    spec = load_spec(manifest, arguments[2:], output=str(tmp_path / "out"))
+    result = run(spec)
+    method = spec.method
+    contents = len(plan(spec).contents)
+    assert result.report.evaluations == (
+        method.num_inversion_evaluations * contents
+        + method.num_reverse_evaluations * contents * styles
+    )
+
+
+def test_precompute_without_a_cache_says_what_to_give(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["precompute", str(manifest)]) == 2
+    assert "--set features.cache=FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("codec", ["kv", "x", "x8"])
+def test_recomputed_features_cost_what_the_plan_says(
+    manifest: Path, tmp_path: Path, codec: str
+) -> None:
+    changes = ["features.source=recomputed", f"features.codec={codec}", "output.shard_size=6"]
+    spec = load_spec(manifest, changes, output=str(tmp_path / "out"))
+    result = run(spec)
+    assert result.report.num_failed == 0
+    assert result.report.evaluations == plan(spec).evaluations
+    assert plan(spec).evaluations > plan(load_spec(manifest, changes[2:])).evaluations
+
+
+def test_cached_styles_leave_room_for_larger_blocks(manifest: Path, tmp_path: Path) -> None:
+    changes = ["output.shard_size=100", "method.steps=50"]
+    wide = plan(load_spec(manifest, changes))
+    memory = f"engine.feature_gb={wide.identity['feature_bytes'] * 4.5 / 2**30}"
+    held = plan(load_spec(manifest, [*changes, memory]))
+    cache = f"features.cache={tmp_path / 'cache'}"
+    cached = plan(load_spec(manifest, [*changes, memory, cache]))
+    assert cached.grid.num_blocks < held.grid.num_blocks
+
+
+def test_other_source_is_another_plan(manifest: Path) -> None:
+    digests = {
+        plan(load_spec(manifest, [f"features.source={source}"])).digest
+        for source in ("auto", "held", "recomputed")
+    }
+    assert len(digests) == 2
