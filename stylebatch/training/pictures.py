@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from stylebatch.data.images import Pixels
+
+MANY = 60
+"""Points of a curve above which a running mean is drawn over them."""
 
 
 def grid(pictures: Sequence[Pixels], columns: int, gap: int = 2) -> Pixels:
@@ -44,8 +48,18 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return lines
 
 
+def _running_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last tenth of all points, fewer at the start."""
+    reach = max(2, len(values) // 10)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    last = np.arange(1, len(values) + 1)
+    first = np.maximum(last - reach, 0)
+    means: NDArray[np.float64] = (total[last] - total[first]) / (last - first)
+    return means
+
+
 def draw_curve(log: Path, path: Path) -> None:
-    """Plot loss and measures against steps; nothing for an empty log."""
+    """Plot loss and measures against steps, with running means of many points; nothing for an empty log."""
     lines = read_log(log)
     if not lines:
         return
@@ -57,8 +71,11 @@ def draw_curve(log: Path, path: Path) -> None:
     figure = Figure(figsize=(7, 2.6 * len(names)), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(names), 1, sharex=True))
     for axis, name in zip(axes, names, strict=True):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        axis.plot(*zip(*points, strict=True), marker="." if len(points) < 60 else "", linewidth=1)
+        points = np.array([(line["step"], line[name]) for line in lines if name in line])
+        few = len(points) < MANY
+        axis.plot(*points.T, marker="." if few else "", linewidth=1, alpha=1 if few else 0.35)
+        if not few:
+            axis.plot(points[:, 0], _running_mean(points[:, 1]), linewidth=2)
         axis.set_ylabel(name)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("optimizer steps")
