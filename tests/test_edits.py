@@ -60,10 +60,10 @@ def test_recording_leaves_the_network_output_unchanged(
     assert tuple(seen) == model.sites
     assert recorder.take() == {}
     for site, tensors in seen.items():
-        assert len(tensors) == {"query": 1, "key_value": 2}[kind]
+        assert tuple(tensors) == {"query": ("q",), "key_value": ("k", "v")}[kind]
         layer = decoder_sites(model.unet)[site]
         shape = (2, layer.heads, 4 ** (site // 3), layer.inner_dim // layer.heads)
-        assert all(tensor.shape == shape and tensor.is_contiguous() for tensor in tensors)
+        assert all(tensor.shape == shape and tensor.is_contiguous() for tensor in tensors.values())
 
 
 def test_layer_view_projects_as_the_layer_itself(
@@ -80,7 +80,8 @@ def test_layer_view_projects_as_the_layer_itself(
         with eps_model.editing(recorder, (8,)):
             eps_model.predict_noise(latents, 481, cond)
         hook.remove()
-    ((q,), (k, v)) = (recorder.take()[8] for recorder in recorders)
+    queries, styles = (recorder.take()[8] for recorder in recorders)
+    q, k, v = queries["q"], styles["k"], styles["v"]
     for tensor, projection in ((q, layer.to_q), (k, layer.to_k), (v, layer.to_v)):
         folded = layer.head_to_batch_dim(
             projection(inputs[0])
