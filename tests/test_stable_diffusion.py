@@ -296,4 +296,4 @@ def test_sd2_layout_with_linear_projections_and_upcast_attention_is_edited_alike
     with model.editing(recorder, model.sites):
         edited = model.predict_noise(x, 500, cond)
     assert torch.allclose(plain, edited, atol=1e-5)
-    assert {site: tuple(k.shape) for site, (k, _) in recorder.take().items()}[11] == (2, 2, 256, 16)
+    assert recorder.take()[11]["k"].shape == (2, 2, 256, 16)
