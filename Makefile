@@ -33,7 +33,7 @@ plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
 train: $(STAMP) ## train or fine-tune by CONFIG
 	@$(BIN)/stylebatch train "$(CONFIG)" $(ARGS)
 
-demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about two minutes
+demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
 
 test: $(STAMP) ## the default test suite
