@@ -7,6 +7,7 @@ manifest's folder (`load_spec` joins them), the output path to the working direc
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -42,17 +43,41 @@ class Source(Section):
     )
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """What pairing mode sample draws, defaults filled in."""
+
+    per_content: int
+    pool: Literal["block", "independent"]
+    seed: int
+
+
 class Pairing(Section):
     """Which contents meet which styles."""
 
-    mode: Literal["product", "zip", "explicit"] = Field(
+    mode: Literal["product", "zip", "explicit", "sample"] = Field(
         "product",
-        description="product: every pair; zip: first with first, and so on; explicit: the rows of `path`",
+        description="product: every pair; zip: first with first, and so on; explicit: the rows of `path`; "
+        "sample: each content with `per_content` styles, each style equally often",
     )
     path: str | None = Field(
         None,
         min_length=1,
         description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit",
+    )
+    per_content: int | None = Field(
+        None, ge=1, description="Different styles per content, for mode sample; default 1"
+    )
+    pool: Literal["block", "independent"] | None = Field(
+        None,
+        description="For mode sample. block (default): the contents of a block share a drawn pool of styles; independent: "
+        "each draws from all, which takes more inversions",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="Which pairs mode sample draws; default the run's seed",
     )
 
     @model_validator(mode="after")
@@ -62,6 +87,25 @@ class Pairing(Section):
                 "`path` (rows of content, style) belongs to mode explicit, which needs it; other modes take none"
             )
         return self
+
+    @model_validator(mode="after")
+    def _draws_belong_to_sample(self) -> Pairing:
+        drawn = [
+            name for name in ("per_content", "pool", "seed") if getattr(self, name) is not None
+        ]
+        if drawn and self.mode != "sample":
+            raise ValueError(
+                f"{', '.join(f'`{name}`' for name in drawn)}: for mode sample; mode {self.mode} draws nothing"
+            )
+        return self
+
+    def sampling(self, run_seed: int) -> Sampling:
+        """What mode sample draws in a run of this seed."""
+        return Sampling(
+            per_content=1 if self.per_content is None else self.per_content,
+            pool="block" if self.pool is None else self.pool,
+            seed=run_seed if self.seed is None else self.seed,
+        )
 
 
 class StyleIDOptions(Section):

@@ -39,8 +39,11 @@ ACCEPTED: dict[str, list[Any]] = {
     "contents.license": ["cc0-1.0"],
     "styles.path": ["DIR/styles"],
     "styles.license": ["cc-by-4.0"],
-    "pairing.mode": ["product", "zip"],
+    "pairing.mode": ["product", "zip", "sample"],
     "pairing.path": [None],
+    "pairing.per_content": [1, 4, None],
+    "pairing.pool": ["block", "independent", None],
+    "pairing.seed": [0, 2**63 - 1, None],
     "method.name": ["styleid"],
     "method.gamma": [0.0, 0.3, 1.0, 1],
     "method.tau": [0.01, 1.0, 10.0],
@@ -83,6 +86,9 @@ REFUSED: dict[str, list[Any]] = {
     "styles.license": ["", 3],
     "pairing.mode": ["all", 1],
     "pairing.path": [3],
+    "pairing.per_content": [0, -1, 1.5, "2", True],
+    "pairing.pool": ["row", 1, ""],
+    "pairing.seed": [-1, 2**63, 0.5, "0"],
     "method.name": ["style", None],
     "method.gamma": [-0.01, 1.01, "0.5", None, True, float("nan")],
     "method.tau": [0.0, -1.0, 10.01, "1", float("nan"), float("inf")],
@@ -170,6 +176,8 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
         data = put(data, "model.name", "tiny")
     if field == "method.start":
         data = put(data, "method.steps", 10)
+    if field in ("pairing.per_content", "pairing.pool", "pairing.seed"):
+        data = put(data, "pairing.mode", "sample")
     if isinstance(value, str):
         value = value.replace("DIR", str(folder))
     return put(data, field, value)

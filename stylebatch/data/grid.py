@@ -59,6 +59,9 @@ class Groups:
     def members(self, group: int) -> tuple[int, ...]:
         return tuple(range(self.start(group), self.start(group + 1)))
 
+    def group_of(self, member: int) -> int:
+        return ((member + 1) * self.count - 1) // self.total
+
 
 @dataclass(frozen=True)
 class ProductGrid:

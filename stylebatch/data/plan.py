@@ -1,7 +1,7 @@
 """Resolves a run specification into a plan: samples with stable keys, blocks, shards, cost, identity.
 
-Everything that decides pixels or names is fixed here, before any work. A plan of a product is
-arithmetic over the lists of contents and styles; it holds no table of pairs.
+Everything that decides pixels or names is fixed here, before any work. A plan of a product or of samples
+is arithmetic over the lists of contents and styles; it holds no table of pairs.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stylebatch.data.grid import Block, Grid, Groups, PairGrid, ProductGrid, spread
+from stylebatch.data.sampling import SampleGrid
+from stylebatch.data.sides import block_sides, feature_bytes, style_bytes
 from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.spec import RunSpec, canonical_json
 
 FORMAT_VERSION = 1
-MAX_BLOCK_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -129,14 +130,17 @@ class Plan:
             inverted = rendered = 0
             contents: tuple[int, ...] = ()
             styles: tuple[int, ...] = ()
+            used: set[int] = set()
             for block in map(grid.block, range(grid.num_blocks)):
                 inverted += len(block.contents) if block.contents != contents else 0
-                if source != "cached":
+                if source == "cached":
+                    used.update(block.styles)
+                else:
                     inverted += len(block.styles) if block.styles != styles else 0
                 rendered += len(set(block.pairs))
                 recomputed += len(block.styles)
                 contents, styles = block.contents, block.styles
-            inverted += len(self.styles) if source == "cached" else 0
+            inverted += len(used)
         if source == "recomputed" and method.inject:
             rendered += recomputed
         return (
@@ -147,7 +151,7 @@ class Plan:
     def num_style_groups_held(self) -> int:
         """Block columns of styles whose features fit in memory beside a block's contents, at least 1.
 
-        Lists of pairs have no columns that come back, so one group is held.
+        Lists of pairs and samples have no columns that come back, so one group is held.
         """
         if not isinstance(self.grid, ProductGrid) or self.spec.features.resolved_source == "cached":
             return 1
@@ -159,7 +163,9 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """Counts and cost as plain values, for `plan --json` and run.json."""
-        return {
+        grid = self.grid
+        drawn = {"uses_per_style": grid.uses_per_style} if isinstance(grid, SampleGrid) else {}
+        return drawn | {
             "num_contents": len(self.contents),
             "num_styles": len(self.styles),
             "num_pairs": self.grid.num_pairs,
@@ -193,14 +199,13 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
             f"method.sites: found {missing}, where this model has no self-attention; accepted: {list(checkpoint.sites)}"
         )
     contents, styles, pairs = _sources(spec)
+    num_bytes = feature_bytes(spec, checkpoint, size)
+    bytes_of = (num_bytes, style_bytes(spec, num_bytes))
+    totals = (len(contents), len(styles))
     if limit is not None:
-        spec, pairs = _preview(spec, len(contents), len(styles), pairs, limit)
-    feature_bytes = _feature_bytes(spec, checkpoint, size)
-    style_bytes = _style_bytes(spec, feature_bytes)
-    sides = _block_sides(
-        (len(contents), len(styles)), spec, (feature_bytes, style_bytes), is_product=pairs is None
-    )
-    grid, per_block = _grid(len(contents), len(styles), pairs, sides, spec.output.shard_size)
+        spec, pairs = _preview(spec, totals, bytes_of, pairs, limit)
+    sides = block_sides(totals, spec, bytes_of, is_list=pairs is not None)
+    grid, per_block = _grid(spec, totals, pairs, sides)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
     return Plan(
         spec=spec,
@@ -213,26 +218,31 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
         identity=identity
-        | {"block": list(sides), "feature_bytes": feature_bytes, "style_bytes": style_bytes},
+        | {"block": list(sides), "feature_bytes": bytes_of[0], "style_bytes": bytes_of[1]},
     )
 
 
 def _grid(
-    num_contents: int,
-    num_styles: int,
+    spec: RunSpec,
+    totals: tuple[int, int],
     pairs: tuple[PairRow, ...] | None,
     sides: tuple[int, int],
-    shard_size: int,
 ) -> tuple[Grid, int]:
     """The grid and the pairs that one of its blocks holds."""
     rows, columns = sides
+    num_contents, num_styles = totals
     if pairs is not None:
-        listed = PairGrid.cut(pairs, max_contents=rows, max_styles=columns, max_pairs=shard_size)
+        listed = PairGrid.cut(
+            pairs, max_contents=rows, max_styles=columns, max_pairs=spec.output.shard_size
+        )
         return listed, max(1, listed.num_pairs // listed.num_blocks)
-    product = ProductGrid(
-        Groups.of_at_most(num_contents, rows), Groups.of_at_most(num_styles, columns)
-    )
-    tallest = math.ceil(num_contents / product.rows.count)
+    groups = Groups.of_at_most(num_contents, rows)
+    tallest = math.ceil(num_contents / groups.count)
+    if spec.pairing.mode == "sample":
+        drawn = spec.pairing.sampling(spec.seed)
+        sample = SampleGrid(groups, num_styles, columns, drawn)
+        return sample, tallest * min(drawn.per_content, columns)
+    product = ProductGrid(groups, Groups.of_at_most(num_styles, columns))
     return product, tallest * math.ceil(num_styles / product.columns.count)
 
 
@@ -253,7 +263,13 @@ def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairR
         list_images(spec.contents.path, "contents"),
         list_images(spec.styles.path, "styles"),
     )
-    if spec.pairing.mode == "product":
+    if spec.pairing.mode == "sample":
+        k = spec.pairing.sampling(spec.seed).per_content
+        if k > len(styles):
+            raise ManifestError(
+                f"pairing.per_content: found {k}; accepted: 1 to {len(styles)}, as many styles as there are"
+            )
+    if spec.pairing.mode in ("product", "sample"):
         return contents, styles, None
     if len(contents) != len(styles):
         raise ManifestError(
@@ -263,7 +279,11 @@ def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairR
 
 
 def _preview(
-    spec: RunSpec, num_contents: int, num_styles: int, pairs: tuple[PairRow, ...] | None, limit: int
+    spec: RunSpec,
+    totals: tuple[int, int],
+    bytes_of: tuple[int, int],
+    pairs: tuple[PairRow, ...] | None,
+    limit: int,
 ) -> tuple[RunSpec, tuple[PairRow, ...]]:
     """`spec` with an output of its own, and `limit` pairs spread over contents and styles."""
     if limit < 1:
@@ -271,12 +291,13 @@ def _preview(
     output = Path(spec.output.path)
     output = output if output.name else output.resolve()
     path = str(output.with_name(f"{output.name}-preview-{limit}"))
-    spec = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
-    if pairs is None:
-        walk = sorted(spread(num_contents, num_styles, limit))
-        return spec, tuple(PairRow(content, style) for content, style in walk)
-    count = min(limit, len(pairs))
-    return spec, tuple(pairs[i * len(pairs) // count] for i in range(count))
+    preview = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
+    if pairs is not None:
+        count = min(limit, len(pairs))
+        return preview, tuple(pairs[i * len(pairs) // count] for i in range(count))
+    whole, _ = _grid(spec, totals, None, block_sides(totals, spec, bytes_of, is_list=False))
+    walk = whole.spread(limit) if isinstance(whole, SampleGrid) else spread(*totals, limit)
+    return preview, tuple(PairRow(content, style) for content, style in sorted(walk))
 
 
 def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
@@ -288,53 +309,6 @@ def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
             f"image.size: found {size}; accepted by this model: multiples of {multiple}, such as {near}"
         )
     return size
-
-
-def _feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
-    """Bytes of one image's queries (keys, values: as much each) over all sites and timesteps."""
-    channels = list(reversed(checkpoint.config("unet")["block_out_channels"]))
-    top = len(channels) - 1
-    cells = size // checkpoint.latent_factor
-    elements = sum(
-        channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2
-        for site in spec.method.sites
-    )
-    width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
-    return elements * spec.method.num_reverse_evaluations * width if spec.method.inject else 0
-
-
-def _style_bytes(spec: RunSpec, feature_bytes: int) -> int:
-    """Memory for the features of one style: `feature_bytes` are those of k, and of v."""
-    features, method = spec.features, spec.method
-    if features.resolved_source == "recomputed":
-        return 2 * feature_bytes // method.num_reverse_evaluations
-    width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
-    whole = {"kv": 2 * feature_bytes, "x": feature_bytes, "x8": feature_bytes // width}
-    stored = whole[features.resolved_codec]
-    if features.resolved_source == "cached":  # this timestep, projected, and the next
-        return 2 * (stored + feature_bytes) // method.num_reverse_evaluations
-    return stored
-
-
-def _block_sides(
-    totals: tuple[int, int], spec: RunSpec, bytes_of: tuple[int, int], *, is_product: bool
-) -> tuple[int, int]:
-    """Contents and styles per block: at most 16 each, within a shard and the memory for features."""
-    num_contents, num_styles = totals
-    content_bytes, style_bytes = bytes_of
-    shard_size, budget = spec.output.shard_size, spec.engine.feature_gb * 2**30
-    columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)
-    rows = min(MAX_BLOCK_SIDE, num_contents, shard_size)
-    if is_product:
-        rows = min(rows, max(1, shard_size // columns))
-    while (rows > 1 or columns > 1) and rows * content_bytes + columns * style_bytes > budget:
-        styles_weigh_more = columns * style_bytes >= rows * content_bytes
-        rows, columns = (
-            (rows, columns - 1)
-            if columns > 1 and (styles_weigh_more or rows == 1)
-            else (rows - 1, columns)
-        )
-    return rows, columns
 
 
 def _identity(
@@ -354,7 +328,9 @@ def _identity(
         "image": {"size": size, "mode": spec.image.mode},
         "output": spec.output.model_dump(mode="json", exclude={"path"}),
         "seed": spec.seed,
-        "pairing": spec.pairing.mode,
+        "pairing": {"mode": "sample", **asdict(spec.pairing.sampling(spec.seed))}
+        if spec.pairing.mode == "sample"
+        else spec.pairing.mode,
         "batch": spec.engine.batch,
         "features": {
             "source": spec.features.resolved_source,
