@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python pipelines/evaluate_tiny.py --out outputs/evaluation
 
-Parts can be run alone (`--parts styleid prompts`); each writes OUT/PART.md beside its pictures. On one core: styleid
-(defaults at 50 steps and their controls) and ablations (20 steps) about 12 minutes each, prompts 15, the others 2.
+Parts can be run alone (`--parts styleid prompts`); each writes OUT/PART.md beside its pictures. With one thread each and two
+at a time: styleid (defaults at 50 steps and their controls) 20 minutes, ablations (20 steps) 25, prompts 20, round trips 5.
 """
 
 from __future__ import annotations

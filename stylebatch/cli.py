@@ -30,11 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"stylebatch: {'' if named else f'{manifest}: '}{error}", file=sys.stderr)
         return error.exit_code
     except Interrupted as error:
-        kept = (
-            "a checkpoint was written"
-            if args.verb is _train
-            else "committed shards are kept, nothing partial was written"
-        )
+        kept = {
+            _train: "a checkpoint was written",
+            _precompute: "styles that are written are kept, nothing partial was written",
+        }.get(args.verb, "committed shards are kept, nothing partial was written")
         print(
             f"stylebatch: interrupted; {kept}. Run the same command again to continue.",
             file=sys.stderr,

@@ -6,7 +6,7 @@ that they came from, keys as keys and values as values. The rest are the paper's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +17,6 @@ from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import edge_correlation, lab_color_distance, psnr, texture_distance
 from stylebatch.models.stable_diffusion import StableDiffusion
-
-
-@dataclass(frozen=True)
-class Claim:
-    """`name` is at least `least`."""
-
-    name: str
-    least: float
 
 
 @dataclass
@@ -101,11 +93,11 @@ class Scene:
         return dict(zip(("colour", "texture", "edge"), np.mean(rows, axis=0).tolist(), strict=True))
 
 
-def broken(scene: Scene, claims: Sequence[Claim]) -> list[str]:
-    """Claims that do not hold, with what was measured."""
-    measured = scene.measure([claim.name for claim in claims])
+def broken(scene: Scene, claims: Mapping[str, float]) -> list[str]:
+    """Claims (name: at least this much) that do not hold, with what was measured."""
+    measured = scene.measure(list(claims))
     return [
-        f"{claim.name} {measured[claim.name]:.3f}, not {claim.least:g}"
-        for claim in claims
-        if not measured[claim.name] >= claim.least
+        f"{name} {measured[name]:.3f}, not {least:g}"
+        for name, least in claims.items()
+        if not measured[name] >= least
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_cold_and_warm_cache_give_the_same_shards(manifest: Path, tmp_path: Path
     warm = run(load_spec(manifest, [cache], output=str(tmp_path / "warm")))
     saved = num_styles * cold.method.num_inversion_evaluations
     assert warm.report.evaluations == result.report.evaluations - saved
+    assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm")
+
+
+def test_cache_may_be_a_url(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where copies of a remote cache lie
+    changes = [f"features.cache=memory://{tmp_path.name}/styles"]
+    cold = load_spec(manifest, changes, output=str(tmp_path / "cold"))
+    assert run(cold).report.evaluations == plan(cold).evaluations
+    assert len(StyleCache(str(cold.features.cache)).ls()) == len(plan(cold).styles)
+    shutil.rmtree(tmp_path / "home")
+    warm = run(load_spec(manifest, changes, output=str(tmp_path / "warm")))
+    assert warm.report.evaluations < plan(cold).evaluations
+    assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm")
+
+
+def test_cache_serves_runs_without_injection(manifest: Path, tmp_path: Path) -> None:
+    changes = ["method.inject=false"]
+    cache = f"features.cache={tmp_path / 'cache'}"
+    run(load_spec(manifest, [*changes, cache], output=str(tmp_path / "cold")))
+    run(load_spec(manifest, [*changes, cache], output=str(tmp_path / "warm")))
     assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm")
 
 

@@ -60,7 +60,9 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
                     progress.note(f"{row.id}: {error}")
                     failed += 1
                 else:
-                    bank.open(bank.style(picture, row.id))
+                    style = bank.style(picture, row.id)
+                    if not bank.has(style):
+                        bank.build(style)
                 progress.advance(method.num_inversion_evaluations)
                 progress.add_samples(1)
         finally:

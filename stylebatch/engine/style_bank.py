@@ -105,17 +105,22 @@ class StyleBank:
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""
         digest = style.key.digest
-        if self.cache.contains(digest):
+        if self.has(style):
             try:
                 opened = self.cache.open(digest)
                 opened.trajectory()  # read now, so that its damage is seen here
                 return opened
             except DamagedStyleError:
                 self.cache.set_aside(digest)
-        self._build(style)
+        self.build(style)
         return self.cache.open(digest)
 
-    def _build(self, style: Style) -> None:
+    def has(self, style: Style) -> bool:
+        """Whether the cache holds the style; nothing is read of it."""
+        return self.cache.contains(style.key.digest)
+
+    def build(self, style: Style) -> None:
+        """Invert the style and write it."""
         latents = self.model.encode(to_tensor([style.picture.pixels]))
         codec = feature_codec(self.codec)
         inverted = self.method.invert(self.model, latents, "key_value", codec=codec)
