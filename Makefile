@@ -37,7 +37,7 @@ demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
 
 test: $(STAMP) ## the default test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the longer tests
 	$(BIN)/python -m pytest -m slow $(ARGS)

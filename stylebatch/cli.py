@@ -189,9 +189,11 @@ def _plan(args: argparse.Namespace) -> int:
         return 0
     per_sample = summary["evaluations"] / summary["num_pairs"]
     rows, columns = summary["block"]
+    uses = summary.get("uses_per_style")
+    drawn = f" (each style {uses[0]} to {uses[1]} times)" if uses else ""
     print(
         f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, "
-        f"{summary['pairing']} pairing: {summary['num_pairs']} samples of {resolved.size} px\n"
+        f"{summary['pairing']} pairing{drawn}: {summary['num_pairs']} samples of {resolved.size} px\n"
         f"{summary['num_shards']} shards of up to {resolved.shard_size(0)} samples, "
         f"in blocks of up to {rows} contents x {columns} styles\n"
         f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) "

@@ -7,7 +7,7 @@ that they came from, keys as keys and values as values. The rest are the paper's
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,9 +27,11 @@ class Scene:
     contents: Sequence[Pixels]
     styles: Sequence[Pixels]
     steps: int
+    _rendered: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def measure(self, names: Sequence[str]) -> dict[str, float]:
         """The named numbers; higher is better for each."""
+        self._rendered.clear()  # within one call, pictures are made once
         measures: dict[str, Callable[[], float]] = {
             "self": self._self,
             "colour": lambda: 1 - self._stylised()["colour"] / self._plain()["colour"],
@@ -50,7 +52,10 @@ class Scene:
         return self._means(list(self.contents) * len(self.styles))
 
     def _stylised(self, **changes: object) -> dict[str, float]:
-        return self._means(self._render(**changes))
+        key = repr(sorted(changes.items()))
+        if key not in self._rendered:
+            self._rendered[key] = self._means(self._render(**changes))
+        return self._rendered[key]
 
     def _latents(self, pixels: Sequence[Pixels]) -> torch.Tensor:
         return self.model.encode(to_tensor(list(pixels)))

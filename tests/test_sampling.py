@@ -15,6 +15,7 @@ import pytest
 import webdataset
 from pydantic import ValidationError
 
+from stylebatch.cli import main
 from stylebatch.data.grid import Groups
 from stylebatch.data.plan import Plan, plan
 from stylebatch.data.sampling import SampleGrid
@@ -281,3 +282,12 @@ def test_a_run_does_not_continue_with_other_samples(manifest: Path) -> None:
     with pytest.raises(PlanChangedError, match=r"pairing\.per_content: 2 -> 3"):
         run(load_spec(manifest, ["method.steps=2", "pairing.per_content=3"]))
     assert run(load_spec(manifest, ["method.steps=2"])).num_attempted == 0
+
+
+def test_plan_tells_how_often_a_style_is_used(
+    manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["pairing.mode=sample", "pairing.per_content=2"]
+    assert main(["plan", str(manifest), *(a for c in changes for a in ("--set", c))]) == 0
+    least, most = plan(load_spec(manifest, changes)).summary()["uses_per_style"]
+    assert f"sample pairing (each style {least} to {most} times)" in capsys.readouterr().out
