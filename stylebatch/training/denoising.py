@@ -106,6 +106,7 @@ class DenoisingLoss(nn.Module):
         super().__init__()
         self.unet = unet
         self.schedule = schedule
+        self.straighten = options.straighten
         self.borrowing = BorrowingAttention(options.borrow.tau if options.borrow else 1.0)
         if options.borrow is not None:
             names = tuple(
@@ -125,4 +126,44 @@ class DenoisingLoss(nn.Module):
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
         self.borrowing.pairs = 0
+        if self.straighten is not None:
+            rows = min(round(self.straighten.share * len(predicted)), len(predicted) - pairs)
+            if rows:
+                bend = self._bend(batch, predicted, text, rows)
+                loss = loss + self.straighten.weight * bend * rows / len(predicted)
         return loss, error[batch.restyled :].detach().mean()
+
+    def _bend(self, batch: Noised, predicted: Tensor, text: Tensor, rows: int) -> Tensor:
+        """Error of one inversion step (DDIM, arXiv 2010.02502, eq. 13) of the last `rows` rows, which do not borrow.
+
+        Inversion takes the noise predicted at t for that at t + stride; what differs is lost on the way back. The
+        squared difference counts as much as it moves the latents, relative to the mean over timesteps.
+        """
+        assert self.straighten is not None
+        levels = self.schedule.alphas_cumprod.to(batch.latents)
+        last = len(levels) - 1
+        steps = torch.arange(len(levels), device=levels.device)
+        signal, deviation = levels.sqrt(), (1 - levels).sqrt()
+        ahead = (steps + self.straighten.stride).clamp(max=last)
+        reach = deviation[ahead] - deviation * signal[ahead] / signal
+        times = batch.times[-rows:]
+        further = ahead[times]
+        latents, noise = batch.latents[-rows:], self._noise(batch, predicted)[-rows:]
+        column = (slice(None), None, None, None)
+        keep = (signal[further] / signal[times])[column]
+        moved = (keep * latents + reach[times][column] * noise).detach()
+        there = Noised(moved, further, moved, further)
+        again = self._noise(
+            there, self.unet(moved, further, encoder_hidden_states=text[-rows:]).sample
+        )
+        weight = reach[times].square() / reach.square().mean()
+        bend: Tensor = (weight * (again - noise).square().mean((1, 2, 3))).mean()
+        return bend
+
+    def _noise(self, batch: Noised, predicted: Tensor) -> Tensor:
+        """Predicted noise, also of a network that predicts velocity (arXiv 2202.00512)."""
+        if self.schedule.config.prediction_type != "v_prediction":
+            return predicted
+        level = self.schedule.alphas_cumprod.to(predicted)[batch.times][:, None, None, None]
+        noise: Tensor = level.sqrt() * predicted + (1 - level).sqrt() * batch.latents
+        return noise

@@ -107,6 +107,18 @@ class TimestepBias(Section):
         return self
 
 
+class Straighten(Section):
+    """A penalty on what DDIM inversion assumes: that the predicted noise is the same one stride further."""
+
+    share: Fraction = Field(
+        0.25, description="Share of a batch that is evaluated one stride further"
+    )
+    weight: float = Field(1.0, gt=0.0, description="Of the penalty, next to the denoising loss")
+    stride: int = Field(
+        50, ge=1, le=500, description="Timesteps of a stride; 50 is that of 20 steps"
+    )
+
+
 class UnetOptions(Section):
     """Denoising (arXiv 2006.11239) on latents that are encoded once."""
 
@@ -126,6 +138,9 @@ class UnetOptions(Section):
         None, description="Draw a range of timesteps more often"
     )
     borrow: Borrow | None = Field(None, description="Train self-attention to carry style")
+    straighten: Straighten | None = Field(
+        None, description="Train for inversion in few steps: predictions that hold over a stride"
+    )
 
 
 class VaeOptions(Section):
