@@ -76,9 +76,9 @@ def test_training_on_the_penalty_straightens(eps_folder: Path) -> None:
         shown = loss.unet(batch.latents, batch.times, encoder_hidden_states=text).sample
         return loss._bend(batch, shown, text, 4)
 
-    optimizer = torch.optim.SGD(loss.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-3)
     before = bend()
-    for _ in range(5):
+    for _ in range(8):
         optimizer.zero_grad()
         bend().backward()
         optimizer.step()
