@@ -179,6 +179,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    from stylebatch.data.choice import needs_measuring
     from stylebatch.data.plan import plan
     from stylebatch.manifest import load_spec
 
@@ -189,6 +190,7 @@ def _plan(args: argparse.Namespace) -> int:
         return 0
     per_sample = summary["evaluations"] / summary["num_pairs"]
     rows, columns = summary["block"]
+    measured = ", unless a run measures otherwise" if needs_measuring(resolved.spec) else ""
     uses = summary.get("uses_per_style")
     drawn = f" (each style {uses[0]} to {uses[1]} times)" if uses else ""
     print(
@@ -198,6 +200,7 @@ def _plan(args: argparse.Namespace) -> int:
         f"in blocks of up to {rows} contents x {columns} styles\n"
         f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) "
         f"with {resolved.spec.method.name} on model {resolved.model}\n"
+        f"features: {resolved.choice}{measured}; batches of up to {resolved.batch}\n"
         f"output: {summary['output']} (plan {summary['digest'][:16]})"
     )
     return 0

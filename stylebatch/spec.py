@@ -266,12 +266,16 @@ class FeatureSpec(Section):
 
     source: Literal["auto", "held", "cached", "recomputed"] = Field(
         "auto",
-        description="held in memory since the inversion; cached: read from `cache`, written there once; recomputed "
-        "from latents; auto: cached where `cache` is given, else held",
+        description="Of styles. held in memory since the inversion; cached: read from `cache`, written there once; "
+        "recomputed from latents; auto: the cheapest, measured where `cache` is given",
+    )
+    contents: Literal["auto", "held", "recomputed"] = Field(
+        "auto", description="Where the queries of contents come from; auto: the cheapest"
     )
     codec: Literal["auto", "kv", "x", "x8"] = Field(
         "auto",
-        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; auto: kv, or x when cached",
+        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; auto: kv, or x where memory is "
+        "short or styles are cached, or x8 where the disk is too small for x",
     )
     cache: str | None = Field(
         None,
@@ -285,23 +289,9 @@ class FeatureSpec(Section):
             raise ValueError("source cached reads a style cache; give `cache`, a folder or URL")
         return self
 
-    @property
-    def resolved_source(self) -> Literal["held", "cached", "recomputed"]:
-        """What `auto` means here."""
-        if self.source != "auto":
-            return self.source
-        return "held" if self.cache is None else "cached"
-
-    @property
-    def resolved_codec(self) -> Literal["kv", "x", "x8"]:
-        """What `auto` means here."""
-        if self.codec != "auto":
-            return self.codec
-        return "x" if self.resolved_source == "cached" else "kv"
-
 
 class EngineSpec(Section):
-    """Where the work runs. `threads`, `batch` and `feature_gb` change the last bits of floats, no more."""
+    """Where the work runs. `threads`, `batch`, `batch_gb` and `feature_gb` change the last bits of floats, no more."""
 
     name: Literal["auto", "local"] = Field("auto", description="auto picks local on one machine")
     threads: int | None = Field(
@@ -310,6 +300,12 @@ class EngineSpec(Section):
         description="CPU threads of the network; default the cores of the machine, at most 8",
     )
     batch: int = Field(16, ge=1, le=1024, description="Largest batch of one network evaluation")
+    batch_gb: float | None = Field(
+        None,
+        gt=0.0,
+        le=4096.0,
+        description="Memory (GiB) for the activations of one evaluation, by which batches are cut; default 4, or half of a GPU's",
+    )
     feature_gb: float = Field(
         8.0,
         gt=0.0,

@@ -109,7 +109,7 @@ def test_cached_styles_leave_room_for_larger_blocks(manifest: Path, tmp_path: Pa
     changes = ["output.shard_size=100", "method.steps=50"]
     wide = plan(load_spec(manifest, changes))
     memory = f"engine.feature_gb={wide.identity['feature_bytes'] * 4.5 / 2**30}"
-    held = plan(load_spec(manifest, [*changes, memory]))
+    held = plan(load_spec(manifest, [*changes, memory, "features.source=held"]))
     cache = f"features.cache={tmp_path / 'cache'}"
     cached = plan(load_spec(manifest, [*changes, memory, cache]))
     assert cached.grid.num_blocks < held.grid.num_blocks

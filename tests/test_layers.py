@@ -25,6 +25,7 @@ HOMES = {
         "stylebatch.methods",
         "stylebatch.engine.worker",
         "stylebatch.engine.style_bank",
+        "stylebatch.engine.measure",
         "stylebatch.conformance",
         "stylebatch.training",
         "stylebatch.embedded",

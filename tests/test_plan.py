@@ -143,7 +143,7 @@ def test_rows_file_is_a_manifest(manifest: Path) -> None:
 def test_large_products_are_planned_without_a_table(manifest: Path) -> None:
     resolved = plan(load_spec(manifest))
     rows, columns = Groups.of_at_most(1_000_000, 16), Groups.of_at_most(1_000, 16)
-    object.__setattr__(resolved, "grid", ProductGrid(rows, columns))
+    object.__setattr__(resolved.layout, "grid", ProductGrid(rows, columns))
     started = time.monotonic()
     assert resolved.shard_size(resolved.num_shards - 1) > 0
     assert resolved.num_shards == resolved.grid.num_blocks
@@ -156,7 +156,16 @@ def test_blocks_shrink_to_the_memory_for_features(manifest: Path) -> None:
     assert wide.identity["block"] == [4, 3]
     image_gb = wide.identity["feature_bytes"] / 2**30
     narrow = plan(
-        load_spec(manifest, ["output.shard_size=100", f"engine.feature_gb={image_gb * 4.5}"])
+        load_spec(
+            manifest,
+            [
+                "output.shard_size=100",
+                f"engine.feature_gb={image_gb * 4.5}",
+                "features.source=held",
+                "features.contents=held",
+                "features.codec=kv",
+            ],
+        )
     )
     rows, columns = narrow.identity["block"]
     assert rows + 2 * columns <= 4.5

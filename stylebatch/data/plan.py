@@ -10,13 +10,15 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from stylebatch.data.grid import Block, Grid, Groups, PairGrid, ProductGrid, spread
+from stylebatch.data.choice import UNKNOWN, Choice, Chosen, Conditions, candidates, choose
+from stylebatch.data.grid import Block, Grid, spread
+from stylebatch.data.layout import Layout
 from stylebatch.data.sampling import SampleGrid
-from stylebatch.data.sides import block_sides, feature_bytes, style_bytes
+from stylebatch.data.sides import batch_rows, feature_bytes
 from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
@@ -51,14 +53,18 @@ class Shard:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run does. `identity` is all that affects pixels or names; `digest` is its hash."""
+    """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
+
+    `batch`: rows of one network evaluation at most.
+    """
 
     spec: RunSpec
     size: int
     contents: tuple[ImageRow, ...]
     styles: tuple[ImageRow, ...]
-    grid: Grid
-    blocks_per_shard: int
+    layout: Layout
+    chosen: Chosen
+    batch: int
     labels: tuple[str, ...]
     has_captions: bool
     model: str
@@ -67,6 +73,25 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()
+
+    @property
+    def grid(self) -> Grid:
+        """The blocks."""
+        return self.layout.grid
+
+    @property
+    def choice(self) -> Choice:
+        """Where features come from."""
+        return self.chosen.choice
+
+    @property
+    def num_style_groups_held(self) -> int:
+        """Groups of styles whose features a worker keeps."""
+        return self.layout.num_style_groups_held
+
+    @property
+    def blocks_per_shard(self) -> int:
+        return max(1, self.spec.output.shard_size // self.layout.pairs_per_block)
 
     @property
     def num_shards(self) -> int:
@@ -112,54 +137,13 @@ class Plan:
                 index += 1
             yield block, samples
 
-    @cached_property
+    @property
     def evaluations(self) -> int:
         """Network evaluations of the whole run: inversions, recomputed features, the reverse of every pair.
 
         Cached styles count as inverted once; those that the cache holds already cost nothing.
         """
-        method, grid = self.spec.method, self.grid
-        source = self.spec.features.resolved_source
-        recomputed = 0
-        if isinstance(grid, ProductGrid):
-            once = source == "cached" or grid.columns.count <= self.num_style_groups_held
-            inverted = len(self.contents) + len(self.styles) * (1 if once else grid.rows.count)
-            rendered = grid.num_pairs
-            recomputed = len(self.styles) * grid.rows.count
-        else:
-            inverted = rendered = 0
-            contents: tuple[int, ...] = ()
-            styles: tuple[int, ...] = ()
-            used: set[int] = set()
-            for block in map(grid.block, range(grid.num_blocks)):
-                inverted += len(block.contents) if block.contents != contents else 0
-                if source == "cached":
-                    used.update(block.styles)
-                else:
-                    inverted += len(block.styles) if block.styles != styles else 0
-                rendered += len(set(block.pairs))
-                recomputed += len(block.styles)
-                contents, styles = block.contents, block.styles
-            inverted += len(used)
-        if source == "recomputed" and method.inject:
-            rendered += recomputed
-        return (
-            method.num_reverse_evaluations * rendered + method.num_inversion_evaluations * inverted
-        )
-
-    @cached_property
-    def num_style_groups_held(self) -> int:
-        """Block columns of styles whose features fit in memory beside a block's contents, at least 1.
-
-        Lists of pairs and samples have no columns that come back, so one group is held.
-        """
-        if not isinstance(self.grid, ProductGrid) or self.spec.features.resolved_source == "cached":
-            return 1
-        rows, columns = self.identity["block"]
-        per_group = columns * self.identity["style_bytes"]
-        room = self.spec.engine.feature_gb * 2**30 - rows * self.identity["feature_bytes"]
-        fitting = int(room // per_group) if per_group else self.grid.columns.count
-        return max(1, min(fitting, self.grid.columns.count))
+        return self.layout.evaluations
 
     def summary(self) -> dict[str, Any]:
         """Counts and cost as plain values, for `plan --json` and run.json."""
@@ -172,7 +156,9 @@ class Plan:
             "num_blocks": self.grid.num_blocks,
             "num_shards": self.num_shards,
             "pairing": self.spec.pairing.mode,
-            "block": list(self.identity["block"]),
+            "block": list(self.layout.sides),
+            "batch": self.batch,
+            "features": asdict(self.choice),
             "evaluations": self.evaluations,
             "size": self.size,
             "digest": self.digest,
@@ -185,11 +171,17 @@ def sample_seed(run_seed: int, content_id: str, style_id: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
+def plan(
+    spec: RunSpec,
+    *,
+    limit: int | None = None,
+    choice: Choice | None = None,
+    conditions: Conditions = UNKNOWN,
+) -> Plan:
     """Resolve `spec`. With `limit`, a preview of that many pairs spread over contents and styles.
 
-    Raises ManifestError for sources that hold nothing, a size the model cannot take, lists of
-    different length for zip.
+    `choice` of an earlier start goes before the one that `conditions` make cheapest. Raises ManifestError
+    for sources that hold nothing, a size the model cannot take, lists of different length for zip.
     """
     checkpoint = find_checkpoint(spec.model)
     size = _size(spec, checkpoint)
@@ -200,50 +192,34 @@ def plan(spec: RunSpec, *, limit: int | None = None) -> Plan:
         )
     contents, styles, pairs = _sources(spec)
     num_bytes = feature_bytes(spec, checkpoint, size)
-    bytes_of = (num_bytes, style_bytes(spec, num_bytes))
     totals = (len(contents), len(styles))
     if limit is not None:
-        spec, pairs = _preview(spec, totals, bytes_of, pairs, limit)
-    sides = block_sides(totals, spec, bytes_of, is_list=pairs is not None)
-    grid, per_block = _grid(spec, totals, pairs, sides)
+        spec, pairs = _preview(spec, totals, num_bytes, pairs, limit)
+    lay = partial(Layout.of, spec, totals, pairs, num_bytes)
+    chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
+    layout = lay(chosen.choice)
+    batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
     return Plan(
         spec=spec,
         size=size,
         contents=tuple(contents),
         styles=tuple(styles),
-        grid=grid,
-        blocks_per_shard=max(1, spec.output.shard_size // per_block),
+        layout=layout,
+        chosen=chosen,
+        batch=batch,
         labels=_class_names(contents, pairs or ()),
         has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
         identity=identity
-        | {"block": list(sides), "feature_bytes": bytes_of[0], "style_bytes": bytes_of[1]},
+        | {
+            "batch": batch,
+            "features": asdict(layout.choice),
+            "block": list(layout.sides),
+            "feature_bytes": num_bytes,
+            "style_bytes": layout.style_bytes,
+        },
     )
-
-
-def _grid(
-    spec: RunSpec,
-    totals: tuple[int, int],
-    pairs: tuple[PairRow, ...] | None,
-    sides: tuple[int, int],
-) -> tuple[Grid, int]:
-    """The grid and the pairs that one of its blocks holds."""
-    rows, columns = sides
-    num_contents, num_styles = totals
-    if pairs is not None:
-        listed = PairGrid.cut(
-            pairs, max_contents=rows, max_styles=columns, max_pairs=spec.output.shard_size
-        )
-        return listed, max(1, listed.num_pairs // listed.num_blocks)
-    groups = Groups.of_at_most(num_contents, rows)
-    tallest = math.ceil(num_contents / groups.count)
-    if spec.pairing.mode == "sample":
-        drawn = spec.pairing.sampling(spec.seed)
-        sample = SampleGrid(groups, num_styles, columns, drawn)
-        return sample, tallest * min(drawn.per_content, columns)
-    product = ProductGrid(groups, Groups.of_at_most(num_styles, columns))
-    return product, tallest * math.ceil(num_styles / product.columns.count)
 
 
 def _class_names(contents: Sequence[ImageRow], pairs: Sequence[PairRow]) -> tuple[str, ...]:
@@ -281,7 +257,7 @@ def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairR
 def _preview(
     spec: RunSpec,
     totals: tuple[int, int],
-    bytes_of: tuple[int, int],
+    feature_bytes: int,
     pairs: tuple[PairRow, ...] | None,
     limit: int,
 ) -> tuple[RunSpec, tuple[PairRow, ...]]:
@@ -295,7 +271,7 @@ def _preview(
     if pairs is not None:
         count = min(limit, len(pairs))
         return preview, tuple(pairs[i * len(pairs) // count] for i in range(count))
-    whole, _ = _grid(spec, totals, None, block_sides(totals, spec, bytes_of, is_list=False))
+    whole = Layout.of(spec, totals, None, feature_bytes, candidates(spec)[0]).grid
     walk = whole.spread(limit) if isinstance(whole, SampleGrid) else spread(*totals, limit)
     return preview, tuple(PairRow(content, style) for content, style in sorted(walk))
 
@@ -331,11 +307,6 @@ def _identity(
         "pairing": {"mode": "sample", **asdict(spec.pairing.sampling(spec.seed))}
         if spec.pairing.mode == "sample"
         else spec.pairing.mode,
-        "batch": spec.engine.batch,
-        "features": {
-            "source": spec.features.resolved_source,
-            "codec": spec.features.resolved_codec,
-        },
         "num_contents": len(contents),
         "num_styles": len(styles),
         "contents": _digest((row.id, row.label, row.caption) for row in contents),

@@ -1,49 +1,96 @@
-"""Blocks of contents x styles: how many of each fit into memory, a shard and 16 x 16."""
+"""Blocks of contents x styles: how many of each fit into memory, a shard and 16 x 16; rows of one evaluation."""
 
 from __future__ import annotations
 
+from stylebatch.data.choice import Choice
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.spec import RunSpec
 
 MAX_BLOCK_SIDE = 16
+DEFAULT_BATCH_GB = 4.0
+TENSORS_IN_FLIGHT = 16
+"""Tensors of the widest level that live at once at the peak: a gated feed-forward layer of 4 times the width."""
+
+
+def value_bytes(spec: RunSpec) -> int:
+    """Bytes of one number of the network, as far as the manifest tells."""
+    return 2 if spec.model.dtype in ("float16", "bfloat16") else 4
 
 
 def feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     """Bytes of one image's queries (keys, values: as much each) over all sites and timesteps."""
-    channels = list(reversed(checkpoint.config("unet")["block_out_channels"]))
+    channels: list[int] = list(reversed(checkpoint.config("unet")["block_out_channels"]))
     top = len(channels) - 1
     cells = size // checkpoint.latent_factor
     elements = sum(
         channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2
         for site in spec.method.sites
     )
-    width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
-    return elements * spec.method.num_reverse_evaluations * width if spec.method.inject else 0
+    steps = spec.method.num_reverse_evaluations if spec.method.inject else 0
+    return elements * steps * value_bytes(spec)
 
 
-def style_bytes(spec: RunSpec, feature_bytes: int) -> int:
-    """Memory for the features of one style: `feature_bytes` are those of k, and of v."""
-    features, method = spec.features, spec.method
-    if features.resolved_source == "recomputed":
-        return 2 * feature_bytes // method.num_reverse_evaluations
-    width = 2 if spec.model.dtype in ("float16", "bfloat16") else 4
-    whole = {"kv": 2 * feature_bytes, "x": feature_bytes, "x8": feature_bytes // width}
-    stored = whole[features.resolved_codec]
-    if features.resolved_source == "cached":  # this timestep, projected, and the next
-        return 2 * (stored + feature_bytes) // method.num_reverse_evaluations
+def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
+    """Bytes of activations that one row of a network evaluation needs at its peak, with fused attention."""
+    unet = checkpoint.config("unet")
+    widths: list[int] = unet["block_out_channels"]
+    cells, per_level = size // checkpoint.latent_factor, int(unet.get("layers_per_block", 2)) + 1
+    sides = [cells >> level for level in range(len(widths))]
+    planes = [width * side**2 for width, side in zip(widths, sides, strict=True)]
+    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes(spec)
+
+
+def batch_rows(
+    spec: RunSpec, checkpoint: Checkpoint, size: int, batch_gb: float | None = None
+) -> int:
+    """Rows of one network evaluation: at most `engine.batch`, within the memory for activations.
+
+    `batch_gb`: GiB where the manifest names none.
+    """
+    budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
+    return max(1, min(spec.engine.batch, int(budget // row_bytes(spec, checkpoint, size))))
+
+
+def content_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
+    """Memory for the queries of one content; `feature_bytes` are those of all timesteps."""
+    if choice.contents == "recomputed":
+        return feature_bytes // spec.method.num_reverse_evaluations
+    return feature_bytes
+
+
+def stored_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
+    """What the codec keeps of one style over all timesteps; `feature_bytes` are those of k, and of v."""
+    whole = {"kv": 2 * feature_bytes, "x": feature_bytes, "x8": feature_bytes // value_bytes(spec)}
+    return whole[choice.codec]
+
+
+def style_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
+    """Memory for the features of one style; `feature_bytes` are those of k, and of v."""
+    steps = spec.method.num_reverse_evaluations
+    stored = stored_bytes(spec, feature_bytes, choice)
+    if choice.styles == "recomputed":
+        return 2 * feature_bytes // steps
+    if choice.styles == "cached":  # this timestep, projected, and the next
+        return 2 * (stored + feature_bytes) // steps
     return stored
 
 
 def block_sides(
-    totals: tuple[int, int], spec: RunSpec, bytes_of: tuple[int, int], *, is_list: bool
+    totals: tuple[int, int],
+    spec: RunSpec,
+    bytes_of: tuple[int, int],
+    *,
+    is_list: bool,
+    feature_gb: float | None = None,
 ) -> tuple[int, int]:
     """Contents and styles per block: at most 16 each, within a shard and the memory for features.
 
-    `is_list`: the pairs are listed, so that a block is cut by what its rows name.
+    `bytes_of` a content and a style. `is_list`: the pairs are listed, so that a block is cut by what its rows name.
     """
     num_contents, num_styles = totals
     content_bytes, style_bytes = bytes_of
-    shard_size, budget = spec.output.shard_size, spec.engine.feature_gb * 2**30
+    shard_size = spec.output.shard_size
+    budget = (spec.engine.feature_gb if feature_gb is None else feature_gb) * 2**30
     drawn = spec.pairing.sampling(spec.seed)
     is_sample = spec.pairing.mode == "sample" and not is_list
     columns = min(MAX_BLOCK_SIDE, num_styles, shard_size)

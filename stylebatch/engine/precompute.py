@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from stylebatch.data.choice import Conditions
 from stylebatch.data.images import load_picture
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.run import interruptible
@@ -15,6 +16,7 @@ from stylebatch.methods import METHODS
 from stylebatch.models.stable_diffusion import load_model
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
+from stylebatch.store.bandwidth import cache_room
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,18 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
     written, Interrupted with whole styles kept.
     """
     features = spec.features
-    if features.resolved_source != "cached":
+    if features.cache is None or features.source not in ("auto", "cached"):
         raise ManifestError(
             f"features: found source {features.source}, cache {features.cache}; accepted: a cache to fill. Next: give "
             "`features: {cache: FOLDER}` or --set features.cache=FOLDER"
         )
     progress = progress or Progress()
     check_inputs(spec)
-    plan = resolve(spec)
+    cached = features.model_copy(update={"source": "cached"})
+    plan = resolve(
+        spec.model_copy(update={"features": cached}),
+        conditions=Conditions(room_bytes=cache_room(features.cache)),
+    )
     method = METHODS[spec.method.name](**spec.method.model_dump())
     started, failed = time.monotonic(), 0
     progress.begin(

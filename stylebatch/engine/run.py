@@ -16,22 +16,24 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from stylebatch.card import write_card
+from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.plan import Plan
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.local import run_shards
+from stylebatch.engine.measure import device_batch_gb, measure
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
 from stylebatch.models.stable_diffusion import placement
 from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
-from stylebatch.store.ledger import Ledger, RunLock, diff
+from stylebatch.store.ledger import Ledger, RunLock, diff, read_json
 
 MAX_THREADS = 8
 _LIBRARIES = (
@@ -74,10 +76,11 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     """
     progress = progress or Progress()
     check_inputs(spec)
-    plan = resolve(spec, limit=limit)
-    output = Path(plan.spec.output.path)
+    draft = resolve(spec, limit=limit)
+    output = Path(draft.spec.output.path)
     with interruptible(), RunLock(output):
         ledger = Ledger(output)
+        plan = _settle(spec, limit, draft, ledger, progress)
         record = ledger.open(_run_record(plan))
         remaining = [
             i
@@ -97,6 +100,29 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     num_attempted = sum(plan.shard_size(i) for i in remaining)
     allowed = plan.spec.max_failed_fraction
     return RunResult(output, plan.grid.num_pairs, num_attempted, done, seconds, finished, allowed)
+
+
+def _settle(
+    spec: RunSpec, limit: int | None, draft: Plan, ledger: Ledger, progress: Progress
+) -> Plan:
+    """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
+    resolved = (read_json(ledger.run_path) or {}).get("resolved", {})
+    choice = kept_choice(draft.spec, resolved.get("features"))
+    batch_gb = resolved["batch_gb"] if "batch_gb" in resolved else device_batch_gb()
+    conditions = Conditions(batch_gb=batch_gb)
+    if choice is None and needs_measuring(spec):
+        plan = resolve(spec, limit=limit, conditions=conditions)
+        conditions = measure(plan, threads=_threads(spec), batch_gb=batch_gb)
+    same = conditions == draft.chosen.conditions and choice in (None, draft.choice)
+    plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
+    if choice is None and len(plan.chosen.costs) > 1:
+        progress.note(plan.chosen.reason)
+    return plan
+
+
+def _threads(spec: RunSpec) -> int:
+    """CPU threads of the network."""
+    return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
 
 
 def _render(
@@ -130,7 +156,6 @@ def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str
 
 def _run_record(plan: Plan) -> dict[str, Any]:
     """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
-    threads = plan.spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
     device, dtype = placement(plan.spec.model.dtype)
     return {
         "name": plan.spec.name,
@@ -139,7 +164,16 @@ def _run_record(plan: Plan) -> dict[str, Any]:
         "plan": plan.summary(),
         "spec": plan.spec.model_dump(mode="json"),
         "model": plan.model,
-        "resolved": {"engine": "local", "threads": threads, "device": device.type, "dtype": dtype},
+        "resolved": {
+            "engine": "local",
+            "threads": _threads(plan.spec),
+            "device": device.type,
+            "dtype": dtype,
+            "batch_gb": plan.chosen.conditions.batch_gb,
+            "features": asdict(plan.choice),
+            "measured": asdict(plan.chosen.conditions),
+            "reason": plan.chosen.reason,
+        },
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},

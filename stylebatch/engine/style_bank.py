@@ -58,15 +58,15 @@ class StyleBank:
     @classmethod
     def of_plan(cls, plan: Plan, method: StyleID, model: StableDiffusion) -> StyleBank:
         """The bank of a plan whose styles are cached; floats are stored in the network's own precision."""
-        features = plan.spec.features
-        if features.cache is None:
+        cache = plan.spec.features.cache
+        if cache is None:
             raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
         dtype: Literal["float16", "float32"] = (
             "float16" if model.unet.dtype == torch.float16 else "float32"
         )
-        codec = Codec(features.resolved_codec, dtype)
+        codec = Codec(plan.choice.codec, dtype)
         fingerprint = str(plan.identity["model_fingerprint"])
-        return cls(StyleCache(features.cache), codec, method, model, model_fingerprint=fingerprint)
+        return cls(StyleCache(cache), codec, method, model, model_fingerprint=fingerprint)
 
     def style(self, picture: Picture, name: str) -> Style:
         """`picture`, fitted to the run's size, under the key of everything that decides its features."""

@@ -70,7 +70,7 @@ class Worker:
         self.threads = threads
         self.on_evaluations = on_evaluations
         self.method = METHODS[plan.spec.method.name](**plan.spec.method.model_dump())
-        self.batch = plan.spec.engine.batch
+        self.batch = plan.batch
         self._evaluations = 0
 
     def __enter__(self) -> Worker:
@@ -84,7 +84,7 @@ class Worker:
             "query": self._make_inputs("query"),
             "key_value": self._make_inputs("key_value"),
         }
-        cached = self.plan.spec.features.resolved_source == "cached"
+        cached = self.plan.choice.styles == "cached"
         self._bank = StyleBank.of_plan(self.plan, self.method, self.model) if cached else None
         self._found: set[int] = set()
         return self
@@ -181,12 +181,11 @@ class Worker:
         pixels = [picture.pixels for picture in pictures.values()]
         parts = [pixels[i : i + self.batch] for i in range(0, len(pixels), self.batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
-        if kind == "query":
-            return self.method.invert(self.model, latents, kind, batch=self.batch)
-        features = self.plan.spec.features
+        choice = self.plan.choice
+        source = choice.contents if kind == "query" else choice.styles
         return self.method.invert(
-            self.model, latents, kind, batch=self.batch,
-            codec=FeatureCodec(features.resolved_codec), hold=features.resolved_source == "held",
+            self.model, latents, kind,
+            batch=self.batch, codec=FeatureCodec(choice.codec), hold=source == "held",
         )  # fmt: skip
 
     def _from_bank(self, bank: StyleBank, pictures: dict[int, Picture]) -> Inverted:

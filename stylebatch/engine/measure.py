@@ -1,0 +1,60 @@
+"""What decides `features: auto` where a cache is given: seconds of the network and bandwidth of the cache.
+
+A few seconds in all; the outcome goes to run.json, so that a resumed run does not measure again.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from stylebatch.data.choice import Conditions
+from stylebatch.data.plan import Plan
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from stylebatch.store.bandwidth import cache_room, measure_bandwidth
+
+SECONDS = 2.0
+"""For the network; more only where a single row takes longer."""
+
+
+def device_batch_gb() -> float | None:
+    """Half of a GPU's memory in GiB, for activations; None on a CPU, where the manifest says."""
+    if not torch.cuda.is_available():
+        return None
+    return round(torch.cuda.get_device_properties(0).total_memory / 2**31, 1)
+
+
+def measure(plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+    """Measure for `plan`, whose manifest names a cache. Raises CacheError when the cache fails."""
+    cache = plan.spec.features.cache
+    if cache is None:
+        raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
+    bandwidth = measure_bandwidth(cache)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        seconds = evaluation_seconds(load_model(plan.spec.model), plan.size, plan.batch)
+    finally:
+        torch.set_num_threads(before)
+    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
+
+
+@torch.inference_mode()
+def evaluation_seconds(model: StableDiffusion, size: int, batch: int) -> float:
+    """Least seconds per row of a network evaluation: one row, and `batch` rows where time allows."""
+    side, channels = size // model.latent_factor, int(model.unet.config.in_channels)
+    cond = model.embed([""])
+    timestep = model.schedule.num_train_timesteps // 2
+
+    def timed(rows: int) -> float:
+        latents = torch.zeros((rows, channels, side, side), device=model.device)
+        started = time.perf_counter()
+        model.predict_noise(latents, timestep, cond).cpu()  # waits for the device
+        return (time.perf_counter() - started) / rows
+
+    timed(1)
+    best, until = timed(1), time.perf_counter() + SECONDS
+    while time.perf_counter() + best * batch < until:
+        best = min(best, timed(batch))
+    return best
