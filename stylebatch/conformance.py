@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stylebatch.data.images import decode, fit
 from stylebatch.errors import ManifestError, SampleError
-from stylebatch.methods.features import FeatureKind, Inverted
+from stylebatch.methods.features import FeatureKind, Inverted, concatenate
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.models.base import Conditioning
@@ -167,15 +167,23 @@ def _styleid_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
         )
     for case, settings in options["cases"].items():
         method = _method(options, settings)
-        inverted: dict[str, dict[str, Inverted]] = {}
-        for content, style in settings["pairs"]:
-            for name in (content, style):
-                if name not in inverted:
-                    inverted[name] = _invert_named(model, method, inputs[f"{name}/z0"], name, found)
-            pair = Pairs((0,), (0,))
-            sources = inverted[content]["query"], inverted[style]["key_value"]
-            found[f"case/{case}/{content}_{style}/x_T"] = method.initial_latents(*sources, pair)
-            found[f"case/{case}/{content}_{style}/final"] = method.stylise(model, *sources, pair)
+        names = [sorted(set(side)) for side in zip(*settings["pairs"], strict=True)]
+        inverted = {
+            name: _invert_named(model, method, inputs[f"{name}/z0"], name, found)
+            for name in sorted({*names[0], *names[1]})
+        }
+        contents = concatenate([inverted[name]["query"] for name in names[0]])
+        styles = concatenate([inverted[name]["key_value"] for name in names[1]])
+        rows = sorted((names[1].index(s), names[0].index(c)) for c, s in settings["pairs"])
+        pairs = Pairs(tuple(c for _, c in rows), tuple(s for s, _ in rows))
+        starts = method.initial_latents(contents, styles, pairs)
+        finals = method.stylise(
+            model, contents, styles, pairs
+        )  # all pairs of the case as one block
+        for row, (style, content) in enumerate(rows):
+            pair = f"case/{case}/{names[0][content]}_{names[1][style]}"
+            found[f"{pair}/x_T"] = starts[row : row + 1]
+            found[f"{pair}/final"] = finals[row : row + 1]
     return found
 
 
