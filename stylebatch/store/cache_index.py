@@ -105,7 +105,8 @@ class StyleIndex:
     def from_parquet(cls, file: IO[bytes], where: str) -> StyleIndex:
         """Raises DamagedStyleError when the file is no index of this format."""
         try:
-            table = pq.read_table(file)
+            # small, and a pool of threads left at exit can abort the process
+            table = pq.ParquetFile(file).read(use_threads=False)
             entry = json.loads(table.schema.metadata[METADATA])
             tar_bytes = int(entry.pop("tar_bytes"))
             columns = [field.name for field in fields(TensorRow)]
