@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan train test test-slow check format demo clean
+.PHONY: help setup stylize plan train test test-slow check format demo bench clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ train: $(STAMP) ## train or fine-tune by CONFIG
 
 demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
+
+bench: $(STAMP) ## measure the claimed ratios (about 15 minutes alone on two cores)
+	@$(BIN)/python pipelines/bench.py $(ARGS)
 
 test: $(STAMP) ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -29,6 +29,7 @@ HOMES = {
         "stylebatch.conformance",
         "stylebatch.training",
         "stylebatch.embedded",
+        "stylebatch.bench",
     ),
     "diffusers": ("stylebatch.models", "stylebatch.training", "stylebatch.embedded"),
     "transformers": ("stylebatch.models", "stylebatch.embedded"),
@@ -78,6 +79,17 @@ MAY_IMPORT = {
     },
     "training": {"data", "errors", "models", "progress", "spec"},
     "embedded": {"data", "methods", "metrics", "models", "spec"},
+    "bench": {
+        "data",
+        "metrics",
+        "diffusion",
+        "engine",
+        "manifest",
+        "methods",
+        "models",
+        "spec",
+        "store",
+    },
 }
 
 

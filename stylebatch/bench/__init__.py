@@ -1,0 +1,1 @@
+"""Measures what the project claims: ratios of things timed side by side in one process."""

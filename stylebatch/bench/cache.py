@@ -1,0 +1,224 @@
+"""Bytes, bandwidth and use of the style cache."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stylebatch.bench import sizes, workload
+from stylebatch.bench.record import Figure, Outcome, Size
+from stylebatch.methods.codec import FeatureCodec
+from stylebatch.store.cached_style import prefetch
+from stylebatch.store.codecs import Array, Codec
+from stylebatch.store.style_cache import StyleCache, StyleKey
+
+Features = dict[int, dict[int, dict[str, Array]]]
+"""By timestep, site and tensor name, for one style, not yet encoded."""
+CHUNK_BYTES = 4 << 20
+
+
+def name_of(codec: Codec) -> str:
+    """As people write it."""
+    return codec.name if codec.name in ("x8", "trajectory") else f"{codec.name} {codec.dtype}"
+
+
+def key_for(name: str, codec: Codec) -> StyleKey:
+    """A key for measured styles."""
+    return StyleKey(
+        pixels=name, model="bench", dtype="float32", size=(workload.SIZE, workload.SIZE),
+        convention="ldm", start="paper", steps=50, sites=(6, 7, 8, 9, 10, 11), prompt="", codec=codec,
+    )  # fmt: skip
+
+
+def write(
+    root: Path, name: str, codec: Codec, encoded: Features, levels: Mapping[int, Array]
+) -> tuple[float, Path]:
+    """Store one style as a run does, from its encoded form: seconds, and the tar."""
+    cache, key = StyleCache(root), key_for(name, codec)
+
+    def store() -> None:
+        with cache.writer(key) as writer:
+            for t in sorted(encoded):
+                writer.append_encoded(t, encoded[t])
+            writer.commit(levels)
+
+    return workload.seconds(store), root / f"{key.digest}.tar"
+
+
+def forget(path: Path) -> None:
+    """Drop the pages of a file that is on disk, where the system can."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def copy(source: Path, target: Path) -> None:
+    """A plain copy, durable like what the cache writes."""
+    with source.open("rb", buffering=0) as reading, target.open("wb", buffering=0) as writing:
+        while chunk := reading.read(CHUNK_BYTES):
+            writing.write(chunk)
+        os.fsync(writing.fileno())
+
+
+def read_plainly(path: Path) -> None:
+    """Every byte, in order, into a buffer."""
+    buffer = bytearray(CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+
+
+def read_cached(root: Path, key: str) -> None:
+    """Every timestep as the reverse asks for them: checksums verified, the next one read meanwhile."""
+    style = StyleCache(root).open(key)
+    for _ in prefetch([style], tuple(reversed(style.timesteps)), decode=False):
+        pass
+
+
+def bandwidth(
+    root: Path, codec: Codec, encoded: Features, levels: Mapping[int, Array], rounds: int
+) -> dict[str, float]:
+    """Ratios of bytes per second, cache / plain file, and the cache's MB/s; medians over alternating rounds."""
+    found: dict[str, list[float]] = {"write": [], "copy": [], "read": [], "plain": []}
+    for turn in range(rounds):
+        took, tar = write(root, f"{codec.name}-{turn}", codec, encoded, levels)
+        num_bytes, duplicate = tar.stat().st_size, tar.with_suffix(".copy")
+        copied = workload.seconds(lambda tar=tar, to=duplicate: copy(tar, to))  # type: ignore[misc]
+        forget(tar)
+        forget(duplicate)
+        key = tar.stem
+        first, second = (
+            ("read", lambda key=key: read_cached(root, key)),
+            ("plain", lambda path=duplicate: read_plainly(path)),
+        )
+        for name, work in (first, second) if turn % 2 else (second, first):
+            found[name].append(workload.seconds(work) / num_bytes)  # type: ignore[arg-type]
+        found["write"].append(took / num_bytes)
+        found["copy"].append(copied / num_bytes)
+        for path in (tar, duplicate, tar.with_suffix(".parquet")):
+            path.unlink()
+    per_byte = {name: statistics.median(times) for name, times in found.items()}
+    return {
+        "write": per_byte["copy"] / per_byte["write"],
+        "read": per_byte["plain"] / per_byte["read"],
+        "write MB/s": 1e-6 / per_byte["write"],
+        "read MB/s": 1e-6 / per_byte["read"],
+        "copy MB/s": 1e-6 / per_byte["copy"],
+        "plain MB/s": 1e-6 / per_byte["plain"],
+    }
+
+
+def encoded_with(codec: Codec, features: Features) -> Features:
+    """The stored form of features."""
+    return {
+        t: {
+            site: codec.encode({name: tensors[name] for name in codec.tensors})
+            for site, tensors in at.items()
+        }
+        for t, at in features.items()
+        if codec.tensors
+    }
+
+
+def cache(size: Size) -> Outcome:
+    """One style of the embedded model through every codec; a style of SD 1.5's shape for the bandwidth."""
+    steps = size.of(50, 4)
+    model, method = workload.loaded(), workload.method(steps)
+    clean = workload.latents(model, 1, first_seed=9)
+    with workload.threads(size.threads), tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        both = [
+            method.invert(model, clean, "key_value", codec=FeatureCodec(n)) for n in ("kv", "x")
+        ]
+        inversion = workload.alternated(
+            {"invert": lambda: method.invert(model, clean, "key_value", codec=FeatureCodec("x"))},
+            size.of(3, 1),
+        )["invert"]
+        levels = {level: latent[0].numpy() for level, latent in both[0].levels.items()}
+        features: Features = {
+            step.t: {
+                site: {
+                    name: tensor[0].numpy()
+                    for part in both
+                    for name, tensor in part.features.at(step.t)[site].items()
+                }
+                for site in method.sites
+            }
+            for step in method.trajectory(model).reverse
+        }
+        figures, bytes_of = _bytes(root, features, levels)
+        rounds = size.of(7, 2)
+        for codec in (sizes.CODECS[0], sizes.CODECS[2], sizes.CODECS[4]):
+            ways = bandwidth(root, codec, encoded_with(codec, features), levels, rounds)
+            figures += _ratios(f"128 px, {name_of(codec)}", ways)
+        figures += _ratios("SD 1.5 shapes, x float16", _large(root, size))
+        figures += _saved(root, features, levels, statistics.median(inversion))
+    figures += _arithmetic()
+    return Outcome(tuple(figures), {"steps": steps, "threads": size.threads, "bytes": bytes_of})
+
+
+def _bytes(
+    root: Path, features: Features, levels: Mapping[int, Array]
+) -> tuple[list[Figure], dict[str, int]]:
+    """Tar and index on disk, for each codec."""
+    found: dict[str, int] = {}
+    for codec in sizes.CODECS:
+        _, tar = write(root, "size", codec, encoded_with(codec, features), levels)
+        found[name_of(codec)] = sum(tar.with_suffix(s).stat().st_size for s in (".tar", ".parquet"))
+    figures = [
+        Figure(f"style of the embedded model, {name}", n, "bytes") for name, n in found.items()
+    ]
+    share = found["x8"] / found["kv float32"]
+    figures.append(Figure("x8 / kv float32, on disk", share, "x", 0.25, "<="))
+    return figures, found
+
+
+def _arithmetic() -> list[Figure]:
+    figures = []
+    for label, decoder in (("SD 1.5, 512 px", sizes.SD15), ("SDXL, 1024 px", sizes.SDXL)):
+        for codec in sizes.CODECS:
+            value = decoder.style_bytes(codec) / 1e6
+            figures.append(
+                Figure(f"style of {label}, {name_of(codec)}, by arithmetic", value, "MB")
+            )
+    return figures
+
+
+def _ratios(label: str, ways: Mapping[str, float]) -> list[Figure]:
+    return [
+        Figure(f"{label}: cache write / durable copy, bandwidth", ways["write"], "x", 0.7),
+        Figure(f"{label}: cache read / plain read, bandwidth", ways["read"], "x", 0.7),
+        *(Figure(f"{label}: {n[:-5]}", v, "MB/s") for n, v in ways.items() if n.endswith("MB/s")),
+    ]
+
+
+def _large(root: Path, size: Size) -> dict[str, float]:
+    """A style of SD 1.5 at 512 px, as large as the real one."""
+    rng = np.random.default_rng(0)
+    shapes = {6: (1024, 640), 7: (1024, 640), 8: (1024, 640)} | {
+        s: (4096, 320) for s in (9, 10, 11)
+    }
+    one = {s: {"x": rng.standard_normal(shape).astype(np.float16)} for s, shape in shapes.items()}
+    encoded: Features = dict.fromkeys(range(1, 1 + size.of(49, 2)), one)
+    levels = {0: rng.standard_normal((4, 64, 64)).astype(np.float32)}
+    return bandwidth(root, Codec("x", "float16"), encoded, levels, size.of(3, 1))
+
+
+def _saved(
+    root: Path, features: Features, levels: Mapping[int, Array], inversion_s: float
+) -> list[Figure]:
+    """Inverting a style again against reading it, pages dropped."""
+    codec = Codec("x", "float32")
+    _, tar = write(root, "saved", codec, encoded_with(codec, features), levels)
+    forget(tar)
+    reading_s = workload.seconds(lambda: read_cached(root, tar.stem))
+    return [
+        Figure("seconds saved per style by reading it (x float32)", inversion_s - reading_s, "s"),
+        Figure("inverting a style again / reading it", inversion_s / reading_s, "x"),
+    ]

@@ -1,0 +1,134 @@
+"""What a benchmark found: figures with units and targets, the facts of the machine, one JSON file."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+
+class BenchmarkError(RuntimeError):
+    """A part could not measure what it stands for."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number. `sense` says on which side of `target` it should lie."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    sense: Literal[">=", "<="] = ">="
+
+    @property
+    def is_met(self) -> bool | None:
+        """None where there is no target."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.sense == ">=" else self.value <= self.target
+
+    def line(self) -> str:
+        """For people: name, value, unit, target."""
+        text = f"  {self.name:<64} {self.value:>12.5g} {self.unit}"
+        if self.target is not None:
+            text += f"   [{self.sense} {self.target:g}: {'met' if self.is_met else 'MISSED'}]"
+        return text
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "target": self.target,
+            "sense": self.sense,
+            "met": self.is_met,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of one part, and under what conditions they were taken."""
+
+    figures: tuple[Figure, ...]
+    conditions: Mapping[str, Any]
+    text: str = ""
+
+    def require_sound(self) -> None:
+        """Raise BenchmarkError when there is no figure, one is not finite, or a ratio is not above 0."""
+        if not self.figures:
+            raise BenchmarkError("measured nothing")
+        for figure in self.figures:
+            if not math.isfinite(figure.value) or (figure.unit == "x" and figure.value <= 0):
+                raise BenchmarkError(
+                    f"{figure.name}: {figure.value} {figure.unit} is no measurement"
+                )
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to measure. `is_quick`: seconds in all, for the tests; its figures mean nothing."""
+
+    is_quick: bool = False
+    threads: int = 1
+
+    def of(self, full: int, quick: int) -> int:
+        """A count at this size."""
+        return quick if self.is_quick else full
+
+
+Part = Callable[[Size], Outcome]
+
+
+def machine() -> dict[str, Any]:
+    """Facts that the figures depend on."""
+    return {
+        "cores": os.cpu_count() or 1,
+        "processor": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else [],
+    }
+
+
+def measure(
+    parts: Mapping[str, Part], size: Size, path: Path, *, say: Callable[[str], None]
+) -> list[str]:
+    """Run the parts in order, print and record their figures in `path`; what failed, one line each.
+
+    A part that fails does not keep the others from running. The file is written after each part.
+    """
+    failures = [] if parts else ["no part was chosen: measured nothing"]
+    record: dict[str, Any] = {"quick": size.is_quick, "machine": machine(), "parts": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        say(f"{name}:")
+        started = time.perf_counter()
+        try:
+            outcome = part(size)
+            outcome.require_sound()
+        except Exception as error:  # noqa: BLE001 - the other parts still run; the exit code tells
+            failures.append(f"{name} did not run: {error.__class__.__name__}: {error}")
+            say(f"  FAILED: {error}")
+            record["parts"][name] = {"error": str(error)}
+        else:
+            say("\n".join(figure.line() for figure in outcome.figures))
+            if outcome.text:
+                say(outcome.text)
+            record["parts"][name] = {
+                "seconds": round(time.perf_counter() - started, 3),
+                "conditions": dict(outcome.conditions),
+                "figures": [figure.as_json() for figure in outcome.figures],
+            }
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return failures
