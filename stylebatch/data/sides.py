@@ -8,8 +8,9 @@ from stylebatch.spec import RunSpec
 
 MAX_BLOCK_SIDE = 16
 DEFAULT_BATCH_GB = 4.0
-TENSORS_IN_FLIGHT = 16
-"""Tensors of the widest level that live at once at the peak: a gated feed-forward layer of 4 times the width."""
+TENSORS_IN_FLIGHT = 48
+"""Tensors of the largest level that live at once at the peak, workspaces of convolutions included: as measured for SD 1.5
+at 512 px (268 MB per row in float32 on a CPU; docs/benchmarks.md)."""
 
 
 def value_bytes(spec: RunSpec) -> int:
