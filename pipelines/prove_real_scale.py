@@ -1,0 +1,303 @@
+"""A block of 1 content x 2 styles at the size of SD 1.5 (random weights, 512 px, 2 steps): bytes and memory as computed.
+
+    python pipelines/prove_real_scale.py [CODEC-DTYPE ...]     # default x-float32 x8-float32; about 10 minutes on 2 cores
+
+Needs Linux (glibc), 7 GB of memory and 1 GB of disk. Prints a table, leaves outputs/real_scale/real_scale.json, and exits 1 when a
+check fails: bytes on disk per timestep, bytes held, peak resident memory, held and cached features giving the same latents.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import math
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+
+from stylebatch.data.choice import Choice
+from stylebatch.data.images import load_picture
+from stylebatch.data.sides import feature_bytes, stored_bytes
+from stylebatch.engine.style_bank import StyleBank, feature_codec
+from stylebatch.methods.features import Inverted
+from stylebatch.methods.pixels import to_tensor
+from stylebatch.methods.styleid import StyleID
+from stylebatch.models.base import Conditioning
+from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.models.stable_diffusion import StableDiffusion, schedule_from_config
+from stylebatch.spec import RunSpec
+from stylebatch.store.codecs import Codec
+from stylebatch.store.style_cache import StyleCache, hash_pixels
+
+DEMO = Path(__file__).resolve().parent.parent / "manifests" / "demo"
+NUM_STYLES, STEPS, FLOAT32, TOLERANCE = 2, 2, 4, 0.15
+UNET = {"block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": 8, "cross_attention_dim": 768, "sample_size": 64}  # fmt: skip
+VAE = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+}  # fmt: skip
+SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Pictures and networks; how far the peak above the weights may be off (where other things do not drown it)."""
+
+    size: int
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    working_tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a style or content takes, from the network's widths alone; `sites` as StyleID numbers them."""
+
+    channels: tuple[int, ...]
+    cells: int
+    sites: tuple[int, ...] = (6, 7, 8, 9, 10, 11)
+
+    def shape(self, site: int) -> tuple[int, int]:
+        """(tokens, features) of x, and of q, k, v with their heads laid side by side."""
+        level = len(self.channels) - 1 - site // 3
+        return (self.cells >> level) ** 2, self.channels[level]
+
+    @property
+    def elements(self) -> int:
+        """Of each of q, k, v and x, one image, one timestep."""
+        return sum(math.prod(self.shape(site)) for site in self.sites)
+
+    def stored(self, codec: Codec) -> int:
+        """Bytes of one style and timestep: k and v or x, or x as int8 with a float32 scale per channel."""
+        if codec.name == "x8":
+            return self.elements + 4 * sum(self.shape(site)[1] for site in self.sites)
+        numbers = self.elements * (2 if codec.name == "kv" else 1)
+        return numbers * (2 if codec.dtype == "float16" else 4)
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure beside what the arithmetic says; `tolerance` is relative, 0 for exact."""
+
+    name: str
+    measured: float
+    expected: float
+    tolerance: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        return abs(self.measured - self.expected) <= self.tolerance * abs(self.expected)
+
+    def line(self) -> str:
+        told = f"{self.name:<54} {self.measured:>16,.0f} {self.expected:>16,.0f}"
+        off = f"{self.measured / self.expected - 1:>+8.2%} of {self.tolerance:.0%}"
+        return f"{told} {off}  {'holds' if self.holds else 'FAILS'}"
+
+
+@dataclass
+class Record:
+    """Checks, and figures without an expectation (seconds and bytes)."""
+
+    checks: list[Check] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def check(self, name: str, measured: float, expected: float, tolerance: float = 0.0) -> None:
+        self.checks.append(Check(name, float(measured), float(expected), tolerance))
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.figures[f"{name}, s"] = round(time.perf_counter() - started, 3)
+
+
+def resident() -> int:
+    """Bytes of the resident set once freed memory is given back; `peak` counts from here."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak(of="VmRSS")
+
+
+def peak(of: str = "VmHWM") -> int:
+    """Largest resident set, in bytes, since `resident()`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{of}:"))
+
+
+def random_network(cls: Any, config: Mapping[str, Any], seed: int = 0) -> Any:
+    """A network that is in memory once: weights drawn with variance 1/4 per unit of input, no biases."""
+    with torch.device("meta"):
+        network = cls(**config)
+    network.to_empty(device="cpu").eval().requires_grad_(False)
+    draw = torch.Generator().manual_seed(seed)
+    for name, weights in network.named_parameters():
+        weights.fill_(1.0 if name.endswith("weight") else 0.0)
+        if weights.ndim > 1:
+            bound = 0.5 * math.sqrt(3 * weights.shape[0] / weights.numel())
+            weights.uniform_(-bound, bound, generator=draw)
+    return network
+
+
+class RandomDiffusion(StableDiffusion):
+    """A UNet without a text encoder: one context for any prompt. Pictures are encoded once, so that the VAE may go."""
+
+    latents: dict[str, Tensor]
+
+    def embed(self, prompts: list[str]) -> Conditioning:
+        shape, draw = (1, 77, self.unet.config.cross_attention_dim), torch.Generator()
+        return Conditioning(torch.randn(shape, generator=draw.manual_seed(1)))
+
+    def encode(self, images: Tensor) -> Tensor:
+        key = hash_pixels(images.numpy())
+        return self.latents[key] if key in self.latents else super().encode(images)
+
+
+def disk_bytes(tar: Path) -> dict[str, int]:
+    """Bytes of tensors per timestep in a style's tar: of each safetensors member what follows its header."""
+    with tarfile.open(tar) as members:
+        found = {m.name: members.extractfile(m) for m in members if m.name[:4].isdigit()}
+        sizes = {name: members.getmember(name).size - 8 for name in found}
+        return {n: sizes[n] - int.from_bytes(f.read(8), "little") for n, f in found.items() if f}
+
+
+def planned_bytes(folder: Path, size: int, codec: Codec) -> float:
+    """What the planner expects of one style and timestep (it leaves out the scales of x8)."""
+    spec = RunSpec.model_validate({
+        "contents": {"path": "contents"}, "styles": {"path": "styles"}, "output": {"path": "out"},
+        "model": {"path": str(folder), "dtype": codec.dtype}, "method": {"steps": STEPS},
+    })  # fmt: skip
+    choice = Choice("held", "held", feature_codec(codec).name)
+    return stored_bytes(spec, feature_bytes(spec, Checkpoint(folder), size), choice) / STEPS
+
+
+class Proof:
+    """One content inverted and everything measured that a codec's rendering is compared with."""
+
+    def __init__(self, scale: Scale, sums: Arithmetic, folder: Path) -> None:
+        self.scale, self.sums, self.folder, self.record = scale, sums, folder, Record()
+        self.method = StyleID.model_validate({"steps": STEPS})
+        paths = [next(iter(sorted(DEMO.glob("contents/*/*")))), *sorted(DEMO.glob("styles/*"))]
+        pictures = [load_picture(path, scale.size) for path in paths[: 1 + NUM_STYLES]]
+        self.styles = pictures[1:]
+        random_network(AutoencoderKL, scale.vae).save_pretrained(str(folder / "vae"))
+        base = resident()
+        unet = random_network(UNet2DConditionModel, scale.unet)
+        unet.save_config(str(folder / "unet"))
+        weights = sum(p.numel() for p in unet.parameters()) * FLOAT32
+        self.model = RandomDiffusion(unet, schedule_from_config(SCHEDULER))
+        self.model.vae = AutoencoderKL.from_pretrained(str(folder / "vae"), use_safetensors=True)
+        self.model.latents, self.program = {}, base + weights
+        with self.record.timed(f"encoding {len(pictures)} pictures"):
+            for image in (to_tensor([picture.pixels]) for picture in pictures):
+                self.model.latents[hash_pixels(image.numpy())] = self.model.encode(image)
+        self.clean, *targets = self.model.latents.values()
+        self.targets, self.model.vae = torch.cat(targets), None
+        self.record.figures |= {"program, bytes": base, "parameters": weights // FLOAT32}
+        self.record.check("resident: program + weights", resident(), self.program, 0.05)
+        working = self.bare_evaluations()
+        self.contents = self.method.invert(self.model, self.clean, "query")
+        self.timesteps = [step.t for step in self.method.trajectory(self.model).reverse]
+        held, queries = self.held(self.contents), STEPS * sums.elements * FLOAT32
+        self.record.check("content's q held", held, queries)
+        # at every timestep: the content's q; k and v of all styles, projected once; the activations
+        self.shared = queries + 2 * NUM_STYLES * sums.elements * FLOAT32 + working
+
+    def held(self, images: Inverted) -> int:
+        """Bytes of memory behind the features of all timesteps, whatever view of it they are."""
+        sites = [site for t in self.timesteps for site in images.features.at(t).values()]
+        tensors = [tensor for site in sites for tensor in site.values()]
+        return sum({x.data_ptr(): x.untyped_storage().nbytes() for x in tensors}.values())
+
+    def bare_evaluations(self) -> int:
+        """Time one network evaluation of 1 and of 2 rows; bytes of the latter's activations at their peak."""
+        working = 0
+        for rows in (1, 1, 2, 2):  # the first of each warms up
+            x, before = self.clean.repeat(rows, 1, 1, 1), resident()
+            with self.record.timed(f"one evaluation, batch {rows}"):
+                self.model.predict_noise(x, 501, self.model.embed([""]))
+            working = peak() - before
+            self.record.figures[f"activations, batch {rows}, bytes"] = working
+        return working
+
+    def prove(self, codec: Codec) -> Tensor:
+        """Render the block with held and with cached styles and compare; the latents of the cached ones."""
+        name, stored = f"{codec.name} {codec.dtype}", self.sums.stored(codec)
+        check, scales = self.record.check, stored - self.sums.elements if codec.name == "x8" else 0
+        planned = planned_bytes(self.folder, self.scale.size, codec)
+        check(f"{name}: planner, bytes per timestep", planned, stored - scales)
+        resident()
+        keep, every = feature_codec(codec), NUM_STYLES * STEPS * stored
+        inverted = self.method.invert(self.model, self.targets, "key_value", batch=1, codec=keep)
+        check(f"{name}: styles held", self.held(inverted), every)
+        held = self._render(f"{name}, held", inverted, every)
+        del inverted
+        cache = StyleCache(self.folder / name)
+        bank = StyleBank(cache, codec, self.method, self.model, model_fingerprint="random")
+        styles = [bank.style(style, f"style {i}") for i, style in enumerate(self.styles)]
+        with self.record.timed(f"{name}: inverting and writing {NUM_STYLES} styles"):
+            bank.inverted(styles)
+        tars = sorted(cache.folder.glob("*.tar"))
+        for number, tar in enumerate(tars, 1):
+            for member, found in disk_bytes(tar).items():
+                check(f"{name}: style {number}, {member[:4]}, bytes on disk", found, stored)
+        mapped = sum(tar.stat().st_size for tar in tars)
+        self.record.figures[f"{name}: tars of {NUM_STYLES} styles, bytes"] = mapped
+        resident()
+        read = mapped + NUM_STYLES * stored  # pages of the files, and the timestep's copy
+        cached = self._render(f"{name}, cached", bank.inverted(styles), read)
+        check(f"{name}: styles written, and none again", bank.num_built, NUM_STYLES)
+        check(f"{name}: held and cached give the same", torch.equal(held, cached), True)
+        check(f"{name}: latents finite", bool(held.isfinite().all()), True)
+        return cached
+
+    def _render(self, name: str, styles: Inverted, features: int) -> Tensor:
+        with self.record.timed(f"{name}: rendering {STEPS} steps"):
+            out = self.method.stylise(self.model, self.contents, styles)
+        most, above, bound = peak(), self.shared + features, self.scale.working_tolerance
+        self.record.check(f"{name}: peak resident", most, self.program + above, TOLERANCE)
+        self.record.check(f"{name}: of it above the weights", most - self.program, above, bound)
+        return out
+
+
+def prove(scale: Scale, sums: Arithmetic, codecs: Sequence[Codec], folder: Path) -> Record:
+    """Render the block under each codec, in `folder`, compare with `sums`, and decode the last one's latents."""
+    proof = Proof(scale, sums, folder)
+    latents = [proof.prove(codec) for codec in codecs]
+    proof.model.vae = AutoencoderKL.from_pretrained(str(folder / "vae"), use_safetensors=True)
+    with proof.record.timed(f"decoding {NUM_STYLES} pictures"):
+        drawn = [proof.model.decode_unclamped(row) for row in latents[-1].split(1)]
+    proof.record.check("pictures finite", all(bool(x.isfinite().all()) for x in drawn), True)
+    return proof.record
+
+
+def main(names: Sequence[str]) -> int:
+    scale, out = Scale(512, UNET, VAE), Path("outputs/real_scale")
+    sums = Arithmetic(scale.unet["block_out_channels"], scale.size // 8)
+    codecs = [Codec(*name.split("-")) for name in names or ("x-float32", "x8-float32")]  # type: ignore[arg-type]
+    out.mkdir(parents=True, exist_ok=True)
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what tensors free leaves the process
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        record = prove(scale, sums, codecs, Path(folder))
+    facts = {"size": scale.size, "steps": STEPS, "threads": torch.get_num_threads()}
+    told = {**facts, "torch": torch.__version__, "unet": UNET, "vae": VAE, **asdict(record)}
+    (out / "real_scale.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    figures = [f"{name:<54} {value:>16,.3f}" for name, value in record.figures.items()]
+    head = f"{'bytes, or 1 for yes':<54} {'measured':>16} {'computed':>16}"
+    sys.stdout.write("\n".join([head, *(c.line() for c in record.checks), *figures, ""]))
+    return 0 if all(check.holds for check in record.checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
