@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -17,15 +18,19 @@ from stylebatch.models.stable_diffusion import StableDiffusion
 BATCHES = (1, 2, 4, 8, 16, 32)
 
 
-def bare_evaluation(model: StableDiffusion, rows: int) -> Callable[[], object]:
-    """The network's forward alone on `rows` latents, without edits."""
+def bare_evaluation(
+    model: StableDiffusion,
+    rows: int,
+    mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode,
+) -> Callable[[], object]:
+    """The network's forward alone on `rows` latents, without edits, within `mode`."""
     cells = workload.SIZE // model.latent_factor
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn((rows, int(model.unet.config.in_channels), cells, cells), generator=generator)
     hidden = model.embed([""]).expand(rows)
 
     def evaluate() -> object:
-        with torch.inference_mode():
+        with mode():
             return model.unet(x, 401, encoder_hidden_states=hidden, return_dict=False)
 
     return evaluate

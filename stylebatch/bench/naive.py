@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.diffusion import attention, ddim
+from stylebatch.methods.features import Inverted
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.base import SelfAttention, Site
 from stylebatch.models.stable_diffusion import StableDiffusion
@@ -38,19 +40,18 @@ class MaterialisedProcessor:
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
         other = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        layer: nn.Module = attn
-        q, k, v = layer.to_q(hidden_states), layer.to_k(other), layer.to_v(other)  # type: ignore[operator]
-        heads = int(layer.heads)  # type: ignore[arg-type]
+        q, k, v = attn.to_q(hidden_states), attn.to_k(other), attn.to_v(other)
+        heads = int(attn.heads)
         q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-        out = materialised(q, k, v, float(layer.scale))  # type: ignore[arg-type]
-        projected: Tensor = layer.to_out[0](out.transpose(1, 2).flatten(2))  # type: ignore[index, operator]
+        out = materialised(q, k, v, float(attn.scale))
+        projected: Tensor = attn.to_out[0](out.transpose(1, 2).flatten(2))
         return projected
 
 
