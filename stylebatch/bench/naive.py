@@ -22,7 +22,6 @@ from torch import Tensor
 from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.diffusion import attention, ddim
-from stylebatch.methods.features import Inverted
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.base import SelfAttention, Site
 from stylebatch.models.stable_diffusion import StableDiffusion
