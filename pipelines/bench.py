@@ -2,8 +2,8 @@
 
     OMP_WAIT_POLICY=PASSIVE python pipelines/bench.py --parts naive efficiency
 
-About half an hour for the default parts on 2 CPU cores that do nothing else; `--quick` takes seconds and its
-figures mean nothing. Exit code 1 when a part did not run or nothing was measured; a missed target is only marked.
+Only figures of a machine that does nothing else count; those of `--quick` never do. `profile` and `trials` run by
+name only. Exit code 1 when a part did not run or nothing was measured; a missed target is only marked.
 """
 
 from __future__ import annotations

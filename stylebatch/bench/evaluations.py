@@ -1,4 +1,7 @@
-"""Network evaluations per image, as the plan counts them, beside the closed form."""
+"""Network evaluations per image, as the plan counts them, beside the closed form.
+
+Of sampled pairs the form is a bound: a block takes at most 16 styles, and fewer where each is used several times.
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,29 @@ def evaluations(size: Size) -> Outcome:
         expected = REVERSE + INVERSION / k + INVERSION * POOL / (k * min(side, POOL))
         pairing = {"mode": "sample", "per_content": k}
         figures += _planned(
-            f"sampled, {k} of {side} styles per content", side, expected, pairing=pairing
+            f"sampled, {k} of {side} styles per content",
+            side,
+            expected,
+            pairing=pairing,
+            is_bound=True,
         )
     return Outcome(tuple(figures), {"steps": 50, "start": "paper"})
 
 
-def _planned(label: str, side: int, expected: float, **changes: Any) -> list[Figure]:
+def _planned(
+    label: str, side: int, expected: float, *, is_bound: bool = False, **changes: Any
+) -> list[Figure]:
+    """The plan's count and the closed form's; `is_bound`: the form is what the plan may reach at most."""
     with tempfile.TemporaryDirectory() as folder:
         resolved = plan(workload.run_spec(Path(folder), side, side, size=16, **changes))
     found = resolved.evaluations / resolved.grid.num_pairs
-    if not math.isclose(found, expected, rel_tol=1e-9):
+    is_equal = math.isclose(found, expected, rel_tol=1e-9)
+    if not is_equal and not (is_bound and REVERSE < found < expected):
         raise BenchmarkError(
             f"{label}: the plan counts {found:g} per image, arithmetic {expected:g}"
         )
+    form = "at most, by arithmetic" if is_bound else "by arithmetic"
     return [
         Figure(f"{label}: per image, by the plan", found, "evaluations"),
-        Figure(f"{label}: per image, by arithmetic", expected, "evaluations"),
+        Figure(f"{label}: per image, {form}", expected, "evaluations"),
     ]
