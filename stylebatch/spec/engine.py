@@ -1,0 +1,62 @@
+"""Where the work runs and where features come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stylebatch.spec.section import Section
+
+
+class FeatureSpec(Section):
+    """Where the attention features of styles come from while pairs are rendered."""
+
+    source: Literal["auto", "held", "cached", "recomputed"] = Field(
+        "auto",
+        description="Of styles. held in memory since the inversion; cached: read from `cache`, written there once; "
+        "recomputed from latents; auto: the cheapest, measured where `cache` is given",
+    )
+    contents: Literal["auto", "held", "recomputed"] = Field(
+        "auto", description="Where the queries of contents come from; auto: the cheapest"
+    )
+    codec: Literal["auto", "kv", "x", "x8"] = Field(
+        "auto",
+        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; auto: kv, or x where memory is "
+        "short or styles are cached, or x8 where the disk is too small for x",
+    )
+    cache: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder (relative to the working directory) or fsspec URL of the style cache",
+    )
+
+    @model_validator(mode="after")
+    def _cached_needs_a_cache(self) -> FeatureSpec:
+        if self.source == "cached" and self.cache is None:
+            raise ValueError("source cached reads a style cache; give `cache`, a folder or URL")
+        return self
+
+
+class EngineSpec(Section):
+    """Where the work runs. `threads`, `batch`, `batch_gb` and `feature_gb` change the last bits of floats, no more."""
+
+    name: Literal["auto", "local"] = Field("auto", description="auto picks local on one machine")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads of the network; default the cores of the machine, at most 8",
+    )
+    batch: int = Field(16, ge=1, le=1024, description="Largest batch of one network evaluation")
+    batch_gb: float | None = Field(
+        None,
+        gt=0.0,
+        le=4096.0,
+        description="Memory (GiB) for the activations of one evaluation, by which batches are cut; default 4, or half of a GPU's",
+    )
+    feature_gb: float = Field(
+        8.0,
+        gt=0.0,
+        le=4096.0,
+        description="Memory (GiB) for attention features; blocks of contents x styles are cut to fit",
+    )

@@ -1,0 +1,94 @@
+"""Options of the methods; each method is its own configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from stylebatch.spec.section import Section
+
+
+class StyleIDOptions(Section):
+    """Options of StyleID (arXiv 2312.09008). Defaults are the paper's."""
+
+    name: Literal["styleid"] = "styleid"
+    gamma: float = Field(
+        0.75,
+        ge=0.0,
+        le=1.0,
+        description="Query preservation: 1 keeps the content's structure most, 0 to 1",
+    )
+    tau: float = Field(
+        1.5,
+        gt=0.0,
+        le=10.0,
+        description="Attention temperature where features are injected, above 0, at most 10",
+    )
+    convention: Literal["ldm", "diffusers"] = Field(
+        "ldm", description="ldm: the paper's code; diffusers: the authors' port"
+    )
+    steps: int = Field(
+        50,
+        ge=1,
+        lt=1000,
+        description="DDIM steps; default 50 (ldm, divides 1000) or 20 (diffusers)",
+    )
+    sites: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(strict=False)] = Field(
+        (6, 7, 8, 9, 10, 11),
+        description="Decoder self-attention layers that are injected, 0 to 11; default 6..11 (ldm) or 7..11 (diffusers)",
+    )
+    start: Literal["paper", "level"] | None = Field(
+        None,
+        description="ldm only: paper inverts to level 999 and skips the first reverse step (default at 50 steps); level skips none",
+    )
+    init_adain: bool = Field(
+        True, description="Start from the content's noise with the style's channel statistics"
+    )
+    inject: bool = Field(True, description="Inject the style's keys and values")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_convention(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        port = data.get("convention") == "diffusers"
+        filled = {
+            "steps": 20 if port else 50,
+            "sites": [7, 8, 9, 10, 11] if port else [6, 7, 8, 9, 10, 11],
+            **data,
+        }
+        if filled.get("start") is None and not port:
+            filled["start"] = "paper" if filled["steps"] == 50 else "level"
+        return filled
+
+    @field_validator("sites")
+    @classmethod
+    def _sites_once_in_order(cls, sites: tuple[int, ...]) -> tuple[int, ...]:
+        if not sites or list(sites) != sorted(set(sites)):
+            raise ValueError(
+                "sites are given once each, ascending, at least one; `inject: false` turns injection off"
+            )
+        return sites
+
+    @model_validator(mode="after")
+    def _steps_fit_convention(self) -> StyleIDOptions:
+        if self.convention == "ldm" and (self.steps < 2 or 1000 % self.steps):
+            raise ValueError(
+                f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500"
+            )
+        if self.convention == "diffusers" and self.start is not None:
+            raise ValueError(
+                "start belongs to convention ldm; leave it out with convention diffusers"
+            )
+        return self
+
+    @property
+    def num_inversion_evaluations(self) -> int:
+        """Network evaluations that invert one image."""
+        return self.steps
+
+    @property
+    def num_reverse_evaluations(self) -> int:
+        """Network evaluations that render one pair."""
+        return self.steps - 1 if self.start == "paper" else self.steps
