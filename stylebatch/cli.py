@@ -58,7 +58,15 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="render a manifest into its output directory, or continue an interrupted run"
     )
     _add_manifest(run)
-    run.add_argument("--engine", metavar="E", help="auto or local")
+    run.add_argument("--engine", metavar="E", help="auto, local, ray or accelerate")
+    run.add_argument("--workers", type=int, metavar="N", help="Ray workers")
+    run.add_argument(
+        "--address", metavar="A", help="Ray cluster to join: auto, HOST:PORT, ray://HOST:PORT"
+    )
+    run.add_argument("--tracker", metavar="T", help="log progress to tensorboard or wandb too")
+    run.add_argument(
+        "--json-logs", action="store_true", help="a JSON object per line on standard error"
+    )
     run.add_argument(
         "--limit",
         type=int,
@@ -155,13 +163,24 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from stylebatch.manifest import load_spec
 
-    overrides = [*args.overrides, *([f"engine.name={args.engine}"] if args.engine else [])]
+    engine = {
+        "name": args.engine,
+        "workers": args.workers,
+        "address": args.address,
+        "tracker": args.tracker,
+    }
+    given = [f"engine.{key}={value}" for key, value in engine.items() if value is not None]
+    overrides = [*args.overrides, *given]
     spec = load_spec(args.manifest, overrides, output=args.output)
 
     from stylebatch.engine.run import run
-    from stylebatch.progress import clock, for_terminal
+    from stylebatch.progress import JsonProgress, clock, for_terminal
 
-    result = run(spec, limit=args.limit, progress=for_terminal())
+    progress = JsonProgress(sys.stderr) if args.json_logs else for_terminal()
+    main_process = os.environ.get("RANK", "0") == "0"
+    result = run(spec, limit=args.limit, progress=progress if main_process else None)
+    if not main_process:
+        return result.exit_code
     rate = (
         f", {result.num_attempted / result.seconds:.2f} samples/s" if result.num_attempted else ""
     )
@@ -169,12 +188,8 @@ def _run(args: argparse.Namespace) -> int:
         f"Went through {result.num_attempted} of {result.num_pairs} samples in {clock(result.seconds)}{rate}"
     )
     print("\n".join(result.report.lines()))
-    if result.exit_code:
-        print(
-            f"stylebatch: {result.report.num_failed} of {result.num_pairs} samples failed, more than max_failed_fraction "
-            f"{result.max_failed_fraction:g} allows; reasons in {result.output / 'metadata' / 'errors.parquet'}",
-            file=sys.stderr,
-        )
+    for problem in result.problems():
+        print(f"stylebatch: {problem}", file=sys.stderr)
     return result.exit_code
 
 

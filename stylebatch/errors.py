@@ -27,10 +27,6 @@ class PlanChangedError(StylebatchError):
     exit_code = 4
 
 
-class DeviceMemoryError(StylebatchError):
-    """A network evaluation did not fit on the device."""
-
-
 class StorageError(StylebatchError, OSError):
     """Writing the output failed (disk full, no permission, remote store)."""
 

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 import sys
 import time
-from typing import TextIO
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a shard or a worker. `kind`: committed, failed, poisoned, retry, joined, lost, waiting.
+
+    `facts`: plain values for machines; `text`: the same for people, empty where nobody needs telling.
+    """
+
+    kind: str
+    text: str = ""
+    shard: str = ""
+    worker: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """`worker-1 train-00003: text`."""
+        who = " ".join(name for name in (self.worker, self.shard) if name)
+        return f"{who}: {self.text}" if who else self.text
 
 
 class Progress:
@@ -17,6 +40,7 @@ class Progress:
     def advance(self, evaluations: int) -> None: ...
     def add_samples(self, count: int) -> None: ...
     def note(self, text: str) -> None: ...
+    def event(self, event: Event) -> None: ...
     def end(self) -> None: ...
 
 
@@ -43,6 +67,11 @@ class _Counts(Progress):
         self.evaluations += evaluations
         if self.unit == "steps":
             self.samples += evaluations
+
+    def event(self, event: Event) -> None:
+        """Note what concerns a person."""
+        if event.text:
+            self.note(event.line())
 
     def eta(self) -> str:
         """Remaining time as m:ss, from the evaluations done so far."""
@@ -156,6 +185,39 @@ class BarProgress(_Counts):
 
     def end(self) -> None:
         self.bar.stop()
+
+
+class JsonProgress(Progress):
+    """A JSON object per line for machines: time (UTC), run, event, shard, worker, text, facts."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.run = secrets.token_hex(4)
+
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None:
+        facts = {"evaluations": evaluations, unit: samples, f"{unit}_done": samples_done}
+        self.event(Event("begin", facts=facts))
+
+    def note(self, text: str) -> None:
+        self.event(Event("note", text))
+
+    def event(self, event: Event) -> None:
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "run": self.run,
+            "event": event.kind,
+            "shard": event.shard,
+            "worker": event.worker,
+            "text": event.text,
+            **event.facts,
+        }
+        self.stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.stream.flush()
+
+    def end(self) -> None:
+        self.event(Event("end"))
 
 
 def for_terminal(stream: TextIO | None = None) -> Progress:

@@ -58,6 +58,10 @@ class Inputs:
         self._groups: OrderedDict[tuple[int, ...], Group] = OrderedDict()
         self._ahead: dict[tuple[int, ...], list[Future[Picture | SampleError]]] = {}
 
+    def forget(self) -> None:
+        """Drop all inversions."""
+        self._groups.clear()
+
     def prefetch(self, indices: tuple[int, ...]) -> None:
         """Start decoding a group, unless it is kept or under way."""
         if indices not in self._groups and indices not in self._ahead:

@@ -1,25 +1,65 @@
-"""The local engine: shards one after another in this process."""
+"""The local engine: shards one after another in this process. The base of the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
 
 from stylebatch.data.plan import Plan
+from stylebatch.engine.queue import ShardQueue
+from stylebatch.engine.shards import Account, Executed, render_here
 from stylebatch.engine.worker import Worker
 from stylebatch.progress import Progress
+from stylebatch.spec import EngineSpec
+
+T = TypeVar("T")
 
 
-def run_shards(
-    plan: Plan, output: Path, shard_ids: Sequence[int], *, threads: int, progress: Progress
-) -> None:
-    """Render and commit `shard_ids` in order."""
-    with Worker(plan, output, threads=threads, on_evaluations=progress.advance) as worker:
-        for shard_id in shard_ids:
-            progress.enter_shard(plan.shard_name(shard_id))
-            stats = worker.render(shard_id)
-            progress.add_samples(stats["num_samples"])
-            if stats["num_failed"]:
-                progress.note(
-                    f"{plan.shard_name(shard_id)}: {stats['num_failed']} of {stats['num_samples']} samples failed"
-                )
+class LocalEngine:
+    """A context manager. `leads`: whether this process plans, and reports."""
+
+    name = "local"
+    leads = True
+
+    def __init__(self, spec: EngineSpec, progress: Progress) -> None:
+        self.spec = spec
+        self.progress = progress
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on a device of the kind that renders."""
+        return function()
+
+    def follow(self) -> Any:
+        """Where `leads` is false: work for the leading process; its result."""
+        raise NotImplementedError
+
+    def conclude(self, result: Any) -> None:
+        """Tell the processes that follow what the run came to."""
+
+    def render(
+        self,
+        plan: Plan,
+        output: Path,
+        shards: Sequence[int],
+        *,
+        threads: int,
+        executed: Executed | None = None,
+    ) -> None:
+        """Render and commit `shards` of `plan`. Raises what ends a run; what ends a shard is recorded."""
+        queue = ShardQueue(shards, in_flight=1, max_attempts=self.spec.max_attempts)
+        account = Account(plan, output, queue, self.progress)
+        again = executed or {}
+        with Worker(plan, output, threads=threads, on_evaluations=self.progress.advance) as worker:
+            render_here(account, self.name, lambda shard: worker.render(shard, again.get(shard)))

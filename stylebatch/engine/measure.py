@@ -6,23 +6,35 @@ A few seconds in all; the outcome goes to run.json, so that a resumed run does n
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
 from stylebatch.data.choice import Conditions
 from stylebatch.data.plan import Plan
-from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model, placement
 from stylebatch.store.bandwidth import cache_room, measure_bandwidth
 
 SECONDS = 2.0
 """For the network; more only where a single row takes longer."""
 
 
-def device_batch_gb() -> float | None:
-    """Half of a GPU's memory in GiB, for activations; None on a CPU, where the manifest says."""
-    if not torch.cuda.is_available():
-        return None
-    return round(torch.cuda.get_device_properties(0).total_memory / 2**31, 1)
+@dataclass(frozen=True)
+class Place:
+    """Where a worker computes: kind of device, dtype, and GiB for activations (None on a CPU, where the manifest says)."""
+
+    device: str
+    dtype: str
+    batch_gb: float | None
+
+
+def find_place(dtype: str) -> Place:
+    """The place of this process; `dtype` as in the manifest. Half of a GPU's memory is for activations."""
+    device, resolved = placement(dtype)
+    if device.type != "cuda":
+        return Place(device.type, resolved, None)
+    total = torch.cuda.get_device_properties(device).total_memory
+    return Place(device.type, resolved, round(total / 2**31, 1))
 
 
 def measure(plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,11 +26,12 @@ from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.plan import Plan
 from stylebatch.data.plan import plan as resolve
-from stylebatch.engine.local import run_shards
-from stylebatch.engine.measure import device_batch_gb, measure
+from stylebatch.engine.engines import open_engine
+from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.measure import Place, find_place, measure
+from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
-from stylebatch.models.stable_diffusion import placement
 from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
@@ -50,7 +52,10 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did. `exit_code`: 3 when a shard lacks its commit or too many samples failed, else 0."""
+    """What a run did. `exit_code`: 3 when a shard lacks its commit or too many samples failed, else 0.
+
+    `poisoned`: shards that failed too often and were left out, with the reason.
+    """
 
     output: Path
     num_pairs: int
@@ -59,12 +64,28 @@ class RunResult:
     seconds: float
     report: Report
     max_failed_fraction: float
+    poisoned: dict[str, str]
 
     @property
     def exit_code(self) -> int:
         incomplete = self.report.num_shards_committed < self.report.num_shards
         too_many_failed = self.report.num_failed > self.max_failed_fraction * self.num_pairs
         return 3 if incomplete or too_many_failed else 0
+
+    def problems(self) -> list[str]:
+        """Why the exit code is not 0, one reason a line, with the next step."""
+        lines = [
+            f"shard {name} was left out: {reason}; details in {self.output / 'metadata' / f'{name}_poison.json'}; "
+            "run the same command again to retry it"
+            for name, reason in self.poisoned.items()
+        ]
+        failed = self.report.num_failed
+        if failed > self.max_failed_fraction * self.num_pairs:
+            lines.append(
+                f"{failed} of {self.num_pairs} samples failed, more than max_failed_fraction {self.max_failed_fraction:g} "
+                f"allows; reasons in {self.output / 'metadata' / 'errors.parquet'}"
+            )
+        return lines
 
 
 def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = None) -> RunResult:
@@ -74,14 +95,27 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
     ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = progress or Progress()
+    progress = tracked(progress or Progress(), spec)
     check_inputs(spec)
+    with interruptible(), open_engine(spec.engine, progress) as engine:
+        if not engine.leads:
+            followed: RunResult = engine.follow()
+            return followed
+        result = _lead(spec, limit, engine, progress)
+        engine.conclude(result)
+        return result
+
+
+def _lead(spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progress) -> RunResult:
+    """The run itself, in the process that plans."""
     draft = resolve(spec, limit=limit)
     output = Path(draft.spec.output.path)
-    with interruptible(), RunLock(output):
+    with RunLock(output):
         ledger = Ledger(output)
-        plan = _settle(spec, limit, draft, ledger, progress)
-        record = ledger.open(_run_record(plan))
+        place = engine.call(partial(find_place, spec.model.dtype))
+        plan = _settle(spec, limit, draft, ledger, engine, place, progress)
+        record = ledger.open(_run_record(plan, engine.name, place))
+        ledger.forgive()
         remaining = [
             i
             for i in range(plan.num_shards)
@@ -89,30 +123,40 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
         ]
         done = plan.num_shards - len(remaining)
         if done:
-            _require_same_arithmetic(output, record, _run_record(plan))
+            _require_same_arithmetic(output, record, _run_record(plan, engine.name, place))
             progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed")
         started = time.monotonic()
         if remaining:
-            _render(plan, output, remaining, int(record["resolved"]["threads"]), progress)
+            _render(engine, plan, output, remaining, int(record["resolved"]["threads"]), progress)
         seconds = time.monotonic() - started
+        ledger.sweep()
         finished = report(output)
         write_card(plan, output, num_samples=finished.num_success, version=_version("stylebatch"))
+        poisoned = {name: str(facts["reason"]) for name, facts in ledger.poisoned().items()}
     num_attempted = sum(plan.shard_size(i) for i in remaining)
     allowed = plan.spec.max_failed_fraction
-    return RunResult(output, plan.grid.num_pairs, num_attempted, done, seconds, finished, allowed)
+    return RunResult(
+        output, plan.grid.num_pairs, num_attempted, done, seconds, finished, allowed, poisoned
+    )
 
 
 def _settle(
-    spec: RunSpec, limit: int | None, draft: Plan, ledger: Ledger, progress: Progress
+    spec: RunSpec,
+    limit: int | None,
+    draft: Plan,
+    ledger: Ledger,
+    engine: LocalEngine,
+    place: Place,
+    progress: Progress,
 ) -> Plan:
     """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
     resolved = (read_json(ledger.run_path) or {}).get("resolved", {})
     choice = kept_choice(draft.spec, resolved.get("features"))
-    batch_gb = resolved["batch_gb"] if "batch_gb" in resolved else device_batch_gb()
+    batch_gb = resolved.get("batch_gb", place.batch_gb)
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
         plan = resolve(spec, limit=limit, conditions=conditions)
-        conditions = measure(plan, threads=_threads(spec), batch_gb=batch_gb)
+        conditions = engine.call(partial(measure, plan, threads=_threads(spec), batch_gb=batch_gb))
     same = conditions == draft.chosen.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
     if choice is None and len(plan.chosen.costs) > 1:
@@ -126,7 +170,12 @@ def _threads(spec: RunSpec) -> int:
 
 
 def _render(
-    plan: Plan, output: Path, shard_ids: Sequence[int], threads: int, progress: Progress
+    engine: LocalEngine,
+    plan: Plan,
+    output: Path,
+    shard_ids: Sequence[int],
+    threads: int,
+    progress: Progress,
 ) -> None:
     """Hand the shards to the engine while `progress` is shown."""
     num_samples = sum(plan.shard_size(shard_id) for shard_id in shard_ids)
@@ -136,7 +185,7 @@ def _render(
         samples_done=plan.grid.num_pairs - num_samples,
     )
     try:
-        run_shards(plan, output, shard_ids, threads=threads, progress=progress)
+        engine.render(plan, output, shard_ids, threads=threads)
     finally:
         progress.end()
 
@@ -154,9 +203,8 @@ def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str
         )
 
 
-def _run_record(plan: Plan) -> dict[str, Any]:
+def _run_record(plan: Plan, engine: str, place: Place) -> dict[str, Any]:
     """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
-    device, dtype = placement(plan.spec.model.dtype)
     return {
         "name": plan.spec.name,
         "digest": plan.digest,
@@ -165,10 +213,10 @@ def _run_record(plan: Plan) -> dict[str, Any]:
         "spec": plan.spec.model_dump(mode="json"),
         "model": plan.model,
         "resolved": {
-            "engine": "local",
+            "engine": engine,
             "threads": _threads(plan.spec),
-            "device": device.type,
-            "dtype": dtype,
+            "device": place.device,
+            "dtype": place.dtype,
             "batch_gb": plan.chosen.conditions.batch_gb,
             "features": asdict(plan.choice),
             "measured": asdict(plan.chosen.conditions),

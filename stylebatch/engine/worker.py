@@ -7,16 +7,17 @@ A shard is made in these steps:
 4. The latents are decoded; a thread measures and encodes the pictures of this block while the next
    one is rendered.
 5. Records are appended to the shard in key order; after the last block the shard is committed.
-A sample that cannot be made becomes a failed row and keeps its key.
+A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
+the block is tried again in smaller batches, then in smaller parts (`ladder.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,11 +26,12 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.grid import Block
-from stylebatch.data.images import Picture, Pixels, encode
+from stylebatch.data.images import Picture, Pixels, encode, load_picture
 from stylebatch.data.plan import Plan, Sample, Shard
 from stylebatch.engine.inputs import Group, Inputs
+from stylebatch.engine.ladder import Rung, is_out_of_memory
 from stylebatch.engine.style_bank import StyleBank
-from stylebatch.errors import DeviceMemoryError, SampleError
+from stylebatch.errors import SampleError
 from stylebatch.methods import METHODS
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import FeatureKind, Inverted
@@ -43,12 +45,12 @@ from stylebatch.store.sinks import WebDatasetShard
 
 @dataclass(frozen=True)
 class _Rendered:
-    """A block's pictures by (content, style), and the inputs they came from."""
+    """A block's pictures by (content, style), and the groups of inputs they came from, by index."""
 
     samples: list[Sample]
-    contents: Group
-    styles: Group
-    pixels: dict[tuple[int, int], Pixels | SampleError]
+    contents: dict[int, Group] = field(default_factory=dict)
+    styles: dict[int, Group] = field(default_factory=dict)
+    pixels: dict[tuple[int, int], Pixels | SampleError] = field(default_factory=dict)
 
 
 class Worker:
@@ -70,7 +72,7 @@ class Worker:
         self.threads = threads
         self.on_evaluations = on_evaluations
         self.method = METHODS[plan.spec.method.name](**plan.spec.method.model_dump())
-        self.batch = plan.batch
+        self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
 
     def __enter__(self) -> Worker:
@@ -105,21 +107,22 @@ class Worker:
         capacity = 1 if kind == "query" else plan.num_style_groups_held
         return Inputs(rows, size=plan.size, mode=image.mode, capacity=capacity, pool=self._decoders)
 
-    def render(self, shard_id: int) -> dict[str, Any]:
-        """Render and commit a shard; returns its stats. Leaves no partial file when interrupted."""
+    def render(
+        self, shard_id: int, executed: Sequence[Sequence[int]] | None = None
+    ) -> dict[str, Any]:
+        """Render and commit a shard; returns its stats. Leaves no partial file when interrupted.
+
+        `executed`: the rungs [batch, contents, styles] of an earlier rendering of this shard, block by block, to repeat.
+        """
         plan, started, before = self.plan, time.monotonic(), self._evaluations
         shard = plan.shard(shard_id)
+        rungs: list[Rung] = []
+        planned = None if executed is None else [Rung(*numbers) for numbers in executed]
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
-            try:
-                for records in self._records(shard):
-                    for record in records:
-                        sink.write(record)
-            except torch.OutOfMemoryError as error:
-                raise DeviceMemoryError(
-                    f"{self.model.device} ran out of memory in {plan.shard_name(shard_id)}: {error}. Next: lower "
-                    f"engine.batch (now {self.batch}) or engine.feature_gb (now {plan.spec.engine.feature_gb:g}), "
-                    "with another --output, since both are part of the plan"
-                ) from error
+            for records in self._records(shard, planned, rungs):
+                for record in records:
+                    sink.write(record)
+            lowered = any(rung != self._top for rung in rungs)
             return sink.commit(
                 {
                     "shard": shard_id,
@@ -127,65 +130,135 @@ class Worker:
                     "seconds": round(time.monotonic() - started, 3),
                     "evaluations": self._evaluations - before,
                     "device": str(self.model.device),
+                    "executed": [rung.as_list() for rung in rungs] if lowered else [],
                 }
             )
 
-    def _records(self, shard: Shard) -> Iterator[list[Record]]:
+    def _records(
+        self, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
+    ) -> Iterator[list[Record]]:
         """Records of each block; a block is finished on a thread while the next one is rendered."""
         blocks = list(self.plan.samples(shard))
         pending: Future[list[Record]] | None = None
         for position, (block, samples) in enumerate(blocks):
             upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
+            if planned is not None:
+                self._step_to(planned[position])
             rendered = self._render_block(block, samples, upcoming)
+            rungs.append(self.rung)
             if pending is not None:
                 yield pending.result()
             pending = self._finisher.submit(self._finish, shard.id, rendered)
         if pending is not None:
             yield pending.result()
 
+    def _step_to(self, rung: Rung) -> None:
+        """Go on at `rung`; what was made at another is forgotten, so that bytes do not depend on history."""
+        if rung != self.rung:
+            self.rung = rung
+            self._forget()
+
+    def _forget(self) -> None:
+        for inputs in self._inputs.values():
+            inputs.forget()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _render_block(
         self, block: Block, samples: list[Sample], upcoming: Block | None
     ) -> _Rendered:
-        contents = self._inputs["query"].group(
-            block.contents, lambda pictures: self._invert(pictures, "query")
-        )
-        styles = self._inputs["key_value"].group(
-            block.styles, lambda pictures: self._invert(pictures, "key_value")
-        )
+        """The block at the present rung, or at the first lower one that fits; at the last, pairs fail."""
+        while True:
+            rendered = _Rendered(samples)
+            try:
+                for contents, styles in self.rung.parts(block):
+                    self._render_part(block, contents, styles, rendered)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._step_to(self.rung.below(block))
         if upcoming is not None:
-            self._inputs["query"].prefetch(upcoming.contents)
-            self._inputs["key_value"].prefetch(upcoming.styles)
+            contents, styles = next(self.rung.parts(upcoming))
+            self._inputs["query"].prefetch(contents)
+            self._inputs["key_value"].prefetch(styles)
+        return rendered
+
+    def _render_part(
+        self,
+        block: Block,
+        content_ids: tuple[int, ...],
+        style_ids: tuple[int, ...],
+        rendered: _Rendered,
+    ) -> None:
+        """Add pictures of the block's pairs among these contents and styles."""
+        wanted = [pair for pair in block.pairs if pair[0] in content_ids and pair[1] in style_ids]
+        try:
+            contents = self._inputs["query"].group(
+                content_ids, lambda pictures: self._invert(pictures, "query")
+            )
+            styles = self._inputs["key_value"].group(
+                style_ids, lambda pictures: self._invert(pictures, "key_value")
+            )
+            rendered.contents.update(dict.fromkeys(content_ids, contents))
+            rendered.styles.update(dict.fromkeys(style_ids, styles))
+            rendered.pixels.update(self._stylised(wanted, contents, styles))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or not self.rung.is_last:
+                raise
+            self._forget()
+            failure = SampleError(
+                "oom", f"{self.model.device} has not the memory for one sample: {error}"
+            )
+            rendered.pixels.update(dict.fromkeys(wanted, failure))
+
+    def _stylised(
+        self, wanted: list[tuple[int, int]], contents: Group, styles: Group
+    ) -> dict[tuple[int, int], Pixels | SampleError]:
         todo = sorted(
-            {
-                pair
-                for pair in block.pairs
-                if pair[0] in contents.position and pair[1] in styles.position
-            },
-            key=lambda p: (p[1], p[0]),
+            {(c, s) for c, s in wanted if c in contents.position and s in styles.position},
+            key=lambda pair: (pair[1], pair[0]),
         )
-        pixels: dict[tuple[int, int], Pixels | SampleError] = {}
-        if todo and contents.inverted is not None and styles.inverted is not None:
-            pairs = Pairs(
-                tuple(contents.position[c] for c, _ in todo),
-                tuple(styles.position[s] for _, s in todo),
+        if not todo or contents.inverted is None or styles.inverted is None:
+            return {}
+        pairs = Pairs(
+            tuple(contents.position[c] for c, _ in todo),
+            tuple(styles.position[s] for _, s in todo),
+        )
+        latents = self.method.stylise(
+            self.model, contents.inverted, styles.inverted, pairs, batch=self.rung.batch
+        )
+        return dict(zip(todo, self._decode(latents), strict=True))
+
+    def precompute(self, style: int) -> bool:
+        """Write the style of this index to the cache unless it is there; whether it was written.
+
+        Raises SampleError for an image that cannot be used, ValueError where the plan caches no styles.
+        """
+        if self._bank is None:
+            raise ValueError(
+                "features: found a plan without cached styles; accepted: one whose styles are cached"
             )
-            latents = self.method.stylise(
-                self.model, contents.inverted, styles.inverted, pairs, batch=self.batch
-            )
-            pixels = dict(zip(todo, self._decode(latents), strict=True))
-        return _Rendered(samples, contents, styles, pixels)
+        row = self.plan.styles[style]
+        picture = load_picture(row.path, self.plan.size, self.plan.spec.image.mode, name=row.id)
+        wanted = self._bank.style(picture, row.id)
+        if self._bank.has(wanted):
+            return False
+        self._bank.build(wanted)
+        return True
 
     def _invert(self, pictures: dict[int, Picture], kind: FeatureKind) -> Inverted:
         if kind == "key_value" and self._bank is not None:
             return self._from_bank(self._bank, pictures)
         pixels = [picture.pixels for picture in pictures.values()]
-        parts = [pixels[i : i + self.batch] for i in range(0, len(pixels), self.batch)]
+        batch = self.rung.batch
+        parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
         choice = self.plan.choice
         source = choice.contents if kind == "query" else choice.styles
         return self.method.invert(
             self.model, latents, kind,
-            batch=self.batch, codec=FeatureCodec(choice.codec), hold=source == "held",
+            batch=batch, codec=FeatureCodec(choice.codec), hold=source == "held",
         )  # fmt: skip
 
     def _from_bank(self, bank: StyleBank, pictures: dict[int, Picture]) -> Inverted:
@@ -202,7 +275,7 @@ class Worker:
 
     def _decode(self, latents: Tensor) -> list[Pixels | SampleError]:
         decoded: list[Pixels | SampleError] = []
-        for part in latents.split(self.batch):
+        for part in latents.split(self.rung.batch):
             images = self.model.decode(part).cpu()
             for image in images:
                 if bool(torch.isfinite(image).all()):
@@ -220,9 +293,13 @@ class Worker:
         return [self._record(shard_id, sample, rendered) for sample in rendered.samples]
 
     def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
-        content = rendered.contents.pictures[sample.content]
-        style = rendered.styles.pictures[sample.style]
         row = self._row(shard_id, sample)
+        result = rendered.pixels.get((sample.content, sample.style))
+        inverted = sample.content in rendered.contents and sample.style in rendered.styles
+        if isinstance(result, SampleError) and not inverted:
+            return _failed(row, result)  # one image alone did not fit in memory
+        contents, styles = rendered.contents[sample.content], rendered.styles[sample.style]
+        content, style = contents.pictures[sample.content], styles.pictures[sample.style]
         if isinstance(content, SampleError):
             return _failed(row, content)
         row |= {
@@ -231,9 +308,9 @@ class Worker:
         }
         if isinstance(style, SampleError):
             return _failed(row, style)
-        result = rendered.pixels[sample.content, sample.style]
         if isinstance(result, SampleError):
             return _failed(row, result)
+        assert result is not None, f"{sample.key} was passed over"
         measured = quality(content.pixels, style.pixels, result)
         spec = self.plan.spec.output
         image = encode(result, spec.image)
@@ -246,8 +323,8 @@ class Worker:
         }
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
-            files["content.jpg"] = rendered.contents.jpeg(sample.content)
-            files["style.jpg"] = rendered.styles.jpeg(sample.style)
+            files["content.jpg"] = contents.jpeg(sample.content)
+            files["style.jpg"] = styles.jpeg(sample.style)
         if self.plan.has_captions:
             files["txt"] = sample.caption.encode()
         if self.plan.labels:

@@ -41,7 +41,43 @@ class FeatureSpec(Section):
 class EngineSpec(Section):
     """Where the work runs. `threads`, `batch`, `batch_gb` and `feature_gb` change the last bits of floats, no more."""
 
-    name: Literal["auto", "local"] = Field("auto", description="auto picks local on one machine")
+    name: Literal["auto", "local", "ray", "accelerate"] = Field(
+        "auto",
+        description="local: this process; ray: workers of a Ray cluster; accelerate: the ranks of `accelerate launch` or "
+        "torchrun; auto: accelerate under a launcher, ray with an address, workers or several GPUs, else local",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=65536,
+        description="Ray workers; default one per GPU of the cluster, or as many as its cores allow, growing and shrinking with it",
+    )
+    address: str | None = Field(
+        None,
+        min_length=1,
+        description="Ray cluster to join: `auto`, HOST:PORT or ray://HOST:PORT; default a cluster of this machine for this run",
+    )
+    gpus_per_worker: float | None = Field(
+        None,
+        ge=0.0,
+        le=64.0,
+        description="Share of a GPU per Ray worker; default 1 where there are GPUs",
+    )
+    cpus_per_worker: float | None = Field(
+        None,
+        gt=0.0,
+        le=4096.0,
+        description="Cores per Ray worker; default 1 with a GPU, else `threads`",
+    )
+    max_attempts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="A shard that failed so often is left out and named, exit code 3",
+    )
+    tracker: Literal["tensorboard", "wandb"] | None = Field(
+        None, description="Also log progress there, through accelerate"
+    )
     threads: int | None = Field(
         None,
         ge=1,

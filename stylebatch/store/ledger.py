@@ -19,6 +19,7 @@ from stylebatch.store.commit import create_exclusive, remove_temporaries, write_
 
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
+_POISON = "_poison.json"
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -51,8 +52,7 @@ class Ledger:
             self._require_empty()
             write_bytes(self.run_path, _pretty(run))
             return run
-        for folder in (self.output, self.output / "data", self.output / "metadata"):
-            remove_temporaries(folder)
+        self.sweep()
         if not any((self.output / "metadata").glob("*_stats.json")):
             write_bytes(self.run_path, _pretty(run))  # nothing was committed: nothing to protect
             return run
@@ -95,6 +95,28 @@ class Ledger:
         if stats["num_success"] and not (tar.is_file() and tar.stat().st_size == stats["bytes"]):
             return None
         return stats
+
+    def poison(self, name: str, facts: dict[str, Any]) -> None:
+        """Record that a shard failed too often; its commit, or a new start of the run, removes the record."""
+        write_bytes(self._poison_path(name), _pretty(facts))
+
+    def poisoned(self) -> dict[str, dict[str, Any]]:
+        """What is recorded of shards that failed too often, by name."""
+        paths = sorted((self.output / "metadata").glob(f"*{_POISON}"))
+        return {path.name.removesuffix(_POISON): read_json(path) or {} for path in paths}
+
+    def forgive(self) -> None:
+        """Give poisoned shards new attempts."""
+        for name in self.poisoned():
+            self._poison_path(name).unlink(missing_ok=True)
+
+    def _poison_path(self, name: str) -> Path:
+        return self.output / "metadata" / f"{name}{_POISON}"
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left under temporary names; nobody may be writing."""
+        for folder in (self.output, self.output / "data", self.output / "metadata"):
+            remove_temporaries(folder)
 
 
 def diff(old: Any, new: Any, path: str = "") -> list[str]:

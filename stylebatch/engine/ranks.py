@@ -1,0 +1,94 @@
+"""The accelerate engine: the ranks of `accelerate launch` or torchrun share the shards, without Ray.
+
+Rank 0 plans, takes the run lock, hands every rank its plan and shards, and reports; the others render what they are
+told until rank 0 says that it is over. A rank that dies ends the launch; the same command resumes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from stylebatch.data.plan import Plan
+from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.shards import Executed
+
+PATIENCE = timedelta(days=30)
+"""How long a rank waits for the slowest one."""
+
+
+class RanksEngine(LocalEngine):
+    """As the local engine, for every k-th shard of k ranks."""
+
+    name = "accelerate"
+
+    def __enter__(self) -> RanksEngine:
+        self.state = PartialState(timeout=PATIENCE)
+        self.leads = self.state.is_main_process
+        ranks, asked = self.state.num_processes, self.spec.workers
+        launched = any(name.startswith("ACCELERATE_") for name in os.environ)
+        if self.leads and ((asked or 1) > ranks or (ranks == 1 and launched and asked is None)):
+            self.progress.note(
+                f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}"
+                + (f", engine.workers asks for {asked}" if asked else "")
+                + "; for several on one machine: torchrun --nproc_per_node N -m stylebatch run MANIFEST"
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.state.destroy_process_group()
+
+    def follow(self) -> Any:
+        """On every rank but the first: render what rank 0 hands out, until it gives the result."""
+        while isinstance(work := self._share(None), tuple):
+            self._own_part(*work)
+        return work
+
+    def conclude(self, result: Any) -> None:
+        if self.state.num_processes > 1:
+            self._share(result)
+
+    def render(
+        self,
+        plan: Plan,
+        output: Path,
+        shards: Sequence[int],
+        *,
+        threads: int,
+        executed: Executed | None = None,
+    ) -> None:
+        if self.state.num_processes > 1:
+            self._share((plan, output, list(shards), threads, executed))
+        self._own_part(plan, output, shards, threads, executed)
+
+    def _own_part(
+        self,
+        plan: Plan,
+        output: Path,
+        shards: Sequence[int],
+        threads: int,
+        executed: Executed | None,
+    ) -> None:
+        mine = shards[self.state.process_index :: self.state.num_processes]
+        if mine:
+            super().render(plan, output, mine, threads=threads, executed=executed)
+        self.state.wait_for_everyone()
+
+    def _share(self, work: Any) -> Any:
+        """What rank 0 gives, on every rank."""
+        parcel = [work]
+        broadcast_object_list(parcel, from_process=0)
+        return parcel[0]

@@ -1,0 +1,87 @@
+"""Progress that also goes to an experiment tracker (TensorBoard, Weights & Biases), through accelerate."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from accelerate.tracking import TensorBoardTracker, WandBTracker
+
+from stylebatch.errors import ManifestError
+from stylebatch.progress import Event, Progress
+from stylebatch.spec import RunSpec
+
+PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+
+
+def tracked(progress: Progress, spec: RunSpec) -> Progress:
+    """`progress`, or one that logs each commit too. Raises ManifestError when the tracker's package is missing."""
+    name = spec.engine.tracker
+    if name is None or os.environ.get("RANK", "0") != "0":
+        return progress
+    if find_spec(PACKAGES[name]) is None:
+        raise ManifestError(
+            f"engine.tracker: {name} is not installed; next: pip install {PACKAGES[name]}"
+        )
+    folder = Path(spec.output.path) / "logs"
+    if name == "tensorboard":
+        folder.mkdir(parents=True, exist_ok=True)
+        return Tracked(progress, TensorBoardTracker(spec.name, str(folder)))
+    return Tracked(progress, WandBTracker(spec.name))
+
+
+class Tracked(Progress):
+    """Passes everything on; logs samples, failures and rates against the samples done."""
+
+    def __init__(self, shown: Progress, tracker: Any) -> None:
+        self.shown, self.tracker = shown, tracker
+        self.samples = self.failed = self.evaluations = 0
+        self.started = time.monotonic()
+
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None:
+        self.samples, self.started = samples_done, time.monotonic()
+        self._before = samples_done
+        self.tracker.start()
+        self.shown.begin(
+            evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
+        )
+
+    def enter_shard(self, name: str) -> None:
+        self.shown.enter_shard(name)
+
+    def advance(self, evaluations: int) -> None:
+        self.shown.advance(evaluations)
+
+    def add_samples(self, count: int) -> None:
+        self.shown.add_samples(count)
+
+    def note(self, text: str) -> None:
+        self.shown.note(text)
+
+    def event(self, event: Event) -> None:
+        self.shown.event(event)
+        if event.kind != "committed":
+            return
+        self.samples += event.facts["num_samples"]
+        self.failed += event.facts["num_failed"]
+        self.evaluations += event.facts["evaluations"]
+        elapsed = max(1e-9, time.monotonic() - self.started)
+        self.tracker.log(
+            {
+                "samples": self.samples,
+                "failed": self.failed,
+                "samples_per_second": (self.samples - self._before) / elapsed,
+                "evaluations_per_second": self.evaluations / elapsed,
+                "shard_seconds": event.facts["seconds"],
+            },
+            step=self.samples,
+        )
+
+    def end(self) -> None:
+        self.shown.end()
+        self.tracker.finish()
