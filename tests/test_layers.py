@@ -28,6 +28,7 @@ HOMES = {
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
         "stylebatch.engine.engines",
+        "stylebatch.engine.ranks",
         "stylebatch.conformance",
         "stylebatch.training",
         "stylebatch.embedded",

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
@@ -30,7 +31,7 @@ class RanksEngine(LocalEngine):
     name = "accelerate"
 
     def __enter__(self) -> RanksEngine:
-        self.state = PartialState(timeout=PATIENCE)
+        self.state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
         self.leads = self.state.is_main_process
         ranks, asked = self.state.num_processes, self.spec.workers
         launched = any(name.startswith("ACCELERATE_") for name in os.environ)
