@@ -13,7 +13,9 @@ or fail a run when a node does not come back.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +35,8 @@ from stylebatch.errors import StylebatchError
 from stylebatch.progress import Event
 
 T = TypeVar("T")
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
+"""For the cluster of one run; Ray turns 127.0.0.1 into the machine's outer address."""
 POLL_S = 0.5
 GROW_EVERY_S = 5.0
 SAY_WAITING_EVERY_S = 30.0
@@ -94,6 +98,12 @@ class RayEngine(LocalEngine):
     name = "ray"
 
     def __enter__(self) -> RayEngine:
+        self.address = self.spec.address or os.environ.get("RAY_ADDRESS")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if self.address is None and "ray" not in sys.modules:
+            # Ray listens on all interfaces whatever it is told; a token keeps strangers out
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
         self.ray = ray
@@ -114,10 +124,8 @@ class RayEngine(LocalEngine):
                 self.ray.shutdown()
 
     def _connect(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        address = self.spec.address or os.environ.get("RAY_ADDRESS")
+        address = self.address
         try:
             if address is not None:
                 self.ray.init(address=address, runtime_env={"env_vars": _PASSED_ON}, **quiet)
@@ -128,7 +136,7 @@ class RayEngine(LocalEngine):
                 address="local",
                 num_cpus=max(cores, int(asked + 0.999)),
                 include_dashboard=False,
-                _node_ip_address="127.0.0.1",
+                _node_ip_address=LOOPBACK,
                 **quiet,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
