@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 """For the cluster of one run; Ray turns 127.0.0.1 into the machine's outer address."""
 POLL_S = 0.5
+CONNECT_S = 10.0
 GROW_EVERY_S = 5.0
 SAY_WAITING_EVERY_S = 30.0
 MAX_FAILED_STARTS = 5
@@ -128,6 +130,7 @@ class RayEngine(LocalEngine):
         address = self.address
         try:
             if address is not None:
+                _knock(address)
                 self.ray.init(address=address, runtime_env={"env_vars": _PASSED_ON}, **quiet)
                 return
             cores = os.cpu_count() or 1
@@ -319,6 +322,13 @@ class _Drive:
             self.ray.kill(seat.actor)
         self.seats.clear()
         self.calls.clear()
+
+
+def _knock(address: str) -> None:
+    """Raise ConnectionError where nobody listens: Ray would end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 _PASSED_ON = {
