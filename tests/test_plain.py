@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,14 @@ def stock(cls: Any, model: StableDiffusion, folder: Path) -> Any:
 @pytest.fixture(scope="module", params=["sd1", "sd2_v", "trailing", "linspace"])
 def loaded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[StableDiffusion, Path]]:
+) -> tuple[StableDiffusion, Path]:
     """(model, folder): epsilon, v prediction, and other spacings that end at the clean level."""
     source = request.getfixturevalue("v_folder" if request.param == "sd2_v" else "eps_folder")
     settings: dict[str, object] = {"clip_sample": False}
     if request.param in ("trailing", "linspace"):
         settings |= {"timestep_spacing": request.param, "set_alpha_to_one": True}
     folder = with_schedule(source, tmp_path_factory.mktemp(request.param) / "model", **settings)
-    yield load_model(folder, device="cpu"), folder
+    return load_model(folder, device="cpu"), folder
 
 
 @pytest.mark.parametrize(("guidance", "negative"), [(1.0, None), (6.0, None), (6.0, "blurred")])
@@ -128,6 +127,7 @@ def test_inpaint_is_the_stock_pipeline(
         PROMPTS,
         image=clean,
         mask_image=half_mask(side),
+        masked_image_latents=clean,  # read by 9-channel networks alone; spares encoding
         height=side,
         width=side,
         strength=strength,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,11 @@ def xl(golden: Path) -> StableDiffusion:
 
 
 @pytest.fixture(scope="module", params=["sd", "sdxl"])
-def network(request: pytest.FixtureRequest) -> Iterator[StableDiffusion]:
-    yield request.getfixturevalue({"sd": "v_model", "sdxl": "xl"}[request.param])
+def network(request: pytest.FixtureRequest) -> StableDiffusion:
+    loaded: StableDiffusion = request.getfixturevalue(
+        {"sd": "v_model", "sdxl": "xl"}[request.param]
+    )
+    return loaded
 
 
 TEXTS = ["a cat, stripes", "a house, stripes", "a train, stripes", "a tree, stripes"]
@@ -134,18 +136,6 @@ def test_a_reference_image_ends_as_itself_and_the_network_is_left_as_found(
     assert torch.equal(found.reference, picture)
     assert network.unet.attn_processors == before
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.unet.modules())
-
-
-def test_inversion_returns_on_its_way(eps_model: StableDiffusion) -> None:
-    """At guidance 1 and many steps the reverse of an inversion comes back to the picture."""
-    picture = draw([9], (4, 8, 8))
-    prompts = embedded(eps_model, ["a cat"], guidance=1.0)
-    errors = []
-    for steps in (10, 40):
-        noisiest = StyleAligned(steps=steps).invert(eps_model, picture, prompts)[0]
-        back = text2img(eps_model, prompts, noisiest, steps=steps)
-        errors.append(float((back - picture).norm() / picture.norm()))
-    assert errors[1] < 0.5 * errors[0]
 
 
 def test_panorama_of_one_window_is_the_plain_sample(v_model: StableDiffusion) -> None:

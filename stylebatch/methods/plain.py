@@ -59,7 +59,7 @@ def inpaint(
 ) -> Tensor:
     """As `img2img` where `mask` (B or 1, 1, H, W) is 0.5 or more; elsewhere `clean` (B, c, h, w) returns exactly.
 
-    For networks of 4 input channels: after every step the kept part is `clean` at that step's noise level.
+    For networks of 4 input channels: after every step the kept part is `clean` at the next step's timestep.
     The mask is taken to latent cells by the nearest pixel. At strength 1 the start is `noise` alone.
     """
     walked = _last_steps(model.schedule, steps, strength)
@@ -69,11 +69,11 @@ def inpaint(
     x = noise if strength == 1.0 else clean
     if walked and strength < 1.0:
         x = _noised(model.schedule, clean, noise, walked[0].source)
-    for step in walked:
+    for index, step in enumerate(walked):
         x = _denoise(model, prompts, x, (step,), batch)
         kept = clean
         if step != walked[-1]:
-            kept = _noised(model.schedule, clean, noise, step.target)
+            kept = _noised(model.schedule, clean, noise, walked[index + 1].source)
         x = (1.0 - made) * kept + made * x
     return x
 

@@ -46,7 +46,8 @@ class Prompts:
             return model.predict_noise(x, step.t, positive, level=step.source)
         cond = self.negative.select(rows).joined(positive)
         both = model.predict_noise(torch.cat([x, x]), step.t, cond, level=step.source)
-        return guide(*both.chunk(2), self.guidance)
+        negative_eps, positive_eps = both.chunk(2)
+        return guide(negative_eps, positive_eps, self.guidance)
 
 
 def embedded(
