@@ -92,7 +92,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use."""
-        return self.digest(*self.components)
+        second = [
+            part for part in XL_COMPONENTS[len(COMPONENTS) :] if (self.folder / part).is_dir()
+        ]
+        return self.digest(*COMPONENTS, *second)
 
     def digest(self, *parts: str) -> str:
         """The fingerprint of some components alone."""
