@@ -20,6 +20,8 @@ from stylebatch.errors import ManifestError
         ("styleid_diffusers_eps", 25),
         ("styleid_diffusers_v", 25),
         ("styleid_ldm", 51),
+        ("stylealigned_panorama", 6),
+        ("stylealigned_sdxl", 6),
     ],
 )
 def test_reference_case_is_reproduced(golden: Path, case: str, num_tensors: int) -> None:
@@ -62,6 +64,37 @@ def test_a_wrong_option_fails_the_result_but_not_what_precedes_it(
     assert final.rel_l2 is not None
     assert 0.01 < final.rel_l2 < 10.0
     assert final.line().endswith("FAILED")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"share_group_norm": False},
+        {"adain_queries": False},
+        {"adain_keys": False},
+        {"adain_values": True},
+        {"shared_score_shift": 0.6931471805599453},
+        {"shared_score_scale": 1.2},
+        {"full_attention_share": True},
+        {"only_self_level": 0.5},
+        {"guidance": 4.9},
+    ],
+    ids=str,
+)
+def test_a_wrong_option_of_style_aligned_fails(
+    linked: Callable[..., Path], golden: Path, change: dict[str, Any]
+) -> None:
+    source = golden / "stylealigned_sdxl"
+    folder = linked(source, "case", without=("options.json",))
+    options = json.loads((source / "options.json").read_text(encoding="utf-8"))
+    case = options["cases"]["t2i_default_args"]
+    options["cases"] = {"t2i_default_args": {**case, **change}}
+    options["tolerances"] = {"case/t2i_default_args/final": {"max_abs": 0.001, "rel_l2": 2e-5}}
+    (folder / "options.json").write_text(json.dumps(options), encoding="utf-8")
+    (found,) = run_cases(folder)
+    assert not found.ok
+    assert found.rel_l2 is not None
+    assert 1e-3 < found.rel_l2 < 10.0
 
 
 def test_a_tensor_that_was_not_produced_fails(linked: Callable[..., Path], golden: Path) -> None:
@@ -107,7 +140,7 @@ def test_both_tolerances_must_hold_and_nan_never_does(
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        ({"kind": "stylealigned"}, "found 'stylealigned'"),
+        ({"kind": "instantstyle"}, "found 'instantstyle'"),
         ({"kind": "styleid", "convention": "sdxl"}, "(convention 'sdxl')"),
         ({}, "found None"),
         ({"kind": "image_load", "crop": "pad", "resample": "lanczos"}, "found crop 'pad'"),

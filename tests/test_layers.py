@@ -85,6 +85,7 @@ MAY_IMPORT = {
         "spec",
         "store",
     },
+    "conformance": {"data", "diffusion", "errors", "methods", "models"},
     "training": {"data", "errors", "models", "progress", "spec"},
     "embedded": {"data", "methods", "metrics", "models", "spec"},
     "bench": {

@@ -31,6 +31,38 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True, unbiased=True)
 
 
+def align(x: Tensor, reference: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """Give `x` the mean and std over tokens of `reference`, per sample, head and channel; (B, H, L, d).
+
+    AdaIN of StyleAligned (arXiv 2312.02133); std is sqrt(unbiased variance + eps).
+    """
+    mean, std = x.mean(dim=2, keepdim=True), (x.var(dim=2, keepdim=True) + eps).sqrt()
+    mean_r = reference.mean(dim=2, keepdim=True)
+    std_r = (reference.var(dim=2, keepdim=True) + eps).sqrt()
+    return (x - mean) / std * std_r + mean_r
+
+
+def attend_extended(
+    q: Tensor,
+    keys: tuple[Tensor, Tensor],
+    values: tuple[Tensor, Tensor],
+    *,
+    shift: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention to own and lent tokens: `keys`, `values` are (own, lent), (B, H, L, d) each.
+
+    `shift` is added to the logits of the lent tokens (StyleAligned's shared score shift).
+    """
+    k, v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    mask = None
+    if shift != 0.0:
+        mask = q.new_zeros(1, 1, 1, k.shape[2])
+        mask[..., keys[0].shape[2] :] = shift
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
 def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:
     """Query preservation: gamma q_content + (1 - gamma) q, StyleID eq. 5; shapes (B, H, L, d)."""
     return gamma * content + (1.0 - gamma) * own

@@ -15,6 +15,9 @@ from torch import Tensor
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Convention = Literal["ldm", "diffusers"]
 Start = Literal["paper", "level"]
+Spacing = Literal["leading", "trailing", "linspace"]
+CLEAN = -1
+"""The level of a latent without noise, alpha_bar 1; level 0 still has the first beta's."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,15 @@ class Trajectory:
 class Schedule:
     """Cumulative signal level alpha_bar (float64, one entry per training timestep).
 
-    `prediction_type` is what the network was trained to predict, from the checkpoint's config.
+    `prediction_type` is what the network was trained to predict; `spacing` and `offset` place the timesteps
+    of sampling, which ends at level `last` (0 or CLEAN). All are from the checkpoint's config.
     """
 
     alpha_bar: Tensor
     prediction_type: PredictionType = "epsilon"
+    spacing: Spacing = "leading"
+    offset: int = 1
+    last: int = 0
 
     @classmethod
     def from_betas(cls, betas: Tensor, prediction_type: PredictionType = "epsilon") -> Schedule:
@@ -59,11 +66,11 @@ class Schedule:
 
     def signal(self, level: int) -> float:
         """sqrt(alpha_bar[level])."""
-        return float(self.alpha_bar[level].sqrt())
+        return 1.0 if level == CLEAN else float(self.alpha_bar[level].sqrt())
 
     def noise(self, level: int) -> float:
         """sqrt(1 - alpha_bar[level])."""
-        return float((1.0 - self.alpha_bar[level]).sqrt())
+        return 0.0 if level == CLEAN else float((1.0 - self.alpha_bar[level]).sqrt())
 
     def to_eps(self, prediction: Tensor, x: Tensor, level: int) -> Tensor:
         """Convert a network output for a latent `x` at `level` to the noise it implies.
@@ -75,6 +82,35 @@ class Schedule:
         if self.prediction_type == "v_prediction":
             return self.signal(level) * prediction + self.noise(level) * x
         return (x - self.signal(level) * prediction) / self.noise(level)
+
+
+def sampling_steps(schedule: Schedule, num: int) -> tuple[Step, ...]:
+    """The `num` steps from noise to image that stock DDIM pipelines take, timesteps descending.
+
+    Spacings of arXiv 2305.08891, table 2; each step goes down T // num levels, the last to `schedule.last`.
+    Raises ValueError for an unusable number of steps.
+    """
+    total = schedule.num_train_timesteps
+    if not 1 <= num <= total:
+        raise ValueError(f"steps: found {num}; accepted: 1..{total}")
+    if schedule.spacing == "trailing":
+        grid = [round(total - i * total / num) - 1 for i in range(num)]
+    elif schedule.spacing == "linspace":
+        grid = [round(i * (total - 1) / max(1, num - 1)) for i in reversed(range(num))]
+    else:
+        grid = [i * (total // num) + schedule.offset for i in reversed(range(num))]
+    if grid[0] >= total:
+        raise ValueError(
+            f"steps: {num} with the scheduler's steps_offset {schedule.offset} begins at timestep {grid[0]}; "
+            f"accepted: timesteps below {total}, take fewer steps"
+        )
+    stride = total // num
+    return tuple(Step(t, t, t - stride if t >= stride else schedule.last) for t in grid)
+
+
+def inversion_steps(sampling: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The way back of `sampling`, timesteps ascending: evaluated at the timestep that each step arrives at."""
+    return tuple(Step(step.t, step.target, step.source) for step in reversed(sampling))
 
 
 def linear_betas(num: int, start: float, end: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,12 +18,44 @@ Site = int
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Text conditioning: `hidden` (B, tokens, features). Batch 1 is broadcast to any batch."""
+    """Text conditioning: `hidden` (B, tokens, features). Batch 1 is broadcast to any batch.
+
+    SDXL also takes `pooled` (B, features) and `time_ids` (B, 6): original height and width, top and left of
+    the crop, target height and width, in pixels; without them the size of the latents at hand is told.
+    """
 
     hidden: Tensor
+    pooled: Tensor | None = None
+    time_ids: Tensor | None = None
 
     def expand(self, batch: int) -> Tensor:
         return self.hidden if self.hidden.shape[0] == batch else self.hidden.expand(batch, -1, -1)
+
+    def select(self, rows: Sequence[int]) -> Conditioning:
+        """The rows with these numbers, modulo the number of rows there are."""
+
+        def pick(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[[row % x.shape[0] for row in rows]]
+
+        return Conditioning(
+            self.hidden[[row % self.hidden.shape[0] for row in rows]],
+            pick(self.pooled),
+            pick(self.time_ids),
+        )
+
+    def joined(self, other: Conditioning) -> Conditioning:
+        """These rows, then those of `other`; parts that only one of them has are an error."""
+
+        def join(name: str, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            if (a is None) != (b is None):
+                raise ValueError(f"conditioning: {name} is given on one side only")
+            return None if a is None or b is None else torch.cat([a, b])
+
+        return Conditioning(
+            torch.cat([self.hidden, other.hidden]),
+            join("pooled", self.pooled, other.pooled),
+            join("time_ids", self.time_ids, other.time_ids),
+        )
 
 
 class SelfAttention(Protocol):
@@ -70,6 +102,10 @@ class Denoiser(Protocol):
 
     def embed(self, prompts: list[str]) -> Conditioning: ...
 
+    def embed_nothing(self) -> Conditioning:
+        """What guidance without a negative prompt leads away from: the empty prompt, or zeros (SDXL)."""
+        ...
+
     def predict_noise(
         self, x: Tensor, t: int, cond: Conditioning, *, level: int | None = None
     ) -> Tensor:
@@ -81,4 +117,19 @@ class Denoiser(Protocol):
 
     def editing(self, edit: AttentionEdit, sites: tuple[Site, ...]) -> AbstractContextManager[None]:
         """Install `edit` at `sites` for the duration of a `with` block; always removed."""
+        ...
+
+    @property
+    def num_self_attentions(self) -> int:
+        """Self-attention layers of the whole network, in the order of `editing_layers`."""
+        ...
+
+    def editing_layers(
+        self, edit: AttentionEdit, layers: tuple[int, ...]
+    ) -> AbstractContextManager[None]:
+        """As `editing`, for any self-attention layers of the network; `edit` is given the layer's number."""
+        ...
+
+    def sharing_norms(self, reference: Tensor) -> AbstractContextManager[None]:
+        """Group norms take the statistics of row i and of row `reference[i]` (B,) together."""
         ...

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xxhash
 
@@ -18,6 +18,9 @@ from stylebatch.errors import ManifestError
 from stylebatch.spec import MODEL_IDS, ModelSpec
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+XL_COMPONENTS = (*COMPONENTS, "text_encoder_2", "tokenizer_2")
+Family = Literal["sd", "sdxl"]
+"""sd: Stable Diffusion 1.x and 2.x, whatever they predict; sdxl: Stable Diffusion XL."""
 TINY = Path(__file__).parent / "tiny"
 
 
@@ -40,6 +43,24 @@ class Checkpoint:
                 f"as `save_pretrained` writes it, with {', '.join(COMPONENTS)}"
             ) from None
         return config
+
+    @cached_property
+    def family(self) -> Family:
+        """By the network's config: SDXL adds the pooled text and the picture's sizes to the time embedding."""
+        return "sd" if self.config("unet").get("addition_embed_type") is None else "sdxl"
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return COMPONENTS if self.family == "sd" else XL_COMPONENTS
+
+    @cached_property
+    def zeros_for_nothing(self) -> bool:
+        """Whether the absence of a prompt is told to the network by zeros (`model_index.json`, SDXL only)."""
+        try:
+            index = json.loads((self.folder / "model_index.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return True
+        return bool(index.get("force_zeros_for_empty_prompt", True))
 
     @cached_property
     def latent_factor(self) -> int:
@@ -71,7 +92,10 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use."""
-        return self.digest(*COMPONENTS)
+        second = [
+            part for part in XL_COMPONENTS[len(COMPONENTS) :] if (self.folder / part).is_dir()
+        ]
+        return self.digest(*COMPONENTS, *second)
 
     def digest(self, *parts: str) -> str:
         """The fingerprint of some components alone."""
@@ -98,10 +122,11 @@ def _xxh3(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def find_checkpoint(spec: ModelSpec) -> Checkpoint:
+def find_checkpoint(spec: ModelSpec, *, families: tuple[Family, ...] = ("sd",)) -> Checkpoint:
     """The folder that `spec` names; fetches a hub snapshot when it is not in the local cache.
 
-    Raises ManifestError, one paragraph, when the hub cannot be reached or the folder is no pipeline.
+    Raises ManifestError, one paragraph, when the hub cannot be reached, the folder is no pipeline, or it is of
+    a family that the caller does not take.
     """
     if spec.path is not None:
         folder = Path(spec.path)
@@ -112,17 +137,19 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     checkpoint = Checkpoint(folder, spec.variant)
     for component in ("unet", "vae", "text_encoder", "scheduler"):
         checkpoint.config(component)
-    if checkpoint.config("unet").get("addition_embed_type") is not None:
+    if checkpoint.family not in families:
         raise ManifestError(
             f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which method styleid "
             "does not take; accepted: Stable Diffusion 1.x and 2.x"
         )
-    vocabulary = [folder / "tokenizer" / name for name in ("tokenizer.json", "vocab.json")]
-    if not any(path.is_file() for path in vocabulary):
-        raise ManifestError(
-            f"model.path: {folder / 'tokenizer'} holds neither tokenizer.json nor vocab.json; accepted: a Stable "
-            f"Diffusion pipeline folder, as `save_pretrained` writes it, with {', '.join(COMPONENTS)}"
-        )
+    if checkpoint.family == "sdxl":
+        checkpoint.config("text_encoder_2")
+    for part in (part for part in checkpoint.components if part.startswith("tokenizer")):
+        if not any((folder / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise ManifestError(
+                f"model.path: {folder / part} holds neither tokenizer.json nor vocab.json; accepted: a Stable "
+                f"Diffusion pipeline folder, as `save_pretrained` writes it, with {', '.join(checkpoint.components)}"
+            )
     return checkpoint
 
 
@@ -137,7 +164,7 @@ def _snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
         "*.json",
         "*.txt",
     )
-    patterns = ["model_index.json", *(f"{part}/{name}" for part in COMPONENTS for name in names)]
+    patterns = ["model_index.json", *(f"{part}/{name}" for part in XL_COMPONENTS for name in names)]
     try:
         return Path(
             huggingface_hub.snapshot_download(repo_id, revision=revision, allow_patterns=patterns)

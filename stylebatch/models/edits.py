@@ -6,10 +6,11 @@ Everything that depends on where diffusers keeps its attention classes is in thi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from stylebatch.models.base import AttentionEdit, Site
@@ -80,6 +81,32 @@ def decoder_sites(unet: nn.Module) -> dict[Site, Any]:
     return sites
 
 
+def self_attentions(unet: nn.Module) -> tuple[Any, ...]:
+    """Every self-attention layer, encoder, decoder, then middle: the order in which diffusers registers them."""
+    return tuple(
+        module for name, module in unet.named_modules() if name.rsplit(".", 1)[-1] == "attn1"
+    )
+
+
+@contextmanager
+def norms_shared(unet: nn.Module, reference: Tensor) -> Iterator[None]:
+    """Group norms see row i with row `reference[i]` appended along the height; the appended rows are cut off."""
+
+    def append(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+        (x,) = inputs
+        return (torch.cat([x, x.index_select(0, reference)], dim=2),)
+
+    def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output[:, :, : output.shape[2] // 2].contiguous()
+
+    with ExitStack() as stack:
+        for module in unet.modules():
+            if isinstance(module, nn.GroupNorm):
+                stack.callback(module.register_forward_pre_hook(append).remove)
+                stack.callback(module.register_forward_hook(cut).remove)
+        yield
+
+
 @contextmanager
 def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> Iterator[None]:
     """Run with `edit` at `sites`; the former processors come back whatever happens.
@@ -92,11 +119,27 @@ def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> 
         raise ValueError(
             f"sites: {missing} not in this network; it has self-attention at sites {sorted(layers)}"
         )
-    former = {site: layers[site].processor for site in sites}
+    with _replaced({site: layers[site] for site in sites}, edit):
+        yield
+
+
+@contextmanager
+def installed_at_layers(
+    unet: nn.Module, edit: AttentionEdit, layers: tuple[int, ...]
+) -> Iterator[None]:
+    """As `installed`, at `self_attentions(unet)[i]` for each i of `layers`."""
+    every = self_attentions(unet)
+    with _replaced({layer: every[layer] for layer in layers}, edit):
+        yield
+
+
+@contextmanager
+def _replaced(layers: dict[int, Any], edit: AttentionEdit) -> Iterator[None]:
+    former = {number: layer.processor for number, layer in layers.items()}
     try:
-        for site in sites:
-            layers[site].set_processor(EditedProcessor(edit, site))
+        for number, layer in layers.items():
+            layer.set_processor(EditedProcessor(edit, number))
         yield
     finally:
-        for site, processor in former.items():
-            layers[site].set_processor(processor)
+        for number, processor in former.items():
+            layers[number].set_processor(processor)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded model of the same topology, behind one `Denoiser`.
+"""Stable Diffusion 1.x, 2.x and XL, and the embedded model of 1.x's topology, behind one `Denoiser`.
 
 Owns device, dtype and placement. What the network predicts, the scaling factor and the noise schedule
 come from the checkpoint's config files, never from its name.
@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import (
+    CLEAN,
     PredictionType,
     Schedule,
     linear_betas,
@@ -27,7 +29,13 @@ from stylebatch.diffusion.schedule import (
 from stylebatch.errors import ManifestError
 from stylebatch.models.base import AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
-from stylebatch.models.edits import decoder_sites, installed
+from stylebatch.models.edits import (
+    decoder_sites,
+    installed,
+    installed_at_layers,
+    norms_shared,
+    self_attentions,
+)
 from stylebatch.spec import MODEL_IDS, ModelSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -47,7 +55,7 @@ def _quiet() -> Iterator[None]:
 with _quiet():
     from accelerate import PartialState
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
     from transformers.utils import logging as transformers_logging
 
 
@@ -75,7 +83,17 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
         raise ManifestError(
             f"scheduler.prediction_type: found {predicts!r}; accepted: epsilon, v_prediction, sample"
         )
-    return Schedule.from_betas(betas, cast(PredictionType, predicts))
+    spacing = config.get("timestep_spacing", "leading")
+    if spacing not in ("leading", "trailing", "linspace"):
+        raise ManifestError(
+            f"scheduler.timestep_spacing: found {spacing!r}; accepted: leading, trailing, linspace"
+        )
+    return replace(
+        Schedule.from_betas(betas, cast(PredictionType, predicts)),
+        spacing=spacing,
+        offset=int(config.get("steps_offset", 0)),
+        last=CLEAN if config.get("set_alpha_to_one", True) else 0,
+    )
 
 
 @contextlib.contextmanager
@@ -134,14 +152,10 @@ class StableDiffusion:
     @torch.inference_mode()
     def embed(self, prompts: list[str]) -> Conditioning:
         """Last hidden state of the text encoder, prompts padded to its context length."""
-        ids = self.tokenizer(
-            prompts,
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        return Conditioning(self.text_encoder(ids.to(self.device))[0])
+        return Conditioning(self.text_encoder(_token_ids(self.tokenizer, prompts, self.device))[0])
+
+    def embed_nothing(self) -> Conditioning:
+        return self.embed([""])
 
     @torch.inference_mode()
     def predict_noise(
@@ -155,6 +169,7 @@ class StableDiffusion:
             x.to(dtype),
             t,
             encoder_hidden_states=cond.expand(x.shape[0]).to(dtype),
+            added_cond_kwargs=self._added(x, cond),
             return_dict=False,
         )[0]
         return self.schedule.to_eps(out.float(), x, t if level is None else level)
@@ -163,8 +178,87 @@ class StableDiffusion:
         """Install `edit` at `sites` for a `with` block."""
         return installed(self.unet, edit, sites)
 
+    @property
+    def num_self_attentions(self) -> int:
+        return len(self_attentions(self.unet))
+
+    def editing_layers(
+        self, edit: AttentionEdit, layers: tuple[int, ...]
+    ) -> AbstractContextManager[None]:
+        """Install `edit` at self-attention layers of the whole network for a `with` block."""
+        return installed_at_layers(self.unet, edit, layers)
+
+    def sharing_norms(self, reference: Tensor) -> AbstractContextManager[None]:
+        return norms_shared(self.unet, reference.to(self.device))
+
+    def _added(self, x: Tensor, cond: Conditioning) -> dict[str, Tensor] | None:
+        return None
+
     def _shift(self) -> float:
         return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+
+class StableDiffusionXL(StableDiffusion):
+    """A loaded SDXL checkpoint: two text encoders, and the picture's sizes as conditioning (arXiv 2307.01952)."""
+
+    def __init__(
+        self,
+        unet: Any,
+        schedule: Schedule,
+        *,
+        vae: Any = None,
+        text_encoders: tuple[Any, Any] | None = None,
+        tokenizers: tuple[Any, Any] | None = None,
+        zeros_for_nothing: bool = True,
+    ) -> None:
+        super().__init__(unet, schedule, vae=vae)
+        self.text_encoders = text_encoders
+        self.tokenizers = tokenizers
+        self.zeros_for_nothing = zeros_for_nothing
+
+    @torch.inference_mode()
+    def embed(self, prompts: list[str]) -> Conditioning:
+        """The last but one hidden states of both encoders side by side; pooled: the second's projection."""
+        if self.text_encoders is None or self.tokenizers is None:
+            raise ValueError("this model was loaded without its text encoders")
+        hidden = []
+        for encoder, tokenizer in zip(self.text_encoders, self.tokenizers, strict=True):
+            ids = _token_ids(tokenizer, prompts, self.device)
+            out = encoder(ids, output_hidden_states=True)
+            hidden.append(out.hidden_states[-2])
+        return Conditioning(torch.cat(hidden, dim=-1), pooled=out.text_embeds)
+
+    def embed_nothing(self) -> Conditioning:
+        """Zeros where `force_zeros_for_empty_prompt` says that the network was trained so."""
+        empty = self.embed([""])
+        if not self.zeros_for_nothing or empty.pooled is None:
+            return empty
+        return Conditioning(torch.zeros_like(empty.hidden), torch.zeros_like(empty.pooled))
+
+    def _added(self, x: Tensor, cond: Conditioning) -> dict[str, Tensor]:
+        batch, dtype = x.shape[0], self.unet.dtype
+        if cond.pooled is None:
+            raise ValueError("conditioning: pooled is missing; Stable Diffusion XL needs it")
+        sizes = cond.time_ids
+        if sizes is None:
+            height, width = (side * self.latent_factor for side in x.shape[-2:])
+            sizes = torch.tensor([[height, width, 0, 0, height, width]])
+        return {
+            "text_embeds": cond.pooled.expand(batch, -1).to(self.device, dtype),
+            "time_ids": sizes.expand(batch, -1).to(self.device, dtype),
+        }
+
+
+def _token_ids(tokenizer: Any, prompts: list[str], device: torch.device) -> Tensor:
+    """(B, context length), padded and cut."""
+    ids = tokenizer(
+        prompts,
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
+    return cast(Tensor, ids.to(device))
 
 
 def load_model(
@@ -178,7 +272,8 @@ def load_model(
     if not isinstance(spec, ModelSpec):
         known = str(spec) in ("tiny", *MODEL_IDS)
         spec = ModelSpec.model_validate({"name" if known else "path": str(spec)})
-    return load_checkpoint(find_checkpoint(spec), dtype=spec.dtype, device=device)
+    checkpoint = find_checkpoint(spec, families=("sd", "sdxl"))
+    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device)
 
 
 def placement(
@@ -192,7 +287,7 @@ def placement(
 def load_checkpoint(
     checkpoint: Checkpoint, *, dtype: str = "auto", device: str | torch.device | None = None
 ) -> StableDiffusion:
-    """Load the five parts of a pipeline folder; see `load_model`."""
+    """Load the parts of a pipeline folder; see `load_model`."""
     target, resolved = placement(dtype, device)
 
     def load(cls: Any, part: str, **options: Any) -> Any:
@@ -203,23 +298,35 @@ def load_checkpoint(
             reason = (str(error).strip().splitlines() or [error.__class__.__name__])[0]
             raise ManifestError(
                 f"model: {part} of {checkpoint.folder} cannot be loaded: {reason}. Accepted: a Stable Diffusion "
-                "1.x or 2.x pipeline folder with safetensors weights"
+                "1.x, 2.x or XL pipeline folder with safetensors weights"
             ) from error
 
-    def network(cls: Any, part: str) -> Any:
-        weights = {
-            "variant": checkpoint.variant,
-            "use_safetensors": True,
-            "dtype": _DTYPES[resolved],
-        }
+    def network(cls: Any, part: str, *, dtype: str = resolved) -> Any:
+        weights = {"variant": checkpoint.variant, "use_safetensors": True, "dtype": _DTYPES[dtype]}
         return load(cls, part, **weights).to(target).eval().requires_grad_(False)
 
-    return StableDiffusion(
-        network(UNet2DConditionModel, "unet"),
-        schedule_from_config(checkpoint.config("scheduler")),
-        vae=network(AutoencoderKL, "vae"),
-        text_encoder=network(CLIPTextModel, "text_encoder"),
-        tokenizer=load(CLIPTokenizer, "tokenizer"),
+    unet = network(UNet2DConditionModel, "unet")
+    schedule = schedule_from_config(checkpoint.config("scheduler"))
+    if checkpoint.family == "sd":
+        return StableDiffusion(
+            unet,
+            schedule,
+            vae=network(AutoencoderKL, "vae"),
+            text_encoder=network(CLIPTextModel, "text_encoder"),
+            tokenizer=load(CLIPTokenizer, "tokenizer"),
+        )
+    # SDXL's own VAE overflows in float16; a retrained one says force_upcast: false
+    upcast = resolved == "float16" and checkpoint.config("vae").get("force_upcast", True)
+    return StableDiffusionXL(
+        unet,
+        schedule,
+        vae=network(AutoencoderKL, "vae", dtype="float32" if upcast else resolved),
+        text_encoders=(
+            network(CLIPTextModel, "text_encoder"),
+            network(CLIPTextModelWithProjection, "text_encoder_2"),
+        ),
+        tokenizers=(load(CLIPTokenizer, "tokenizer"), load(CLIPTokenizer, "tokenizer_2")),
+        zeros_for_nothing=checkpoint.zeros_for_nothing,
     )
 
 

@@ -5,7 +5,7 @@ manifest's folder (`load_spec` joins them), the output path to the working direc
 """
 
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
-from stylebatch.spec.methods import StyleIDOptions
+from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
 from stylebatch.spec.model import MODEL_IDS, ModelSpec
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.run import RunSpec, canonical_json, join_inputs, json_schema
@@ -25,6 +25,7 @@ __all__ = [
     "Sampling",
     "Section",
     "Source",
+    "StyleAlignedOptions",
     "StyleIDOptions",
     "canonical_json",
     "join_inputs",

@@ -92,3 +92,58 @@ class StyleIDOptions(Section):
     def num_reverse_evaluations(self) -> int:
         """Network evaluations that render one pair."""
         return self.steps - 1 if self.start == "paper" else self.steps
+
+
+class StyleAlignedOptions(Section):
+    """Options of StyleAligned (arXiv 2312.02133). Defaults are those of the authors' code."""
+
+    name: Literal["stylealigned"] = "stylealigned"
+    steps: int = Field(50, ge=1, le=1000, description="DDIM steps, 1 to 1000")
+    guidance: float = Field(
+        10.0, ge=1.0, le=100.0, description="Classifier-free guidance scale; 1 is none"
+    )
+    share_attention: bool = Field(
+        True, description="Every sample also attends to the reference's keys and values"
+    )
+    full_attention_share: bool = Field(
+        False,
+        description="All samples of a set attend to each other, without AdaIN; the set then cannot be split",
+    )
+    adain_queries: bool = Field(True, description="Queries take the reference's statistics")
+    adain_keys: bool = Field(True, description="Keys take the reference's statistics")
+    adain_values: bool = Field(False, description="Values take the reference's statistics")
+    share_group_norm: bool = Field(
+        True, description="Group norms take their statistics together with the reference"
+    )
+    share_layer_norm: bool = Field(
+        True,
+        description="Has no effect, since a layer norm's statistics are per token; kept for complete option lists",
+    )
+    only_self_level: float = Field(
+        0.0, ge=0.0, le=1.0, description="Share of the self-attention layers that stay plain"
+    )
+    shared_score_scale: float = Field(
+        1.0, gt=0.0, le=10.0, description="Factor on the reference's keys as others see them"
+    )
+    shared_score_shift: float = Field(
+        0.0,
+        ge=-20.0,
+        le=20.0,
+        description="Added to the attention logits of the reference's tokens; log 2 doubles their weight",
+    )
+    inversion_guidance: float = Field(
+        2.0, ge=1.0, le=100.0, description="Guidance scale when a reference image is inverted"
+    )
+    offset: int = Field(
+        5,
+        ge=0,
+        description="A reference image starts this many steps less noisy than the samples; below `steps`",
+    )
+
+    @model_validator(mode="after")
+    def _offset_below_steps(self) -> StyleAlignedOptions:
+        if "offset" in self.model_fields_set and self.offset >= self.steps:
+            raise ValueError(
+                f"offset: found {self.offset} with steps {self.steps}; accepted: below steps"
+            )
+        return self

@@ -3,7 +3,7 @@
     python tests/data/reduce_reference_cases.py FOLDER_OF_FULL_CASES
 
 Weights, inputs and pictures are copied byte for byte. `expected.safetensors` keeps the tensors that
-have a tolerance in `options.json`, less those in NOT_KEPT (to stay under 20 MB); a case without such
+have a tolerance in `options.json`, less those in NOT_KEPT (to stay under 32 MB); a case without such
 tensors (pictures alone) gets no such file.
 """
 
@@ -18,8 +18,21 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-CASES = ("styleid_ldm", "styleid_diffusers_eps", "styleid_diffusers_v", "styleid_ldm_imageio")
-NOT_READ = ("case.json", "expected.safetensors", "expected_save.png", "expected_steps*.png")
+CASES = (
+    "styleid_ldm",
+    "styleid_diffusers_eps",
+    "styleid_diffusers_v",
+    "styleid_ldm_imageio",
+    "stylealigned_sdxl",
+    "stylealigned_panorama",
+)
+NOT_READ = (
+    "case.json",
+    "expected.safetensors",
+    "expected_save.png",
+    "expected_steps*.png",
+    "expected_w16*.png",
+)
 NOT_KEPT = ("*feat/*/t0501/*", "case/steps10/final_image_float")
 TARGET = Path(__file__).parent / "golden"
 

@@ -1,0 +1,127 @@
+"""StyleID cases in both conventions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stylebatch.data.images import decode
+from stylebatch.methods.features import FeatureKind, Inverted, concatenate
+from stylebatch.methods.pixels import to_tensor
+from stylebatch.methods.styleid import Pairs, StyleID
+from stylebatch.models.base import Conditioning
+from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.models.stable_diffusion import StableDiffusion, load_checkpoint, load_unet
+
+
+def _method(options: dict[str, Any], case: dict[str, Any]) -> StyleID:
+    fields = {key: value for key, value in case.items() if key in StyleID.model_fields}
+    return StyleID(convention=options["convention"], **fields)
+
+
+class _Conditioned(StableDiffusion):
+    """A model whose prompt embedding is handed over by the case."""
+
+    def __init__(self, model: StableDiffusion, embedding: Tensor) -> None:
+        super().__init__(
+            model.unet,
+            model.schedule,
+            vae=model.vae,
+            text_encoder=model.text_encoder,
+            tokenizer=model.tokenizer,
+        )
+        self.embedding = embedding
+
+    def embed(self, prompts: list[str]) -> Conditioning:
+        return Conditioning(self.embedding)
+
+
+def run_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
+    inputs = load_file(folder / "inputs.safetensors")
+    model = _Conditioned(
+        load_unet(folder / options["model"], folder / options["scheduler"]),
+        inputs["text_embedding"],
+    )
+    found: dict[str, Tensor] = {}
+    if "forward_check/x" in inputs:
+        found["forward_check/eps"] = torch.cat(
+            [
+                model.predict_noise(x[None], int(t), model.embed([""]))
+                for x, t in zip(inputs["forward_check/x"], inputs["forward_check/t"], strict=True)
+            ]
+        )
+    for case, settings in options["cases"].items():
+        method = _method(options, settings)
+        names = [sorted(set(side)) for side in zip(*settings["pairs"], strict=True)]
+        inverted = {
+            name: _invert_named(model, method, inputs[f"{name}/z0"], name, found)
+            for name in sorted({*names[0], *names[1]})
+        }
+        contents = concatenate([inverted[name]["query"] for name in names[0]])
+        styles = concatenate([inverted[name]["key_value"] for name in names[1]])
+        rows = sorted((names[1].index(s), names[0].index(c)) for c, s in settings["pairs"])
+        pairs = Pairs(tuple(c for _, c in rows), tuple(s for s, _ in rows))
+        starts = method.initial_latents(contents, styles, pairs)
+        finals = method.stylise(
+            model, contents, styles, pairs
+        )  # all pairs of the case as one block
+        for row, (style, content) in enumerate(rows):
+            pair = f"case/{case}/{names[0][content]}_{names[1][style]}"
+            found[f"{pair}/x_T"] = starts[row : row + 1]
+            found[f"{pair}/final"] = finals[row : row + 1]
+    return found
+
+
+def _invert_named(
+    model: StableDiffusion, method: StyleID, z0: Tensor, name: str, found: dict[str, Tensor]
+) -> dict[str, Inverted]:
+    """Both kinds of features of one image, also recorded under the names of the case format."""
+    recording = method.model_copy(update={"inject": True})  # cases without injection record too
+    result: dict[str, Inverted] = {}
+    kinds: tuple[tuple[FeatureKind, str], ...] = (("query", "q"), ("key_value", "kv"))
+    for kind, tensors in kinds:
+        result[kind] = recording.invert(model, z0, kind)
+        found |= {
+            f"inv/{name}/x_t{level:04d}": latent for level, latent in result[kind].levels.items()
+        }
+        for step in method.trajectory(model).reverse:
+            for site, features in result[kind].features.at(step.t).items():
+                for letter in tensors:
+                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = features[
+                        letter
+                    ].flatten(0, 1)
+    return result
+
+
+def run_diffusers(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
+    model = load_checkpoint(Checkpoint(folder / options["model"]), device="cpu")
+    found: dict[str, Tensor] = {}
+    for role in ("content", "style"):
+        pixels = np.asarray(decode((folder / options[role]).read_bytes(), options[role]))
+        found[f"{role}/z0"] = model.encode(to_tensor([pixels]))
+    for case, settings in options["cases"].items():
+        method = _method(options, settings)
+        recording = method.model_copy(update={"inject": True})
+        contents = recording.invert(model, found["content/z0"], "query")
+        styles = recording.invert(model, found["style/z0"], "key_value")
+        for role, source, letters in (("content", contents, "q"), ("style", styles, "kv")):
+            found |= {
+                f"case/{case}/inv/{role}/x_t{level:04d}": latent
+                for level, latent in source.levels.items()
+            }
+            for step in method.trajectory(model).reverse:
+                for site, features in source.features.at(step.t).items():
+                    for letter in letters:
+                        found[f"case/{case}/feat/{role}/t{step.t:04d}/layer{site}/{letter}"] = (
+                            features[letter].flatten(0, 1)
+                        )
+        found[f"case/{case}/x_T"] = method.initial_latents(contents, styles, Pairs((0,), (0,)))
+        final = method.stylise(model, contents, styles)
+        found[f"case/{case}/final_pred_x0"] = final
+        found[f"case/{case}/final_image_float"] = model.decode_unclamped(final)
+    return found
