@@ -9,8 +9,12 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stylebatch.errors import Interrupted, ManifestError, StylebatchError
+
+if TYPE_CHECKING:
+    from stylebatch.engine.run import RunResult
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="preview: N pairs spread over contents and styles, in OUTPUT-preview-N",
     )
+    run.add_argument(
+        "--retry-failed", action="store_true", help="render shards with failed samples again"
+    )
     run.set_defaults(verb=_run)
 
     plan = verbs.add_parser("plan", help="what a run would do: pairs, shards, network evaluations")
@@ -85,6 +92,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_manifest(precompute)
     precompute.set_defaults(verb=_precompute)
+
+    verify = verbs.add_parser(
+        "verify", help="read a whole output directory; exit 0 only if every sample is as committed"
+    )
+    verify.add_argument("output", type=Path, metavar="OUTPUT")
+    verify.add_argument("--json", action="store_true", help="print as JSON")
+    verify.set_defaults(verb=_verify)
+
+    repair = verbs.add_parser(
+        "repair", help="render again what is damaged or missing in an output directory"
+    )
+    repair.add_argument("output", type=Path, metavar="OUTPUT")
+    repair.set_defaults(verb=_repair)
 
     report = verbs.add_parser(
         "report", help="totals, contact sheet and gallery of an output directory"
@@ -174,13 +194,23 @@ def _run(args: argparse.Namespace) -> int:
     spec = load_spec(args.manifest, overrides, output=args.output)
 
     from stylebatch.engine.run import run
-    from stylebatch.progress import JsonProgress, clock, for_terminal
+    from stylebatch.progress import JsonProgress, for_terminal
 
     progress = JsonProgress(sys.stderr) if args.json_logs else for_terminal()
     main_process = os.environ.get("RANK", "0") == "0"
-    result = run(spec, limit=args.limit, progress=progress if main_process else None)
-    if not main_process:
-        return result.exit_code
+    result = run(
+        spec,
+        limit=args.limit,
+        progress=progress if main_process else None,
+        redo="failed" if args.retry_failed else "nothing",
+    )
+    return _conclude(result) if main_process else result.exit_code
+
+
+def _conclude(result: RunResult) -> int:
+    """Print what a run came to."""
+    from stylebatch.progress import clock
+
     rate = (
         f", {result.num_attempted / result.seconds:.2f} samples/s" if result.num_attempted else ""
     )
@@ -235,6 +265,31 @@ def _precompute(args: argparse.Namespace) -> int:
         f"{done.cache}: {done.num_built} styles written in {clock(done.seconds)}, {done.num_found} were there{failed}"
     )
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from stylebatch.store.verify import as_json, verify
+
+    problems = list(verify(args.output))
+    if args.json:
+        print(as_json(problems))
+        return 3 if problems else 0
+    for problem in problems:
+        print(problem.line())
+    damaged = len({problem.shard for problem in problems} - {None})
+    print(
+        f"{args.output}: {damaged} shards are damaged or missing; next: stylebatch repair {args.output}"
+        if damaged
+        else f"{args.output}: {'every shard is as committed' if not problems else 'shards are sound'}"
+    )
+    return 3 if problems else 0
+
+
+def _repair(args: argparse.Namespace) -> int:
+    from stylebatch.engine.repair import repair
+    from stylebatch.progress import for_terminal
+
+    return _conclude(repair(args.output, progress=for_terminal()))
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -321,3 +376,7 @@ def _configure_libraries() -> None:
         ("DIFFUSERS_VERBOSITY", "error"),
     ):
         os.environ.setdefault(name, value)
+    if fault := os.environ.get("STYLEBATCH_FAULT"):
+        from stylebatch.store.faults import arm
+
+        arm(fault)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
@@ -29,6 +29,7 @@ from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.measure import Place, find_place, measure
+from stylebatch.engine.shards import Executed
 from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
@@ -36,6 +37,7 @@ from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
 from stylebatch.store.ledger import Ledger, RunLock, diff, read_json
+from stylebatch.store.verify import verify
 
 MAX_THREADS = 8
 _LIBRARIES = (
@@ -88,7 +90,17 @@ class RunResult:
         return lines
 
 
-def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = None) -> RunResult:
+Redo = Literal["nothing", "failed", "damaged"]
+"""Which committed shards a run renders again: those with failed samples, or those that `verify` finds damaged."""
+
+
+def run(
+    spec: RunSpec,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
+    redo: Redo = "nothing",
+) -> RunResult:
     """Render `spec` into its output directory, or continue an interrupted run of the same plan.
 
     `limit`: a preview of that many pairs, in a directory of its own (`OUTPUT-preview-LIMIT`). Raises
@@ -101,12 +113,14 @@ def run(spec: RunSpec, *, limit: int | None = None, progress: Progress | None = 
         if not engine.leads:
             followed: RunResult = engine.follow()
             return followed
-        result = _lead(spec, limit, engine, progress)
+        result = _lead(spec, limit, engine, progress, redo)
         engine.conclude(result)
         return result
 
 
-def _lead(spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progress) -> RunResult:
+def _lead(
+    spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progress, redo: Redo
+) -> RunResult:
     """The run itself, in the process that plans."""
     draft = resolve(spec, limit=limit)
     output = Path(draft.spec.output.path)
@@ -114,8 +128,10 @@ def _lead(spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progr
         ledger = Ledger(output)
         place = engine.call(partial(find_place, spec.model.dtype))
         plan = _settle(spec, limit, draft, ledger, engine, place, progress)
-        record = ledger.open(_run_record(plan, engine.name, place))
+        present = _run_record(plan, engine.name, place) | {"limit": limit}
+        record = ledger.open(present)
         ledger.forgive()
+        executed = _revoke(plan, ledger, redo)
         remaining = [
             i
             for i in range(plan.num_shards)
@@ -123,11 +139,18 @@ def _lead(spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progr
         ]
         done = plan.num_shards - len(remaining)
         if done:
-            _require_same_arithmetic(output, record, _run_record(plan, engine.name, place))
+            _require_same_arithmetic(output, record, present)
             progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed")
         started = time.monotonic()
         if remaining:
-            _render(engine, plan, output, remaining, int(record["resolved"]["threads"]), progress)
+            with _shown(plan, remaining, progress):
+                engine.render(
+                    plan,
+                    output,
+                    remaining,
+                    threads=int(record["resolved"]["threads"]),
+                    executed=executed,
+                )
         seconds = time.monotonic() - started
         ledger.sweep()
         finished = report(output)
@@ -169,15 +192,27 @@ def _threads(spec: RunSpec) -> int:
     return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
 
 
-def _render(
-    engine: LocalEngine,
-    plan: Plan,
-    output: Path,
-    shard_ids: Sequence[int],
-    threads: int,
-    progress: Progress,
-) -> None:
-    """Hand the shards to the engine while `progress` is shown."""
+def _revoke(plan: Plan, ledger: Ledger, redo: Redo) -> Executed:
+    """Take back the commits of shards that are to be made again; the rungs that damaged ones were made at."""
+    executed: Executed = {}
+    if redo == "damaged":
+        found = {problem.shard for problem in verify(ledger.output)}
+        for shard in sorted(shard for shard in found if shard is not None):
+            name = plan.shard_name(shard)
+            marker = read_json(ledger.output / "metadata" / f"{name}_stats.json") or {}
+            executed[shard] = marker.get("executed", [])
+            ledger.revoke(name)
+    elif redo == "failed":
+        for name in map(plan.shard_name, range(plan.num_shards)):
+            stats = ledger.stats(name, plan.digest)
+            if stats is not None and stats["num_failed"]:
+                ledger.revoke(name)
+    return executed
+
+
+@contextmanager
+def _shown(plan: Plan, shard_ids: Sequence[int], progress: Progress) -> Iterator[None]:
+    """Show `progress` of these shards."""
     num_samples = sum(plan.shard_size(shard_id) for shard_id in shard_ids)
     progress.begin(
         evaluations=round(plan.evaluations * num_samples / plan.grid.num_pairs),
@@ -185,7 +220,7 @@ def _render(
         samples_done=plan.grid.num_pairs - num_samples,
     )
     try:
-        engine.render(plan, output, shard_ids, threads=threads)
+        yield
     finally:
         progress.end()
 

@@ -117,7 +117,7 @@ class Worker:
         plan, started, before = self.plan, time.monotonic(), self._evaluations
         shard = plan.shard(shard_id)
         rungs: list[Rung] = []
-        planned = None if executed is None else [Rung(*numbers) for numbers in executed]
+        planned = [Rung(*numbers) for numbers in executed] if executed else None
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
             for records in self._records(shard, planned, rungs):
                 for record in records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from stylebatch.errors import StorageError
+from stylebatch.store.faults import passing
 
 TEMPORARY = ".tmp-"
 
@@ -26,15 +28,22 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        passing("before open")
         with temporary.open("wb") as file:
+            passing("after open")
             yield file
             file.flush()
+            passing("before fsync")
             os.fsync(file.fileno())
+            passing("after fsync")
+        passing("before rename")
         os.replace(temporary, path)
         _sync_folder(path.parent)
+        passing("after rename")
     except OSError as error:
+        room = _room(temporary)
         _remove(temporary)
-        raise storage_error(path, error) from error
+        raise storage_error(path, error, room) from error
     except BaseException:
         _remove(temporary)
         raise
@@ -73,16 +82,27 @@ def remove_temporaries(folder: Path) -> int:
     return len(left)
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """Explain an OSError about `path` with the next step."""
+def storage_error(path: Path, error: OSError, room: str = "") -> StorageError:
+    """Explain an OSError about `path` with the next step; `room`: what was written and what is free."""
     if isinstance(error, StorageError):
         return error
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason += room
         step = "Free space (or choose another output directory) and run the same command again; committed shards are kept."
     else:
         step = "Make the directory writable, or choose another with --output, and run the same command again."
     return StorageError(f"{path}: cannot be written: {reason}. {step}")
+
+
+def _room(temporary: Path) -> str:
+    """` (N bytes were written and more are needed; M bytes are free)`, as far as it can be told."""
+    try:
+        written = temporary.stat().st_size
+        free = shutil.disk_usage(temporary.parent).free
+    except OSError:
+        return ""
+    return f" (more than the {written:,} bytes written so far are needed, {free:,} bytes are free)"
 
 
 def _remove(path: Path) -> None:

@@ -96,6 +96,10 @@ class Ledger:
             return None
         return stats
 
+    def revoke(self, name: str) -> None:
+        """Take a shard's commit back: its files stay until they are rendered again."""
+        (self.output / "metadata" / f"{name}_stats.json").unlink(missing_ok=True)
+
     def poison(self, name: str, facts: dict[str, Any]) -> None:
         """Record that a shard failed too often; its commit, or a new start of the run, removes the record."""
         write_bytes(self._poison_path(name), _pretty(facts))

@@ -12,6 +12,7 @@ from typing import IO, Any
 from webdataset.writer import TarWriter
 
 from stylebatch.store.commit import atomic_file, write_bytes
+from stylebatch.store.faults import passing
 from stylebatch.store.records import Record, as_json, as_parquet
 
 
@@ -57,7 +58,9 @@ class WebDatasetShard:
             self._tar = TarWriter(
                 self._stream, user="", group="", mode=0o644, mtime=0.0, encoder=False
             )
+        passing("before payload")
         self._tar.write({"__key__": record.row["key"], **record.files, "json": as_json(record.row)})
+        passing("after payload")
 
     def commit(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Make the shard durable: tar, then metadata, then stats with `facts`; returns the stats."""
@@ -70,7 +73,9 @@ class WebDatasetShard:
         else:
             self.tar_path.unlink(missing_ok=True)
         metadata = as_parquet(self.rows)
+        passing("before metadata")
         write_bytes(self.metadata_path, metadata)
+        passing("after metadata")
         num_success = sum(row["status"] == "success" for row in self.rows)
         stats = {
             "num_samples": len(self.rows),
@@ -81,7 +86,9 @@ class WebDatasetShard:
             "metadata_sha256": hashlib.sha256(metadata).hexdigest(),
             **facts,
         }
+        passing("before marker")
         write_bytes(self.stats_path, json.dumps(stats, indent=1).encode())
+        passing("after marker")
         return stats
 
 

@@ -1,0 +1,130 @@
+"""Kills runs at random times and compares what resuming gives with an undisturbed run.
+
+A round: start the run on one output, wait a random time, kill -9 the driver, a worker or a raylet; repeat `kills`
+times on the same output; then let it finish. The data tars and metadata must be those of the undisturbed run, nothing else left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FAST = (
+    "image.size=32",
+    "method.steps=2",
+    "engine.threads=1",
+    "engine.feature_gb=0.0005",
+    "output.shard_size=1",
+)
+"""Overrides under which a sample takes a fraction of a second: what is tested is the books, not the pictures."""
+WORKERS = {"driver": "", "worker": "ray::ShardActor", "raylet": "raylet/raylet"}
+
+
+@dataclass
+class Round:
+    """What happened: who was killed after how many seconds, and whether the end was as undisturbed."""
+
+    engine: str
+    kills: list[tuple[str, float]] = field(default_factory=list)
+    same: bool = False
+    seconds: float = 0.0
+    detail: str = ""
+
+
+def command(manifest: Path, output: Path, options: Sequence[str]) -> list[str]:
+    """A fast run of `manifest` into `output`."""
+    changes = [part for text in FAST for part in ("--set", text)]
+    run = [sys.executable, "-m", "stylebatch", "run", str(manifest), "--output", str(output)]
+    return [*run, *changes, *options]
+
+
+def digests(output: Path) -> dict[str, str]:
+    """sha256 of every file that a plan promises byte for byte, and the names of stray hidden files."""
+    files = [*output.glob("data/*"), *output.glob("metadata/*.parquet")]
+    found = {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(files)
+    }
+    return found | {str(path.relative_to(output)): "hidden" for path in output.rglob(".*")}
+
+
+def kill_and_resume(
+    manifest: Path,
+    output: Path,
+    expected: dict[str, str],
+    *,
+    options: Sequence[str],
+    victims: Sequence[str],
+    draw: random.Random,
+    kills: int,
+    at_most_s: float,
+) -> Round:
+    """One round; `victims`: of driver, worker, raylet; a run lives `at_most_s` after its output appears."""
+    started, done = time.monotonic(), Round(" ".join(options) or "local")
+    shutil.rmtree(output, ignore_errors=True)
+    for _ in range(kills):
+        victim, delay = draw.choice(list(victims)), draw.uniform(0.0, at_most_s)
+        run = subprocess.Popen(
+            command(manifest, output, options),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        while not output.exists() and run.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay)
+        if run.poll() is None and _kill(run.pid, victim):
+            done.kills.append((victim, round(delay, 2)))
+        if victim == "driver":
+            run.kill()
+        run.wait()
+    last = subprocess.run(
+        command(manifest, output, options), capture_output=True, text=True, check=False
+    )
+    done.same = last.returncode == 0 and digests(output) == expected
+    done.detail = "" if done.same else f"exit {last.returncode}: {last.stderr[-2000:]}"
+    done.seconds = round(time.monotonic() - started, 1)
+    return done
+
+
+def _kill(driver: int, victim: str) -> bool:
+    """kill -9 one process of a run: the driver, or one of its descendants by command line."""
+    name = WORKERS[victim]
+    targets = [driver] if not name else [pid for pid in _descendants(driver) if name in _named(pid)]
+    for pid in targets[:1]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+    return bool(targets)
+
+
+def _named(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (OSError, ValueError):
+        return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    """Processes below `pid` (Linux)."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError, ValueError):
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return sorted(found)

@@ -1,0 +1,53 @@
+"""A disk that fills up under a run: the error names path and bytes, nothing is corrupt, resuming completes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stylebatch.store.verify import verify
+from tests.runs import digests, leftovers, render, small_manifest
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        capture_output=True, check=False,
+    ).returncode  # fmt: skip
+    if not mounted:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    manifest = small_manifest(tmp_path / "in", contents=3, styles=3)
+    whole = tmp_path / "whole"
+    assert render(manifest, whole).returncode == 0
+    output = small_disk / "out"
+    (small_disk / "filler").write_bytes(bytes(4_030_000))
+    stopped = render(manifest, output)
+    assert stopped.returncode == 5, stopped.stderr
+    assert str(output) in stopped.stderr
+    assert "bytes are free" in stopped.stderr
+    assert "Free space" in stopped.stderr
+    committed = {name for name in digests(output) if name.endswith(".tar")}
+    assert {problem.text for problem in verify(output)} == {
+        "missing: the shard was never committed"
+    }
+    (small_disk / "filler").unlink()
+    done = render(manifest, output)
+    assert done.returncode == 0, done.stderr
+    assert 0 < len(committed) < len(list(output.glob("data/*.tar")))
+    assert digests(output) == digests(whole)
+    assert leftovers(output) == []

@@ -1,0 +1,29 @@
+"""kill -9 of the driver, a worker or the raylet of a Ray run at random times: the same bytes after resuming."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stylebatch.bench.crashes import WORKERS, command, digests, kill_and_resume
+from tests.runs import small_manifest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("victim", WORKERS)
+def test_a_ray_run_survives(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    manifest = small_manifest(tmp_path / "in", contents=6, styles=4)
+    whole = tmp_path / "whole"
+    subprocess.run(command(manifest, whole, []), check=True, capture_output=True)
+    done = kill_and_resume(
+        manifest, tmp_path / "killed", digests(whole),
+        options=["--engine", "ray", "--workers", "2"], victims=[victim],
+        draw=random.Random(3), kills=4, at_most_s=16.0,
+    )  # fmt: skip
+    assert done.kills
+    assert done.same, done
