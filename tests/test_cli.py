@@ -48,9 +48,23 @@ def _flags(parser: ArgumentParser, name: str = "") -> dict[str, list[str]]:
 
 def test_verbs_and_flags_are_these() -> None:
     assert _flags(_parser()) == {
-        "run": ["--engine", "--help", "--limit", "--output", "--set", "-h"],
+        "run": [
+            "--address",
+            "--engine",
+            "--help",
+            "--json-logs",
+            "--limit",
+            "--output",
+            "--retry-failed",
+            "--set",
+            "--tracker",
+            "--workers",
+            "-h",
+        ],
         "plan": ["--help", "--json", "--output", "--set", "-h"],
         "precompute": ["--help", "--output", "--set", "-h"],
+        "verify": ["--help", "--json", "-h"],
+        "repair": ["--help", "-h"],
         "report": ["--help", "-h"],
         "conformance": ["--help", "-h"],
         "cache ls": ["--help", "--json", "-h"],
@@ -93,7 +107,10 @@ def test_run_says_where_the_dataset_is(manifest: Path) -> None:
         (["method.gamma=1.5"], "method.gamma: found 1.5; input should be less than or equal to 1"),
         (["method.gamma=high"], 'method.gamma: found "high"; input should be a valid number'),
         (["contents.path=nowhere"], "nowhere', which does not exist; accepted: an image folder"),
-        (["engine=warp"], "engine.name: found \"warp\"; input should be 'auto' or 'local'"),
+        (
+            ["engine=warp"],
+            "engine.name: found \"warp\"; input should be 'auto', 'local', 'ray' or 'accelerate'",
+        ),
         (["method.steps=7"], "steps: 7 does not divide 1000"),
         (["output.path=INSIDE"], "lies inside contents.path"),
         (["method.sites=[1,6]"], "method.sites: found [1], where this model has no self-attention"),
@@ -167,7 +184,7 @@ def test_unwritable_output_exits_5(manifest: Path) -> None:
 def test_conformance_of_a_folder_that_is_no_case_exits_2(tmp_path: Path) -> None:
     result = _stylebatch("conformance", str(tmp_path))
     assert result.returncode == 2
-    (tmp_path / "options.json").write_text('{"kind": "stylealigned"}')
+    (tmp_path / "options.json").write_text('{"kind": "painting"}')
     result = _stylebatch("conformance", str(tmp_path))
     assert result.returncode == 2
-    assert "found 'stylealigned'" in result.stderr
+    assert "found 'painting'" in result.stderr
