@@ -8,11 +8,11 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan train test test-slow check format demo bench clean
+.PHONY: help setup stylize plan train test test-slow check format demo bench soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: MANIFEST=manifests/demo.yaml  ENGINE=auto|local  ARGS="--set method.gamma=0.5"'
+	@echo '  variables: MANIFEST=manifests/demo.yaml  ENGINE=auto|local|ray|accelerate  ARGS="--set method.gamma=0.5"'
 
 setup: $(STAMP) ## create .venv and install the tested versions
 
@@ -39,11 +39,14 @@ demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
 bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does nothing else)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/bench.py $(ARGS)
 
+soak: $(STAMP) ## kill runs at random times and compare (ARGS="--kills 100 --engine ray")
+	@$(BIN)/python pipelines/soak.py $(ARGS)
+
 test: $(STAMP) ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## the longer tests
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .
