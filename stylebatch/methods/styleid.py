@@ -221,8 +221,11 @@ class StyleID(StyleIDOptions):
             final = path.returns_x0 and step == path.reverse[-1]
             content_features = contents.features.at(step.t) if self.inject else {}
             style_features = StyleFeatures(styles.features.at(step.t) if self.inject else {})
-            for index, edit in enumerate(edits):
+            for (
+                edit
+            ) in edits:  # all of them first, so that none keeps the last timestep's k, v alive
                 edit.content, edit.style = content_features, style_features
+            for index, edit in enumerate(edits):
                 with model.editing(edit, self.sites if self.inject else ()):
                     eps = predict(latents[index], step)
                 move = ddim.predict_x0 if final else ddim.ddim_step
