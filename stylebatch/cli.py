@@ -225,10 +225,12 @@ def _conclude(result: RunResult) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from stylebatch.data.choice import needs_measuring
-    from stylebatch.data.plan import plan
+    from stylebatch.data.generations import plan_generations
     from stylebatch.manifest import load_spec
+    from stylebatch.store.inputs_record import history
 
-    resolved = plan(load_spec(args.manifest, args.overrides, output=args.output))
+    spec = load_spec(args.manifest, args.overrides, output=args.output)
+    resolved = plan_generations(spec, history(Path(spec.output.path)))[-1]
     summary = resolved.summary() | {"output": resolved.spec.output.path, "model": resolved.model}
     if args.json:
         print(json.dumps(summary, indent=1))
@@ -238,6 +240,10 @@ def _plan(args: argparse.Namespace) -> int:
     measured = ", unless a run measures otherwise" if needs_measuring(resolved.spec) else ""
     uses = summary.get("uses_per_style")
     drawn = f" (each style {uses[0]} to {uses[1]} times)" if uses else ""
+    if resolved.first_shard:
+        print(
+            f"{summary['output']} has {resolved.first_shard} shards of earlier inputs, which stay; of those added since:"
+        )
     print(
         f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, "
         f"{summary['pairing']} pairing{drawn}: {summary['num_pairs']} samples of {resolved.size} px\n"

@@ -138,6 +138,67 @@ class PairGrid:
         return self.starts[block]
 
 
+@dataclass(frozen=True)
+class GrownGrid:
+    """What a product has gained: new contents with all styles, then former contents with new styles.
+
+    `rows`, `columns`: contents and styles per block at most; `former`: contents and styles that were there.
+    """
+
+    totals: tuple[int, int]
+    former: tuple[int, int]
+    rows: int
+    columns: int
+
+    @property
+    def parts(self) -> tuple[tuple[ProductGrid, int, int], ...]:
+        """Rectangles of the product, with the first content and style of each."""
+        (contents, styles), (old_contents, old_styles) = self.totals, self.former
+        corners = ((old_contents, contents, 0, styles), (0, old_contents, old_styles, styles))
+        return tuple(
+            (
+                ProductGrid(
+                    Groups.of_at_most(bottom - top, self.rows),
+                    Groups.of_at_most(right - left, self.columns),
+                ),
+                top,
+                left,
+            )
+            for top, bottom, left, right in corners
+            if bottom > top and right > left
+        )
+
+    @property
+    def num_pairs(self) -> int:
+        return sum(grid.num_pairs for grid, _, _ in self.parts)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(grid.num_blocks for grid, _, _ in self.parts)
+
+    def block(self, number: int) -> Block:
+        inner = number
+        for grid, top, left in self.parts:
+            if inner < grid.num_blocks:
+                block = grid.block(inner)
+                return Block(
+                    number,
+                    contents=tuple(top + c for c in block.contents),
+                    styles=tuple(left + s for s in block.styles),
+                    pairs=tuple((top + c, left + s) for c, s in block.pairs),
+                )
+            inner -= grid.num_blocks
+        raise IndexError(f"block {number}; accepted: 0 to {self.num_blocks - 1}")
+
+    def num_pairs_before(self, block: int) -> int:
+        before = 0
+        for grid, _, _ in self.parts:
+            if block <= grid.num_blocks:
+                return before + grid.num_pairs_before(block)
+            before, block = before + grid.num_pairs, block - grid.num_blocks
+        return before
+
+
 def spread(num_contents: int, num_styles: int, limit: int) -> list[tuple[int, int]]:
     """The first `limit` pairs of a walk over the whole product that visits all contents and styles early.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stylebatch.data.choice import Choice
-from stylebatch.data.grid import Grid, Groups, PairGrid, ProductGrid
+from stylebatch.data.grid import Grid, Groups, GrownGrid, PairGrid, ProductGrid
 from stylebatch.data.sampling import SampleGrid
 from stylebatch.data.sides import block_sides, content_bytes, stored_bytes, style_bytes
 from stylebatch.data.sources import PairRow
@@ -35,14 +35,18 @@ class Layout:
         pairs: tuple[PairRow, ...] | None,
         feature_bytes: int,
         choice: Choice,
+        former: tuple[int, int] = (0, 0),
     ) -> Layout:
-        """`totals`: contents and styles; `pairs`: where they are listed."""
+        """`totals`: contents and styles; `pairs`: where they are listed; `former`: what an earlier generation rendered."""
         bytes_of = (
             content_bytes(spec, feature_bytes, choice),
             style_bytes(spec, feature_bytes, choice),
         )
         sides = block_sides(totals, spec, bytes_of, is_list=pairs is not None)
         grid, per_block = _grid(spec, totals, pairs, sides)
+        if former != (0, 0):
+            grid = GrownGrid(totals, former, *sides)
+            per_block = math.ceil(grid.num_pairs / grid.num_blocks)
         return cls(spec, totals, choice, feature_bytes, sides, grid, per_block, pairs is not None)
 
     @property

@@ -52,6 +52,21 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """A generation of a growing output: its inputs, former ones first, and what the generations before it made.
+
+    `former`: contents and styles whose pairs are there, (0, 0) for the first; `labels`: classes in use before.
+    """
+
+    contents: tuple[ImageRow, ...]
+    styles: tuple[ImageRow, ...]
+    former: tuple[int, int]
+    first_shard: int
+    former_digest: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
 
@@ -69,6 +84,7 @@ class Plan:
     has_captions: bool
     model: str
     identity: dict[str, Any]
+    first_shard: int = 0
 
     @cached_property
     def digest(self) -> str:
@@ -97,20 +113,25 @@ class Plan:
     def num_shards(self) -> int:
         return math.ceil(self.grid.num_blocks / self.blocks_per_shard)
 
+    @property
+    def shards(self) -> range:
+        """Numbers of the shards."""
+        return range(self.first_shard, self.first_shard + self.num_shards)
+
     def shard(self, shard_id: int) -> Shard:
-        first = shard_id * self.blocks_per_shard
+        first = (shard_id - self.first_shard) * self.blocks_per_shard
         numbers = range(first, min(first + self.blocks_per_shard, self.grid.num_blocks))
         return Shard(shard_id, tuple(self.grid.block(number) for number in numbers))
 
     def shard_size(self, shard_id: int) -> int:
         """Samples of a shard, without listing them."""
-        first = shard_id * self.blocks_per_shard
+        first = (shard_id - self.first_shard) * self.blocks_per_shard
         stop = min(first + self.blocks_per_shard, self.grid.num_blocks)
         return self.grid.num_pairs_before(stop) - self.grid.num_pairs_before(first)
 
     @cached_property
     def shard_digits(self) -> int:
-        return max(5, len(str(self.num_shards - 1)))
+        return max(5, len(str(self.shards[-1])))
 
     def shard_name(self, shard_id: int) -> str:
         """`train-00000`: stem of the shard's files."""
@@ -177,10 +198,12 @@ def plan(
     limit: int | None = None,
     choice: Choice | None = None,
     conditions: Conditions = UNKNOWN,
+    extension: Extension | None = None,
 ) -> Plan:
     """Resolve `spec`. With `limit`, a preview of that many pairs spread over contents and styles.
 
-    `choice` of an earlier start goes before the one that `conditions` make cheapest. Raises ManifestError
+    `extension`: inputs in place of the sources' own, for a generation of a growing output. `choice` of an earlier
+    start goes before the one that `conditions` make cheapest. Raises ManifestError
     for sources that hold nothing, a size the model cannot take, lists of different length for zip.
     """
     checkpoint = find_checkpoint(spec.model)
@@ -190,16 +213,25 @@ def plan(
         raise ManifestError(
             f"method.sites: found {missing}, where this model has no self-attention; accepted: {list(checkpoint.sites)}"
         )
-    contents, styles, pairs = _sources(spec)
+    contents, styles, pairs = (
+        list_sources(spec)
+        if extension is None
+        else (list(extension.contents), list(extension.styles), None)
+    )
+    former = (0, 0) if extension is None else extension.former
     num_bytes = feature_bytes(spec, checkpoint, size)
     totals = (len(contents), len(styles))
     if limit is not None:
         spec, pairs = _preview(spec, totals, num_bytes, pairs, limit)
-    lay = partial(Layout.of, spec, totals, pairs, num_bytes)
+    lay = partial(Layout.of, spec, totals, pairs, num_bytes, former=former)
     chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
+    before: tuple[str, ...] = ()
+    if extension is not None and extension.former_digest:
+        identity["former"] = {"plan": extension.former_digest, "inputs": list(extension.former)}
+        before = extension.labels
     return Plan(
         spec=spec,
         size=size,
@@ -208,7 +240,8 @@ def plan(
         layout=layout,
         chosen=chosen,
         batch=batch,
-        labels=_class_names(contents, pairs or ()),
+        labels=_class_names(contents, pairs or (), before),
+        first_shard=0 if extension is None else extension.first_shard,
         has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
         identity=identity
@@ -222,14 +255,20 @@ def plan(
     )
 
 
-def _class_names(contents: Sequence[ImageRow], pairs: Sequence[PairRow]) -> tuple[str, ...]:
-    """Labels in use, in class order: by number when all are whole numbers, else by name."""
-    used = ({row.label for row in contents} | {pair.label for pair in pairs}) - {""}
+def _class_names(
+    contents: Sequence[ImageRow], pairs: Sequence[PairRow], before: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    """Labels in use, in class order: those `before`, then by number when all are whole numbers, else by name."""
+    used = ({row.label for row in contents} | {pair.label for pair in pairs}) - {"", *before}
     numeric = all(label.removeprefix("-").isdecimal() for label in used)
-    return tuple(sorted(used, key=lambda label: (int(label) if numeric else 0, label)))
+    new = sorted(used, key=lambda label: (int(label) if numeric else 0, label))
+    return (*before, *new)
 
 
-def _sources(spec: RunSpec) -> tuple[list[ImageRow], list[ImageRow], tuple[PairRow, ...] | None]:
+def list_sources(
+    spec: RunSpec,
+) -> tuple[list[ImageRow], list[ImageRow], tuple[PairRow, ...] | None]:
+    """Contents, styles, and the pairs where they are listed."""
     if spec.pairing.path is not None:
         contents, styles, pairs = list_pairs(spec.pairing.path)
         return contents, styles, tuple(pairs)

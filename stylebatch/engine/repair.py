@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from stylebatch.data.choice import Conditions, kept_choice
-from stylebatch.data.plan import plan as resolve
+from stylebatch.data.generations import plan_generations
 from stylebatch.engine.run import RunResult, run
 from stylebatch.errors import ManifestError, PlanChangedError
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
+from stylebatch.store.inputs_record import history
 from stylebatch.store.ledger import diff, read_json
 
 
@@ -37,7 +38,8 @@ def repair(output: Path, *, progress: Progress | None = None) -> RunResult:
     resolved = record["resolved"]
     choice = kept_choice(spec, resolved.get("features"))
     conditions = Conditions(batch_gb=resolved.get("batch_gb"))
-    plan = resolve(spec, choice=choice, conditions=conditions)
+    plans = plan_generations(spec, history(output), choice=choice, conditions=conditions)
+    plan = plans[-1]
     changes = diff(record["identity"], json.loads(json.dumps(plan.identity)))
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
+from stylebatch.data.generations import History, plan_generations
 from stylebatch.data.plan import Plan
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
@@ -36,6 +37,7 @@ from stylebatch.manifest import check_inputs
 from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
+from stylebatch.store.inputs_record import history, remember
 from stylebatch.store.ledger import Ledger, RunLock, diff, read_json
 from stylebatch.store.verify import verify
 
@@ -128,39 +130,48 @@ def _lead(
         ledger = Ledger(output)
         place = engine.call(partial(find_place, spec.model.dtype))
         plan = _settle(spec, limit, draft, ledger, engine, place, progress)
-        present = _run_record(plan, engine.name, place) | {"limit": limit}
+        plans = (plan,) if limit is not None else _generations(plan, history(output))
+        present = _run_record(plans, engine.name, place) | {"limit": limit}
         record = ledger.open(present)
+        remember(output, plans[-1].contents, plans[-1].styles)
         ledger.forgive()
-        executed = _revoke(plan, ledger, redo)
-        remaining = [
-            i
-            for i in range(plan.num_shards)
-            if ledger.stats(plan.shard_name(i), plan.digest) is None
-        ]
-        done = plan.num_shards - len(remaining)
+        executed = _revoke(plans, ledger, redo)
+        work = [(plan, _remaining(plan, ledger)) for plan in plans]
+        total = sum(plan.num_shards for plan in plans)
+        done = total - sum(len(shards) for _, shards in work)
         if done:
             _require_same_arithmetic(output, record, present)
-            progress.note(f"Resuming {output}: {done} of {plan.num_shards} shards are committed")
+            progress.note(f"Resuming {output}: {done} of {total} shards are committed")
         started = time.monotonic()
-        if remaining:
-            with _shown(plan, remaining, progress):
-                engine.render(
-                    plan,
-                    output,
-                    remaining,
-                    threads=int(record["resolved"]["threads"]),
-                    executed=executed,
-                )
+        with _shown(work, progress):
+            for plan, shards in work:
+                if shards:
+                    threads = int(record["resolved"]["threads"])
+                    engine.render(plan, output, shards, threads=threads, executed=executed)
         seconds = time.monotonic() - started
         ledger.sweep()
         finished = report(output)
-        write_card(plan, output, num_samples=finished.num_success, version=_version("stylebatch"))
+        version = _version("stylebatch")
+        write_card(plans[-1], output, num_samples=finished.num_success, version=version)
         poisoned = {name: str(facts["reason"]) for name, facts in ledger.poisoned().items()}
-    num_attempted = sum(plan.shard_size(i) for i in remaining)
+    num_pairs = sum(plan.grid.num_pairs for plan in plans)
+    num_attempted = sum(plan.shard_size(shard) for plan, shards in work for shard in shards)
     allowed = plan.spec.max_failed_fraction
-    return RunResult(
-        output, plan.grid.num_pairs, num_attempted, done, seconds, finished, allowed, poisoned
+    return RunResult(output, num_pairs, num_attempted, done, seconds, finished, allowed, poisoned)
+
+
+def _generations(plan: Plan, former: History | None) -> tuple[Plan, ...]:
+    """The plans of an output that may have grown; one in most runs."""
+    if former is None:
+        return (plan,)
+    return plan_generations(
+        plan.spec, former, choice=plan.choice, conditions=plan.chosen.conditions
     )
+
+
+def _remaining(plan: Plan, ledger: Ledger) -> list[int]:
+    """Shards without a commit."""
+    return [i for i in plan.shards if ledger.stats(plan.shard_name(i), plan.digest) is None]
 
 
 def _settle(
@@ -192,33 +203,39 @@ def _threads(spec: RunSpec) -> int:
     return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
 
 
-def _revoke(plan: Plan, ledger: Ledger, redo: Redo) -> Executed:
+def _revoke(plans: Sequence[Plan], ledger: Ledger, redo: Redo) -> Executed:
     """Take back the commits of shards that are to be made again; the rungs that damaged ones were made at."""
     executed: Executed = {}
+    damaged: set[int | None] = set()
     if redo == "damaged":
-        found = {problem.shard for problem in verify(ledger.output)}
-        for shard in sorted(shard for shard in found if shard is not None):
+        damaged = {problem.shard for problem in verify(ledger.output)}
+    for plan in plans if redo != "nothing" else ():
+        for shard in plan.shards:
             name = plan.shard_name(shard)
-            marker = read_json(ledger.output / "metadata" / f"{name}_stats.json") or {}
-            executed[shard] = marker.get("executed", [])
-            ledger.revoke(name)
-    elif redo == "failed":
-        for name in map(plan.shard_name, range(plan.num_shards)):
-            stats = ledger.stats(name, plan.digest)
-            if stats is not None and stats["num_failed"]:
+            if redo == "damaged" and shard in damaged:
+                marker = read_json(ledger.output / "metadata" / f"{name}_stats.json") or {}
+                executed[shard] = marker.get("executed", [])
                 ledger.revoke(name)
+            elif redo == "failed":
+                stats = ledger.stats(name, plan.digest)
+                if stats is not None and stats["num_failed"]:
+                    ledger.revoke(name)
     return executed
 
 
 @contextmanager
-def _shown(plan: Plan, shard_ids: Sequence[int], progress: Progress) -> Iterator[None]:
+def _shown(work: Sequence[tuple[Plan, list[int]]], progress: Progress) -> Iterator[None]:
     """Show `progress` of these shards."""
-    num_samples = sum(plan.shard_size(shard_id) for shard_id in shard_ids)
-    progress.begin(
-        evaluations=round(plan.evaluations * num_samples / plan.grid.num_pairs),
-        samples=plan.grid.num_pairs,
-        samples_done=plan.grid.num_pairs - num_samples,
-    )
+    samples = sum(plan.grid.num_pairs for plan, _ in work)
+    todo, evaluations = 0, 0.0
+    for plan, shards in work:
+        wanted = sum(plan.shard_size(shard) for shard in shards)
+        todo += wanted
+        evaluations += plan.evaluations * wanted / plan.grid.num_pairs
+    if not todo:
+        yield
+        return
+    progress.begin(evaluations=round(evaluations), samples=samples, samples_done=samples - todo)
     try:
         yield
     finally:
@@ -238,13 +255,27 @@ def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str
         )
 
 
-def _run_record(plan: Plan, engine: str, place: Place) -> dict[str, Any]:
+def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, Any]:
     """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
+    plan = plans[-1]
+    summary = plan.summary()
+    for name in ("num_pairs", "num_blocks", "num_shards", "evaluations"):
+        summary[name] = sum(part.summary()[name] for part in plans)
     return {
         "name": plan.spec.name,
         "digest": plan.digest,
         "identity": plan.identity,
-        "plan": plan.summary(),
+        "plan": summary,
+        "generations": [
+            {
+                "first_shard": part.first_shard,
+                "num_shards": part.num_shards,
+                "num_contents": len(part.contents),
+                "num_styles": len(part.styles),
+                "digest": part.digest,
+            }
+            for part in plans
+        ],
         "spec": plan.spec.model_dump(mode="json"),
         "model": plan.model,
         "resolved": {

@@ -45,13 +45,14 @@ def read_run(output: Path) -> dict[str, Any]:
 
 def committed_shards(output: Path) -> list[ShardStats]:
     """Committed shards of the directory's plan, by name. Raises ManifestError when there is no run or no committed shard."""
-    ledger, digest = Ledger(output), str(read_run(output)["digest"])
+    run, ledger = read_run(output), Ledger(output)
+    digests = [str(g["digest"]) for g in run.get("generations", [run])]
     markers = sorted(
         (output / "metadata").glob("*_stats.json"), key=lambda path: (len(path.name), path.name)
     )
     shards = []
     for name in (path.name.removesuffix("_stats.json") for path in markers):
-        stats = ledger.stats(name, digest)
+        stats = next(filter(None, (ledger.stats(name, digest) for digest in digests)), None)
         if stats is not None:
             shards.append(ShardStats(name, **{field: stats[field] for field in STATS_FIELDS}))
     if not shards:

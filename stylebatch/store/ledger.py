@@ -58,6 +58,10 @@ class Ledger:
             return run
         if former.get("digest") == run["digest"]:
             return former
+        if former.get("digest") in [g["digest"] for g in run.get("generations", [])]:
+            grown = {**run, "resolved": former["resolved"]}
+            write_bytes(self.run_path, _pretty(grown))
+            return grown
         changes = "\n".join(
             f"  {line}" for line in diff(former.get("identity", {}), run["identity"])
         )

@@ -52,15 +52,20 @@ def verify(output: Path) -> Iterator[Problem]:
             f"{output / 'run.json'}: missing or damaged; accepted: the output directory of a run. "
             "Next: start the same manifest on this directory's copy of run.json, or render anew"
         )
-    num_shards = int(run["plan"]["num_shards"])
-    digits = max(5, len(str(num_shards - 1)))
-    names = [f"train-{number:0{digits}d}" for number in range(num_shards)]
-    for number, name in enumerate(names):
-        yield from (
-            Problem(number, path, text)
-            for path, text in _shard_problems(output, name, str(run["digest"]))
-        )
-    yield from _strangers(output, set(names))
+    names: set[str] = set()
+    whole = {"first_shard": 0, "num_shards": run["plan"]["num_shards"], "digest": run["digest"]}
+    for generation in run.get("generations", [whole]):
+        first = int(generation["first_shard"])
+        numbers = range(first, first + int(generation["num_shards"]))
+        digits = max(5, len(str(numbers[-1])))
+        for number in numbers:
+            name = f"train-{number:0{digits}d}"
+            names.add(name)
+            yield from (
+                Problem(number, path, text)
+                for path, text in _shard_problems(output, name, str(generation["digest"]))
+            )
+    yield from _strangers(output, names)
 
 
 def _shard_problems(output: Path, name: str, digest: str) -> Iterator[tuple[Path, str]]:
