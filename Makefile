@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan train test test-slow check format demo bench soak clean
+.PHONY: help setup stylize plan submit train test test-slow check format demo bench soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ stylize: $(STAMP) ## render MANIFEST into its output directory
 
 plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
 	@$(BIN)/stylebatch plan "$(MANIFEST)" $(ARGS)
+
+submit: $(STAMP) ## run MANIFEST as a job of the Ray cluster at ADDRESS=http://head:8265
+	@$(BIN)/python pipelines/submit.py "$(MANIFEST)" --address "$(ADDRESS)" $(ARGS)
 
 train: $(STAMP) ## train or fine-tune by CONFIG
 	@$(BIN)/stylebatch train "$(CONFIG)" $(ARGS)

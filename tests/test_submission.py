@@ -1,0 +1,203 @@
+"""Submission to clusters: a real Ray head with its job server and token, and the files of `deploy`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tests.images import write_inputs, write_manifest
+
+ROOT = Path(__file__).parent.parent
+TOKEN = secrets.token_hex(32)
+OWN = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0",
+       "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
+PLAIN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | OWN
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[str]:
+    """Address of the job server of a head that asks for TOKEN."""
+    folder = tempfile.mkdtemp(prefix="sb")  # short: socket paths have a limit
+    names = ("port", "dashboard-port", "dashboard-agent-listen-port", "metrics-export-port",
+             "ray-client-server-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")  # fmt: skip
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus", "2",
+               "--disable-usage-stats", "--temp-dir", folder, "--node-ip-address", "127.0.0.1",
+               "--dashboard-host", "127.0.0.1", *(f"--{name}={port}" for name, port in ports.items())]  # fmt: skip
+    environment = PLAIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    log = Path(folder, "start.log")
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            command, env=environment, stdout=stream, stderr=stream, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+        _await(url, process, log)
+        yield url
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    request = urllib.request.Request(
+        f"{url}/api/jobs/", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    for _ in range(240):
+        assert process.poll() is None, log.read_text()
+        with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(request, timeout=5):
+            return
+        time.sleep(0.5)
+    pytest.fail(log.read_text())
+
+
+def _submit(
+    manifest: Path, address: str, *args: str, token: str | None = TOKEN
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "pipelines/submit.py"), manifest.name, "--address", address, *args],
+        capture_output=True, text=True, cwd=manifest.parent,
+        env=PLAIN | ({"RAY_AUTH_TOKEN": token} if token else {}),
+    )  # fmt: skip
+
+
+def _bytes(output: Path) -> dict[str, str]:
+    files = [*output.glob("data/*.tar"), *output.glob("metadata/*.parquet")]
+    return {
+        p.relative_to(output).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, eps_folder: Path) -> Path:
+    write_inputs(tmp_path, contents=2, styles=2)
+    return write_manifest(tmp_path, eps_folder)
+
+
+@pytest.mark.slow
+def test_a_job_gives_the_bytes_of_a_local_run_and_resumes(manifest: Path, head: str) -> None:
+    first = _submit(manifest, head, "--output", "jobs")
+    assert first.returncode == 0, first.stderr + first.stdout
+    assert "Went through 4 of 4 samples" in first.stdout
+    local = [sys.executable, "-m", "stylebatch", "run", str(manifest), "--output", "alone"]
+    subprocess.run(local, cwd=manifest.parent, env=PLAIN, check=True, capture_output=True)
+    assert _bytes(manifest.parent / "jobs") == _bytes(manifest.parent / "alone") != {}
+    again = _submit(manifest, head, "--output", "jobs")
+    assert again.returncode == 0, again.stderr
+    assert "Went through 0 of" in again.stdout or "nothing to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_that_of_the_run(manifest: Path, head: str) -> None:
+    result = _submit(manifest, head, "--set", "method.sites=[1,6]")
+    assert result.returncode == 2, result.stderr
+    assert "Submitted" in result.stderr
+    assert "where this model has no self-attention" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [None, "0" * 64])
+def test_a_missing_or_wrong_token_is_named(manifest: Path, head: str, token: str | None) -> None:
+    result = _submit(manifest, head, token=token)
+    assert result.returncode == 1
+    assert "nothing was submitted" in result.stderr
+    assert "RAY_AUTH_TOKEN" in result.stderr
+
+
+def test_a_bad_manifest_is_refused_before_it_is_submitted(manifest: Path) -> None:
+    result = _submit(manifest, "http://127.0.0.1:9", "--set", "contents.path=nowhere")
+    assert result.returncode == 2
+    assert "shared storage" in result.stderr
+
+
+def test_an_unreachable_head_is_named(manifest: Path) -> None:
+    result = _submit(manifest, "http://127.0.0.1:9")
+    assert result.returncode == 1
+    assert "--address http://127.0.0.1:9: nothing was submitted" in result.stderr
+
+
+def _closed(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties),
+            "additionalProperties": False}  # fmt: skip
+
+
+TEXT, COUNT = {"type": "string"}, {"type": "integer", "minimum": 0}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
+CONTAINER = _closed(name=TEXT, image=TEXT, resources=_closed(requests=TEXTS, limits=TEXTS),
+                    volumeMounts={"type": "array", "items": _closed(name=TEXT, mountPath=TEXT)})  # fmt: skip
+VOLUME = _closed(name=TEXT, persistentVolumeClaim=_closed(claimName=TEXT))
+POD = _closed(spec=_closed(containers={"type": "array", "items": CONTAINER, "minItems": 1},
+                           volumes={"type": "array", "items": VOLUME}))  # fmt: skip
+WORKERS = _closed(groupName=TEXT, replicas=COUNT, minReplicas=COUNT, maxReplicas=COUNT,
+                  rayStartParams=TEXTS, template=POD)  # fmt: skip
+CLUSTER = _closed(rayVersion=TEXT, authOptions=_closed(mode={"enum": ["token", "disabled"]}),
+                  headGroupSpec=_closed(rayStartParams=TEXTS, template=POD),
+                  workerGroupSpecs={"type": "array", "items": WORKERS, "minItems": 1})  # fmt: skip
+RAYJOB = _closed(apiVersion={"const": "ray.io/v1"}, kind={"const": "RayJob"}, metadata=_closed(name=TEXT),
+                 spec=_closed(entrypoint=TEXT, shutdownAfterJobFinishes={"type": "boolean"},
+                              ttlSecondsAfterFinished=COUNT, backoffLimit=COUNT, rayClusterSpec=CLUSTER))  # fmt: skip
+"""The fields of KubeRay's RayJob that we use."""
+
+
+def test_the_rayjob_has_the_fields_of_its_kind() -> None:
+    job = yaml.safe_load((ROOT / "deploy/rayjob.yaml").read_text())
+    jsonschema.validate(job, RAYJOB)
+    cluster = job["spec"]["rayClusterSpec"]
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().split()
+    limits = cluster["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["resources"][
+        "limits"
+    ]
+    assert limits["nvidia.com/gpu"] == "1"
+
+
+def test_the_slurm_script_is_sound() -> None:
+    script = ROOT / "deploy/slurm.sbatch"
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    if shellcheck := shutil.which("shellcheck"):
+        subprocess.run([shellcheck, str(script)], check=True)
+    assert {"#SBATCH --requeue", "#SBATCH --signal=B:TERM@120"} <= set(
+        script.read_text().splitlines()
+    )
+
+
+def test_the_dockerfile_copies_what_exists() -> None:
+    lines = [line.split() for line in (ROOT / "deploy/Dockerfile").read_text().splitlines()]
+    words = [line for line in lines if line and not line[0].startswith("#")]
+    assert {line[0] for line in words} <= {"FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "CMD"}
+    assert words[0][0] == "FROM"
+    copied = [name for line in words if line[0] == "COPY" for name in line[1:-1]]
+    assert copied
+    assert all((ROOT / name).exists() for name in copied)
