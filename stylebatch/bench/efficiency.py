@@ -66,12 +66,12 @@ class Interleaved:
 
 
 def efficiency(size: Size) -> Outcome:
-    """Blocks of 8 x 8 at 50 steps and 16 x 16 at 6."""
+    """Blocks of 8 x 8 at 50 steps and 16 x 16 at 5."""
     figures: list[Figure] = []
     conditions: dict[str, object] = {"threads": size.threads}
     with workload.threads(size.threads):
         model = workload.loaded()
-        for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(6, 4))):
+        for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(5, 4))):
             found, facts = _block(model, side, steps, size)
             figures += found
             conditions[f"{side} x {side}"] = facts
