@@ -2,43 +2,63 @@
 
 Shards are handed out as spans of neighbours, because neighbours share contents and styles: a worker goes on where it
 was, and one that has nothing left takes the later half of the longest span. A shard whose worker died, or that failed,
-is tried again after all others; after `max_attempts` it is poisoned and the run goes on without it.
+is tried again after all others, by another worker where there is one, so that one bad machine poisons nothing; after
+`max_attempts` it is poisoned and the run goes on without it.
 
+At the very end a slow worker is given nothing that the others have done sooner without it.
 Cost per shard does not depend on how many there are: spans are pairs of numbers.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+TAIL = 4
+"""Waiting shards per worker below which each is given one at a time: who is three times slower is not left with two."""
 
 
 @dataclass
 class _Seat:
-    """A worker's span of positions, `first` to `stop` (exclusive), and what it was given, oldest first."""
+    """A worker's span of positions, `first` to `stop` (exclusive), and what it was given, oldest first.
 
+    `pace`: seconds per shard since it `joined`, None before its first.
+    """
+
+    joined: float
     first: int = 0
     stop: int = 0
     given: list[int] = field(default_factory=list)
+    num_done: int = 0
+    pace: float | None = None
 
 
 class ShardQueue:
     """Shards to be done, by number. Workers are known by name; they may join and leave at any time.
 
     `in_flight`: shards that a worker is given at once, so that it never waits for the driver; one
-    when fewer shards wait than there are workers.
+    towards the end (`TAIL`), where what a slow worker holds is missing to the others.
     """
 
-    def __init__(self, shards: Sequence[int], *, in_flight: int = 2, max_attempts: int = 3) -> None:
+    def __init__(
+        self,
+        shards: Sequence[int],
+        *,
+        in_flight: int = 2,
+        max_attempts: int = 3,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.shards = shards
+        self.clock = clock
         self.in_flight = in_flight
         self.max_attempts = max_attempts
         self.poisoned: dict[int, str] = {}
         self.num_done = 0
         self._free: deque[tuple[int, int]] = deque([(0, len(shards))] if len(shards) else [])
         self._again: deque[int] = deque()
-        self._attempts: dict[int, int] = {}
+        self._failed_at: dict[int, list[str]] = {}
         self._seats: dict[str, _Seat] = {}
         self._num_given = 0
 
@@ -61,7 +81,7 @@ class ShardQueue:
         """A worker is ready for shards."""
         if worker in self._seats:
             raise ValueError(f"worker {worker} is there already; accepted: a name not in use")
-        self._seats[worker] = _Seat()
+        self._seats[worker] = _Seat(self.clock())
 
     def leave(self, worker: str, reason: str) -> list[int]:
         """A worker is gone: the shard it was at has failed once, what else it was given waits again.
@@ -75,24 +95,24 @@ class ShardQueue:
             self._free.append((seat.first, seat.stop))
         given = list(seat.given)
         self._num_given -= len(given)
-        for shard in given[1:]:
-            self._again.appendleft(shard)
+        self._again.extendleft(reversed(given[1:]))
         if given:
-            self._failed(given[0], reason)
+            self._failed(worker, given[0], reason)
         return given
 
     def next(self, worker: str) -> int | None:
-        """The next shard for `worker`, or None while it has enough or nothing waits."""
+        """The next shard for `worker`, or None while it has enough or nothing waits that it should try."""
         seat = self._seats[worker]
         waiting = self.num_waiting
-        if waiting <= 0 or len(seat.given) >= (self.in_flight if waiting > len(self._seats) else 1):
+        at_once = self.in_flight if waiting > TAIL * len(self._seats) else 1
+        if waiting <= 0 or len(seat.given) >= at_once or self._is_too_slow(seat, waiting):
             return None
         if seat.first >= seat.stop:
             self._find_span(seat)
         if seat.first < seat.stop:
             shard = self.shards[seat.first]
             seat.first += 1
-        elif self._again:
+        elif self._again and not self._is_for_others(worker, self._again[0]):
             shard = self._again.popleft()
         else:
             return None
@@ -104,23 +124,45 @@ class ShardQueue:
         """`worker` has committed `shard`."""
         self._take_back(worker, shard)
         self.num_done += 1
+        seat = self._seats[worker]
+        seat.num_done += 1
+        seat.pace = (self.clock() - seat.joined) / seat.num_done
 
     def fail(self, worker: str, shard: int, reason: str) -> None:
         """`worker` is well, but could not make `shard`."""
         self._take_back(worker, shard)
-        self._failed(shard, reason)
+        self._failed(worker, shard, reason)
 
     def attempts(self, shard: int) -> int:
         """How often `shard` has failed."""
-        return self._attempts.get(shard, 0)
+        return len(self._failed_at.get(shard, ()))
 
     def _take_back(self, worker: str, shard: int) -> None:
         self._seats[worker].given.remove(shard)
         self._num_given -= 1
 
-    def _failed(self, shard: int, reason: str) -> None:
-        self._attempts[shard] = self.attempts(shard) + 1
-        if self._attempts[shard] >= self.max_attempts:
+    def _is_too_slow(self, seat: _Seat, waiting: int) -> bool:
+        """Whether the others, busy now, will have done what waits before `seat` were done with one shard.
+
+        Each of them needs about half its pace for what it is at and one pace for every shard after it; a full one
+        is counted for the half, because the last of them matters.
+        """
+        if seat.pace is None or waiting > TAIL * len(self._seats):
+            return False
+        paces = [s.pace for s in self._seats.values() if s is not seat and s.given and s.pace]
+        if not paces:
+            return False
+        rate = sum(1 / pace for pace in paces)
+        return seat.pace > (len(paces) + waiting) / rate
+
+    def _is_for_others(self, worker: str, shard: int) -> bool:
+        """Whether `shard` failed at `worker`, and somebody is there at whom it did not."""
+        failed_at = self._failed_at.get(shard, ())
+        return worker in failed_at and any(other not in failed_at for other in self._seats)
+
+    def _failed(self, worker: str, shard: int, reason: str) -> None:
+        self._failed_at.setdefault(shard, []).append(worker)
+        if self.attempts(shard) >= self.max_attempts:
             self.poisoned[shard] = reason
         else:
             self._again.append(shard)
