@@ -77,9 +77,9 @@ def kill_and_resume(
             command(manifest, output, options),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        while not output.exists() and run.poll() is None:
-            time.sleep(0.01)
-        time.sleep(delay)
+        while run.poll() is None and not _is_there(run.pid, victim, output):
+            time.sleep(0.05)
+        time.sleep(delay if victim != "worker" else delay / 4)
         if run.poll() is None and _kill(run.pid, victim):
             done.kills.append((victim, round(delay, 2)))
         if victim == "driver":
@@ -92,6 +92,13 @@ def kill_and_resume(
     done.detail = "" if done.same else f"exit {last.returncode}: {last.stderr[-2000:]}"
     done.seconds = round(time.monotonic() - started, 1)
     return done
+
+
+def _is_there(driver: int, victim: str, output: Path) -> bool:
+    """Whether there is something to kill: the output was begun, and a worker runs where one is to die."""
+    if victim != "worker":
+        return output.exists()
+    return any(WORKERS[victim] in _named(pid) for pid in _descendants(driver))
 
 
 def _kill(driver: int, victim: str) -> bool:
