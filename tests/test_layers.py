@@ -95,6 +95,7 @@ MAY_IMPORT = {
         "manifest",
         "methods",
         "models",
+        "progress",
         "spec",
         "store",
     },

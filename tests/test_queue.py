@@ -74,9 +74,7 @@ class Crew:
         assert queue.num_waiting == len(queue.shards) - gone - held
         assert queue.is_finished == (gone == len(queue.shards))
         assert all(queue.attempts(shard) == count for shard, count in self.failed.items())
-        assert set(queue.poisoned) == {
-            s for s, n in self.failed.items() if n >= queue.max_attempts
-        }
+        assert set(queue.poisoned) == {s for s, n in self.failed.items() if n >= queue.max_attempts}
 
 
 @pytest.mark.parametrize("seed", range(200))
