@@ -23,13 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from stylebatch.data.plan import Plan
 from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.shards import Account, Executed, Failure
+from stylebatch.engine.shards import Account, Books, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import StylebatchError
 from stylebatch.progress import Event
@@ -82,38 +82,12 @@ class ShardActor:
         return _outcome(lambda: self._worker.precompute(style))
 
 
-class Books(Protocol):
-    """What the driver tells of shards and workers; an `Account` is one."""
-
-    queue: ShardQueue
-
-    def committed(self, worker: str, shard: int, stats: Any) -> None: ...
-    def failed(self, worker: str, shard: int, failure: Failure) -> None: ...
-    def lost(self, worker: str, failure: Failure) -> None: ...
-
-
 class _RemoteAccount(Account):
     """Evaluations count when their shard is there: its worker says nothing before."""
 
     def committed(self, worker: str, shard: int, stats: dict[str, Any]) -> None:
         super().committed(worker, shard, stats)
         self.progress.advance(stats["evaluations"])
-
-
-class _StyleBooks:
-    """Of styles to be cached. An image that cannot be used is told by its rows."""
-
-    def __init__(self, queue: ShardQueue) -> None:
-        self.queue = queue
-
-    def committed(self, worker: str, shard: int, stats: Any) -> None:
-        self.queue.done(worker, shard)
-
-    def failed(self, worker: str, shard: int, failure: Failure) -> None:
-        self.queue.done(worker, shard)
-
-    def lost(self, worker: str, failure: Failure) -> None:
-        self.queue.leave(worker, failure.reason)
 
 
 @dataclass
@@ -223,7 +197,7 @@ class RayEngine(LocalEngine):
                 styles = range(len(plan.styles))
                 drive.run(
                     "precompute",
-                    _StyleBooks(ShardQueue(styles, max_attempts=self.spec.max_attempts)),
+                    StyleBooks(ShardQueue(styles, max_attempts=self.spec.max_attempts)),
                 )
             drive.run("render", account, executed)
         finally:
