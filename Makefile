@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan submit train test test-slow check format demo bench soak clean
+.PHONY: help setup stylize plan submit train test test-slow check format demo bench bench-ray soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
 
 bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does nothing else)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/bench.py $(ARGS)
+
+bench-ray: $(STAMP) ## measure the Ray driver: how well workers are kept busy, cost per shard (three minutes)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/bench_ray.py $(ARGS)
 
 soak: $(STAMP) ## kill runs at random times and compare (ARGS="--kills 100 --engine ray")
 	@$(BIN)/python pipelines/soak.py $(ARGS)

@@ -96,6 +96,7 @@ MAY_IMPORT = {
         "manifest",
         "methods",
         "models",
+        "progress",
         "spec",
         "store",
     },

@@ -30,7 +30,7 @@ from stylebatch.data.plan import Plan
 from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.shards import Account, Executed, Failure
+from stylebatch.engine.shards import Account, Books, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import StylebatchError
 from stylebatch.progress import Event
@@ -50,7 +50,6 @@ class RayError(StylebatchError):
     """The cluster cannot be reached, or cannot run a worker."""
 
 
-Job = Literal["render", "precompute"]
 Outcome = tuple[Literal["done", "failed", "fatal"], Any]
 
 
@@ -83,6 +82,14 @@ class ShardActor:
     def precompute(self, style: int, _: None = None) -> Outcome:
         """Write a style to the cache; whether it was missing."""
         return _outcome(lambda: self._worker.precompute(style))
+
+
+class _RemoteAccount(Account):
+    """Evaluations count when their shard is there: its worker says nothing before."""
+
+    def committed(self, worker: str, shard: int, stats: dict[str, Any]) -> None:
+        super().committed(worker, shard, stats)
+        self.progress.advance(stats["evaluations"])
 
 
 @dataclass
@@ -183,50 +190,59 @@ class RayEngine(LocalEngine):
     ) -> None:
         plan, output = anchored(plan), output.resolve()
         queue = ShardQueue(shards, max_attempts=self.spec.max_attempts)
-        account = Account(plan, output, queue, self.progress)
-        drive = _Drive(self, plan, output, threads, account)
+        account = _RemoteAccount(plan, output, queue, self.progress)
+        reference = self.ray.put(plan)
+        drive = Drive(
+            self, ShardActor, lambda _: (reference, output, threads), threads, self.spec.workers
+        )
         try:
             if plan.choice.styles == "cached":
-                drive.precompute()
-            drive.run("render", queue, executed or {})
+                styles = range(len(plan.styles))
+                drive.run(
+                    "precompute",
+                    StyleBooks(ShardQueue(styles, max_attempts=self.spec.max_attempts)),
+                )
+            drive.run("render", account, executed)
         finally:
             drive.dismiss()
 
 
-class _Drive:
-    """The driver's loop over one plan: seats, what each was given, and how it ended."""
+class Drive:
+    """The driver's loop: seats, what each was given, and how it ended.
+
+    `kind`: class of the actors, `arguments` of each by its number; `workers`: None for what the cluster has room for.
+    """
 
     def __init__(
-        self, engine: RayEngine, plan: Plan, output: Path, threads: int, account: Account
+        self,
+        engine: RayEngine,
+        kind: type,
+        arguments: Callable[[int], tuple[Any, ...]],
+        threads: int,
+        workers: int | None,
     ) -> None:
-        self.ray, self.spec, self.progress = engine.ray, engine.spec, engine.progress
+        self.ray, self.progress = engine.ray, engine.progress
+        self.kind, self.arguments, self.workers = kind, arguments, workers
         self.resources = engine._resources(threads)
-        self.account = account
-        self.plan, self.output, self.threads = self.ray.put(plan), output, threads
-        self.num_styles = len(plan.styles)
         self.seats: dict[str, _Seat] = {}
         self.calls: dict[Any, tuple[_Seat, int | None]] = {}
         self.num_named = self.failed_starts = 0
         self._grown = self._heard = self._said = -1e9
 
-    def precompute(self) -> None:
-        """Let the workers write the styles that the cache lacks."""
-        queue = ShardQueue(range(self.num_styles), max_attempts=self.spec.max_attempts)
-        self.run("precompute", queue, {})
-
-    def run(self, job: Job, queue: ShardQueue, executed: Executed) -> None:
-        """Until every number of `queue` is done or poisoned."""
+    def run(self, job: str, books: Books, executed: Executed | None = None) -> None:
+        """Call the actors' method `job` until every number of the queue is done or poisoned."""
+        queue = books.queue
         for seat in self.seats.values():
             if seat.is_ready:
                 queue.join(seat.name)
         self._heard = time.monotonic()
         while not queue.is_finished:
             self._grow(queue)
-            self._hand_out(job, queue, executed)
+            self._hand_out(job, queue, executed or {})
             ready, _ = self.ray.wait(list(self.calls), num_returns=1, timeout=POLL_S)
             for call in ready:
                 self._heard = time.monotonic()
-                self._hear(call, job, queue)
+                self._hear(call, books)
             self._say_waiting()
 
     def _grow(self, queue: ShardQueue) -> None:
@@ -234,13 +250,13 @@ class _Drive:
         if time.monotonic() - self._grown < GROW_EVERY_S and self.seats:
             return
         self._grown = time.monotonic()
-        wanted = self.spec.workers or self._room()
+        wanted = self.workers or self._room()
         left = len(queue.shards) - queue.num_done - len(queue.poisoned)
-        actor = self.ray.remote(max_restarts=0, max_task_retries=0, **self.resources)(ShardActor)
+        actor = self.ray.remote(max_restarts=0, max_task_retries=0, **self.resources)(self.kind)
         while len(self.seats) < min(wanted, left):
             name = f"worker-{self.num_named}"
+            handle = actor.remote(*self.arguments(self.num_named))
             self.num_named += 1
-            handle = actor.remote(self.plan, self.output, self.threads)
             self.seats[name] = _Seat(name, handle)
             self.calls[handle.start.remote()] = (self.seats[name], None)
 
@@ -251,13 +267,13 @@ class _Drive:
         by_cpu = int(total.get("CPU", 0) / cpus + 1e-9)
         return max(1, min(by_cpu, int(total.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu)
 
-    def _hand_out(self, job: Job, queue: ShardQueue, executed: Executed) -> None:
+    def _hand_out(self, job: str, queue: ShardQueue, executed: Executed) -> None:
         for seat in self.seats.values():
             while seat.is_ready and (number := queue.next(seat.name)) is not None:
-                method = seat.actor.render if job == "render" else seat.actor.precompute
+                method = getattr(seat.actor, job)
                 self.calls[method.remote(number, executed.get(number))] = (seat, number)
 
-    def _hear(self, call: Any, job: Job, queue: ShardQueue) -> None:
+    def _hear(self, call: Any, books: Books) -> None:
         """What became of a call."""
         if call not in self.calls:
             return
@@ -265,7 +281,7 @@ class _Drive:
         try:
             kind, value = self.ray.get(call)
         except self.ray.exceptions.RayError as error:
-            self._lose(seat, queue, job, Failure("the worker process or its node died", str(error)))
+            self._lose(seat, books, Failure("the worker process or its node died", str(error)))
             return
         if kind == "fatal":
             raise value
@@ -273,26 +289,21 @@ class _Drive:
             if kind == "failed":
                 raise RayError(f"{seat.name} cannot start: {value.reason}\n{value.trace}")
             seat.is_ready, self.failed_starts = True, 0
-            queue.join(seat.name)
+            books.queue.join(seat.name)
             self.progress.event(Event("joined", "", "", seat.name, {"device": value}))
-        elif job == "precompute":
-            queue.done(seat.name, number)  # an image that cannot be used is told by its rows
         elif kind == "failed":
-            self.account.failed(seat.name, number, value)
+            books.failed(seat.name, number, value)
         else:
-            self.account.committed(seat.name, number, value)
-            self.progress.advance(value["evaluations"])
+            books.committed(seat.name, number, value)
 
-    def _lose(self, seat: _Seat, queue: ShardQueue, job: Job, failure: Failure) -> None:
+    def _lose(self, seat: _Seat, books: Books, failure: Failure) -> None:
         """A worker is gone: forget it, give back what it had, and replace it at the next turn."""
         del self.seats[seat.name]
         for other in [call for call, (owner, _) in self.calls.items() if owner is seat]:
             del self.calls[other]
         self._grown = -1e9
-        if seat.is_ready and job == "render":
-            self.account.lost(seat.name, failure)
-        elif seat.is_ready:
-            queue.leave(seat.name, failure.reason)
+        if seat.is_ready:
+            books.lost(seat.name, failure)
         else:
             self.failed_starts += 1
             if self.failed_starts >= MAX_FAILED_STARTS:

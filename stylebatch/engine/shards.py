@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stylebatch.data.plan import Plan
 from stylebatch.engine.queue import ShardQueue
@@ -41,6 +41,16 @@ class Failure:
 
 Executed = dict[int, list[list[int]]]
 """By shard, the rungs that an earlier rendering of it executed, to be repeated."""
+
+
+class Books(Protocol):
+    """What the driver tells of shards and workers; an `Account` is one."""
+
+    queue: ShardQueue
+
+    def committed(self, worker: str, shard: int, stats: Any) -> None: ...
+    def failed(self, worker: str, shard: int, failure: Failure) -> None: ...
+    def lost(self, worker: str, failure: Failure) -> None: ...
 
 
 class Account:
@@ -97,6 +107,22 @@ class Account:
             raise HopelessError(
                 HOPELESS.format(count=count, attempts=attempts, reason=failure.reason)
             )
+
+
+class StyleBooks:
+    """Of styles to be cached. An image that cannot be used is told by its rows."""
+
+    def __init__(self, queue: ShardQueue) -> None:
+        self.queue = queue
+
+    def committed(self, worker: str, shard: int, stats: Any) -> None:
+        self.queue.done(worker, shard)
+
+    def failed(self, worker: str, shard: int, failure: Failure) -> None:
+        self.queue.done(worker, shard)
+
+    def lost(self, worker: str, failure: Failure) -> None:
+        self.queue.leave(worker, failure.reason)
 
 
 def render_here(account: Account, worker: str, render: Callable[[int], dict[str, Any]]) -> None:
