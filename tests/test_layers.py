@@ -86,7 +86,7 @@ MAY_IMPORT = {
         "store",
     },
     "conformance": {"data", "diffusion", "errors", "methods", "models"},
-    "training": {"data", "errors", "models", "progress", "spec"},
+    "training": {"data", "diffusion", "errors", "models", "progress", "spec"},
     "embedded": {"data", "methods", "metrics", "models", "spec"},
     "bench": {
         "data",

@@ -4,7 +4,8 @@ B batch, C latent channels, h w latent cells. Borrowing is what StyleID does whe
 sites, the first rows of a batch read keys and values from partners that look alike and show something else, at the
 same timestep. A network trained so reads style through self-attention. A *restyled* row goes further: its noisy
 latents show the picture before it was styled, and what it is to predict is the styled one, so that only the
-borrowed keys and values tell it which style.
+borrowed keys and values tell it which style. *Stylised* rows have no picture to become: a content is injected with the
+features of another row, as StyleID does it, and `StyleLoss` says how far its prediction is from that row's look.
 """
 
 from __future__ import annotations
@@ -18,18 +19,26 @@ from diffusers.models.attention_processor import Attention
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from stylebatch.training.spec import UnetOptions
+from stylebatch.diffusion.attention import adain, blend_query
+from stylebatch.training.spec import StyleLossOptions, UnetOptions
+from stylebatch.training.style_loss import StyleLoss
 
 POSITIONS = 3
 """Attention layers of an up block of Stable Diffusion; decoder site = 3 block + position."""
 
 
 class BorrowingAttention:
-    """Self-attention in which row i takes keys and values from row ``partner[i]``; the first ``pairs`` rows at `tau`."""
+    """Self-attention in which the first ``pairs`` rows take keys and values from the ``pairs`` rows after them, at `tau`.
 
-    def __init__(self, tau: float) -> None:
+    The last ``stylised`` rows take those of the same partners, one each, and blend their queries with those of the
+    rows after the partners, the contents.
+    """
+
+    def __init__(self, tau: float, style: StyleLossOptions | None = None) -> None:
         self.tau = tau
+        self.style = style
         self.pairs = 0
+        self.stylised = 0
 
     def __call__(
         self,
@@ -46,11 +55,19 @@ class BorrowingAttention:
         )
         n = self.pairs
         if n:
-            key, value = (torch.cat([t[n : 2 * n], t[n:]]) for t in (key, value))
-            query = torch.cat([self.tau * query[:n], query[n:]])
+            last = len(query) - self.stylised
+            lent = slice(n, n + self.stylised)
+            key, value = (torch.cat([t[n : 2 * n], t[n:last], t[lent]]) for t in (key, value))
+            query = torch.cat([self.tau * query[:n], query[n:last], self._blended(query, last)])
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         output: Tensor = attn.to_out[0](mixed)
         return output
+
+    def _blended(self, query: Tensor, last: int) -> Tensor:
+        if self.style is None or not self.stylised:
+            return query[last:]
+        content = query[2 * self.pairs : 2 * self.pairs + self.stylised]
+        return self.style.tau * blend_query(query[last:], content, self.style.gamma)
 
 
 @dataclass(frozen=True)
@@ -101,13 +118,21 @@ class DenoisingLoss(nn.Module):
     """Weighted mean squared error of the prediction."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, schedule: DDPMScheduler, options: UnetOptions
+        self,
+        unet: UNet2DConditionModel,
+        schedule: DDPMScheduler,
+        options: UnetOptions,
+        style: StyleLoss | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.schedule = schedule
         self.straighten = options.straighten
-        self.borrowing = BorrowingAttention(options.borrow.tau if options.borrow else 1.0)
+        self.style = style
+        self.shown: dict[str, Tensor] = {}
+        self.borrowing = BorrowingAttention(
+            options.borrow.tau if options.borrow else 1.0, options.style_loss
+        )
         if options.borrow is not None:
             names = tuple(
                 f"up_blocks.{site // POSITIONS}.attentions.{site % POSITIONS}."
@@ -120,12 +145,30 @@ class DenoisingLoss(nn.Module):
             unet.set_attn_processor(processors)
 
     def forward(self, batch: Noised, text: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
-        """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`."""
-        self.borrowing.pairs = pairs
-        predicted = self.unet(batch.latents, batch.times, encoder_hidden_states=text).sample
+        """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`.
+
+        `text` has a row more for every stylised row: its content is row 2 `pairs` + i, its style row `pairs` + i, of one timestep.
+        """
+        count, stylised = len(batch.latents), len(text) - len(batch.latents)
+        styles, contents = (slice(first, first + stylised) for first in (pairs, 2 * pairs))
+        latents, times = batch.latents, batch.times
+        if stylised:
+            toned = adain(latents[contents], latents[styles])
+            latents, times = torch.cat([latents, toned]), torch.cat([times, times[styles]])
+        self.borrowing.pairs, self.borrowing.stylised = pairs, stylised
+        output = self.unet(latents, times, encoder_hidden_states=text).sample
+        self.borrowing.pairs = self.borrowing.stylised = 0
+        predicted = output[:count]
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
-        self.borrowing.pairs = 0
+        if stylised and self.style is not None:
+            there = Noised(latents[count:], times[count:], toned, times[count:])
+            wanted = self._clean(batch, batch.target)[styles]
+            kept = self._clean(batch, predicted)[contents].detach()
+            missed, self.shown = self.style(
+                self._clean(there, output[count:]), wanted, kept, self._sigma(there.times)
+            )
+            loss = loss + missed * stylised / count
         if self.straighten is not None:
             rows = min(round(self.straighten.share * len(predicted)), len(predicted) - pairs)
             if rows:
@@ -159,6 +202,18 @@ class DenoisingLoss(nn.Module):
         weight = reach[times].square() / reach.square().mean()
         bend: Tensor = (weight * (again - noise).square().mean((1, 2, 3))).mean()
         return bend
+
+    def _sigma(self, times: Tensor) -> Tensor:
+        """Noise over signal (B,)."""
+        level = self.schedule.alphas_cumprod.to(times.device)[times]
+        return (1 / level - 1).sqrt()
+
+    def _clean(self, batch: Noised, predicted: Tensor) -> Tensor:
+        """Clean latents that a prediction leads to (arXiv 2010.02502, eq. 9)."""
+        level = self.schedule.alphas_cumprod.to(predicted)[batch.times][:, None, None, None]
+        noise = self._noise(batch, predicted)
+        clean: Tensor = (batch.latents - (1 - level).sqrt() * noise) / level.sqrt()
+        return clean
 
     def _noise(self, batch: Noised, predicted: Tensor) -> Tensor:
         """Predicted noise, also of a network that predicts velocity (arXiv 2202.00512)."""

@@ -133,6 +133,7 @@ def _encode(
 
     def flush() -> None:
         pixels = torch.from_numpy(stack([crop for *_, crop in jobs])).to(vae.device, vae.dtype)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         moments = vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
         for (entry, out, _), value in zip(jobs, moments, strict=True):
             out[entry] = value

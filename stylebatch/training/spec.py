@@ -119,6 +119,42 @@ class Straighten(Section):
     )
 
 
+class StyleLossOptions(Section):
+    """Stylised rows: a content that reads queries, keys and values as StyleID injects them, held against its style's look."""
+
+    share: Fraction = Field(
+        0.33,
+        description="Stylised rows, as a share of the batch and beside it: as many as there are partners and "
+        "other rows to be style and content",
+    )
+    texture_weight: float = Field(
+        0.1, ge=0.0, description="Of the distance of filter-bank Gram matrices to the style"
+    )
+    color_weight: float = Field(
+        0.1, ge=0.0, description="Of the distance of channel distributions to the style"
+    )
+    structure_weight: float = Field(
+        0.1, ge=0.0, description="Of the edge correlation with the content that is missing"
+    )
+    structure: float = Field(0.75, ge=0.0, le=1.0, description="Edge correlation asked for")
+    contrast_weight: float = Field(
+        0.0, ge=0.0, description="Of telling the right style from those of the batch"
+    )
+    contrast_temperature: float = Field(
+        0.15, gt=0.0, description="Texture distance that counts as clearly another style"
+    )
+    gamma: Fraction = Field(0.75, description="Query preservation, as in StyleID")
+    tau: float = Field(1.5, gt=0.0, le=10.0, description="Attention temperature, as in StyleID")
+    begin: int = Field(20, ge=0, description="First timestep")
+    end: int = Field(900, ge=1, description="One past the last timestep")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> StyleLossOptions:
+        if self.begin >= self.end:
+            raise ValueError(f"begin {self.begin} is not below end {self.end}")
+        return self
+
+
 class UnetOptions(Section):
     """Denoising (arXiv 2006.11239) on latents that are encoded once."""
 
@@ -141,6 +177,17 @@ class UnetOptions(Section):
     straighten: Straighten | None = Field(
         None, description="Train for inversion in few steps: predictions that hold over a stride"
     )
+    style_loss: StyleLossOptions | None = Field(
+        None, description="Train injected features to bring the look of the picture they come from"
+    )
+
+    @model_validator(mode="after")
+    def _styles_come_from_partners(self) -> UnetOptions:
+        if self.style_loss is not None and self.borrow is None:
+            raise ValueError(
+                "style_loss takes its styles from the partners of `borrow`; give `borrow` too"
+            )
+        return self
 
 
 class VaeOptions(Section):

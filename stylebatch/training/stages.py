@@ -29,6 +29,7 @@ from stylebatch.training.denoising import DenoisingLoss, noised
 from stylebatch.training.draws import Draw
 from stylebatch.training.latents import prepare
 from stylebatch.training.spec import TrainSpec
+from stylebatch.training.style_loss import StyleLoss
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class UnetStage:
             run.checkpoint.digest("vae"),
             run.spec.seed,
         ]
+        self.parts.vae.to(memory_format=torch.channels_last).requires_grad_(False)
         self.latents = prepare(
             run.images, self.parts.vae, run.out / "latents", run.accelerator,
             key=canonical_json(identity), seed=run.spec.seed,
@@ -106,7 +108,13 @@ class UnetStage:
             config = config | {"prediction_type": run.spec.unet.prediction}
         self.schedule = DDPMScheduler.from_config(config)
         self.trained = self.parts.unet.to(memory_format=torch.channels_last).requires_grad_(True)
-        self.module = DenoisingLoss(self.trained, self.schedule, run.spec.unet)
+        style = run.spec.unet.style_loss
+        self.module = DenoisingLoss(
+            self.trained,
+            self.schedule,
+            run.spec.unet,
+            None if style is None else StyleLoss(style, self._decode),
+        )
         self.rows = self.latents.usable(len(run.images))
         self.groups = tuple(
             tuple(row for row in group if row not in self.latents.missing)
@@ -119,12 +127,13 @@ class UnetStage:
         latents, before, generator = self.latents.batch(draw, sample=options.latents == "sample")
         count = len(latents)
         times = self._times(count, generator)
+        stylised = self._stylised(draw, times, generator)
         times[: draw.pairs] = times[draw.pairs : 2 * draw.pairs]
         noise = torch.randn(latents.shape, generator=generator)
         dropped = torch.rand(count, generator=generator) < options.drop_prompt
         captions = [self.images.captions[row] for row in draw.rows]
         prompts = ["" if drop else c for drop, c in zip(dropped.tolist(), captions, strict=True)]
-        text = self.parts.embed(prompts).hidden.clone()
+        text = self.parts.embed(prompts + [""] * stylised).hidden.clone()
         start = None
         if before is not None and options.borrow is not None:
             start = before[: round(draw.pairs * options.borrow.restyle)]
@@ -134,6 +143,24 @@ class UnetStage:
         batch = noised(self.schedule, latents, noise, times, options.snr_gamma, start)
         loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs)
         return loss
+
+    def _stylised(self, draw: Draw, times: Tensor, generator: torch.Generator) -> int:
+        """How many stylised rows follow the batch; draws the timesteps that their contents and styles share."""
+        options = self.spec.unet.style_loss
+        if options is None:
+            return 0
+        pairs, total = draw.pairs, int(self.schedule.config.num_train_timesteps)
+        count = min(round(options.share * len(times)), pairs, len(times) - 2 * pairs)
+        drawn = torch.randint(options.begin, min(options.end, total), (count,), generator=generator)
+        times[pairs : pairs + count] = times[2 * pairs : 2 * pairs + count] = drawn
+        return count
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Images of scaled latents, with gradients."""
+        images: Tensor = self.parts.vae.decode(
+            latents / self.parts.vae.config.scaling_factor
+        ).sample
+        return images
 
     def _times(self, count: int, generator: torch.Generator) -> Tensor:
         """Timesteps of a batch: uniform, or part of them from the range of `timestep_bias`."""
@@ -146,8 +173,8 @@ class UnetStage:
         return times
 
     def measures(self, error: float) -> dict[str, float]:
-        """The unweighted squared error."""
-        return {"error": error}
+        """The unweighted squared error, and of stylised rows the parts of their loss in the last batch."""
+        return {"error": error} | {name: float(part) for name, part in self.module.shown.items()}
 
     @torch.no_grad()
     def validate(self) -> Pictures:
