@@ -5,6 +5,7 @@
     export OMP_NUM_THREADS=1
     torchrun --nproc_per_node 2 -m stylebatch train manifests/train/tiny_vae.yaml
     torchrun --nproc_per_node 2 -m stylebatch train manifests/train/tiny_unet.yaml
+    stylebatch train manifests/train/tiny_style.yaml
     python pipelines/train_tiny.py install
 
 `data` writes crops to outputs/tiny-data and random networks to outputs/tiny-untrained; `install` copies the
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["data", "install"])
     parser.add_argument("--pictures", type=Path, help="folder written by assemble_tiny_data.py")
     parser.add_argument("--styles", type=int, default=400, help="procedural styles")
-    parser.add_argument("--trained", type=Path, default=OUTPUTS / "tiny-unet/model")
+    parser.add_argument("--trained", type=Path, default=OUTPUTS / "tiny-style/model")
     parser.add_argument("--model", type=Path, default=TINY)
     arguments = parser.parse_args()
     if arguments.stage == "data":

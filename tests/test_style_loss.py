@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,6 @@ from stylebatch.training.style_loss import (
     look,
     texture_distances,
 )
-from stylebatch.training.trainer import train
 from tests.test_restyling import _data, _spec
 
 PAIRS, STYLISED = 2, 2
@@ -87,7 +89,7 @@ def _inputs(loss: DenoisingLoss, times: list[int]) -> tuple[Tensor, Tensor, Tens
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: str) -> None:
     """The clean latents that are judged are those of a network edited by the method's own means."""
-    loss, schedule, _ = _made(eps_folder, kind, gamma=0.6, tau=1.7)
+    loss, schedule, _ = _made(eps_folder, kind, tau=1.7)
     latents, noise, times, text = _inputs(loss, [300, 600])
     batch = noised(schedule, latents, noise, times, None)
     seen: list[tuple[Tensor, ...]] = []
@@ -101,8 +103,8 @@ def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: s
 
     loss.style = Watched(loss.style.options, loss.style.decode)
     with torch.no_grad():
-        loss(batch, text, PAIRS)
-    predicted, styles, contents, sigma = seen[0]
+        loss(batch, text, PAIRS, torch.tensor([0.6, 0.2]))
+    predicted, styles, contents, sigma, _ = seen[0]
     torch.testing.assert_close(styles, latents[2:4], rtol=1e-4, atol=1e-4)
     level = schedule.alphas_cumprod[times[:2]]
     torch.testing.assert_close(sigma, ((1 - level) / level).sqrt())
@@ -112,6 +114,7 @@ def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: s
     )
     features: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     sites = (6, 7, 8, 9, 10, 11)
+    share = torch.tensor([0.6, 0.2])[:, None, None, None]
 
     def record(site: int, hidden: Tensor, layer: Any) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
@@ -126,7 +129,7 @@ def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: s
         return layer.output(weights @ v[:2])
 
     def blend(site: int, hidden: Tensor, layer: Any) -> Tensor:
-        return 0.6 * features[site][0][2:] + 0.4 * layer.query(hidden)
+        return share * features[site][0][2:] + (1 - share) * layer.query(hidden)
 
     with torch.no_grad():
         with installed(loss.unet, record, sites):
@@ -150,20 +153,24 @@ def test_loss_is_the_weighted_sum_of_its_parts(eps_folder: Path) -> None:
         "texture_weight": 0.7,
         "color_weight": 0.3,
         "structure_weight": 0.2,
-        "structure": 0.9,
+        "structure": (0.3, 0.9),
+        "gamma": (0.2, 1.0),
     }
     loss, _, vae = _made(eps_folder, **weights, contrast_weight=0.4)
     latents = torch.randn((6, int(loss.unet.config.in_channels), 16, 16))
     predicted, styles, contents = latents.split(2)
     sigma = torch.tensor([0.5, 3.0])
     assert loss.style is not None
-    given, parts = loss.style(predicted, styles, contents, sigma)
+    given, parts = loss.style(predicted, styles, contents, sigma, torch.tensor([0.2, 0.6]))
     looks = [look(vae.decode(part).sample) for part in (predicted, styles, contents)]
     distances = texture_distances(looks[0].texture, looks[1].texture)
     color = color_distance(looks[0].color, looks[1].color)
     edges = edge_correlation(looks[0].edges, looks[2].edges)
+    asked = torch.tensor([0.3, 0.6])
     told = torch.softmax(-distances / 0.15, dim=1).diagonal().log()
-    each = 0.7 * distances.diagonal() + 0.3 * color + 0.2 * (0.9 - edges).clamp_min(0) - 0.4 * told
+    each = (
+        0.7 * distances.diagonal() + 0.3 * color + 0.2 * (asked - edges).clamp_min(0) - 0.4 * told
+    )
     torch.testing.assert_close(given, (each / (1 + sigma)).mean())
     assert float(parts["edges"]) == pytest.approx(float(edges.mean()), abs=1e-5)
 
@@ -178,22 +185,26 @@ def test_training_on_it_brings_texture_and_color(eps_folder: Path) -> None:
     shown = []
     for _ in range(10):
         optimizer.zero_grad()
-        loss(batch, text, PAIRS)[0].backward()
+        loss(batch, text, PAIRS, torch.tensor([0.75, 0.75]))[0].backward()
         optimizer.step()
         shown.append({name: float(part) for name, part in loss.shown.items()})
     assert shown[-1]["texture"] < 0.95 * shown[0]["texture"]
     assert shown[-1]["color"] < 0.95 * shown[0]["color"]
 
 
-def test_run_logs_the_parts_and_leaves_the_autoencoder_alone(
-    eps_folder: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_run_logs_the_parts(precision: str, eps_folder: Path, tmp_path: Path) -> None:
+    """In a process of its own, since accelerate keeps one precision per process."""
     spec = _spec(
         _data(tmp_path / "data"), eps_folder, tmp_path / "out",
         borrow={"share": 0.25, "restyle": 0.5}, style_loss={"share": 0.5},
         straighten={"share": 0.25},
     )  # fmt: skip
-    train(spec)
+    config = tmp_path / "train.yaml"
+    given = spec.model_copy(update={"precision": precision})
+    config.write_text(given.model_dump_json(exclude_unset=True))
+    command = [sys.executable, "-m", "stylebatch", "train", str(config)]
+    subprocess.run(command, check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
     line = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
     assert {"loss", "error", "texture", "color", "edges"} <= line.keys()
     assert 0 < line["texture"] < 2

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from stylebatch.data.images import Pixels, load_picture
-from stylebatch.methods.features import Inverted
+from stylebatch.methods.features import FeatureKind, FeatureSource, Inverted, SiteFeatures
 from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import edge_correlation, lab_color_distance, psnr, texture_distance
@@ -65,6 +66,19 @@ def variants(steps: int) -> list[Variant]:
     ]
 
 
+@dataclass(frozen=True)
+class _Rolled:
+    """Features of the image before in place of each image's own."""
+
+    source: FeatureSource
+
+    def at(self, t: int) -> SiteFeatures:
+        return {
+            site: {name: tensor.roll(1, dims=0) for name, tensor in tensors.items()}
+            for site, tensors in self.source.at(t).items()
+        }
+
+
 class Evaluation:
     """A model, C contents and S styles (uint8 arrays of one size), and the C x S grid of pairs."""
 
@@ -77,6 +91,7 @@ class Evaluation:
         self.content_latents = model.encode(to_tensor(self.contents))
         self.style_latents = model.encode(to_tensor(self.styles))
         self.pairs = Pairs.product(len(self.contents), len(self.styles))
+        self._inversions: dict[tuple[object, ...], Inverted] = {}
 
     def autoencoder(self) -> tuple[float, float]:
         """Mean PSNR in dB of encode then decode: (contents, styles)."""
@@ -105,22 +120,27 @@ class Evaluation:
     def render(self, variant: Variant) -> list[Pixels]:
         """Pictures of all pairs, style by style."""
         method = variant.method
-        contents = method.invert(self.model, self.content_latents, "query")
-        styles = method.invert(self.model, self.style_latents, "key_value")
+        contents = self._inverted(method, self.content_latents, "query")
+        styles = self._inverted(method, self.style_latents, "key_value")
         if variant.features == "style":
             return self._decode(method, contents, styles, self.pairs)
         if variant.features == "wrong":
-            others = method.invert(self.model, self.style_latents.roll(1, dims=0), "key_value")
-            return self._decode(
-                method, contents, replace(styles, features=others.features), self.pairs
-            )
-        own = method.invert(self.model, self.content_latents, "key_value")
+            wrong = _Rolled(styles.features)
+            return self._decode(method, contents, replace(styles, features=wrong), self.pairs)
+        own = self._inverted(method, self.content_latents, "key_value")
         pictures: list[Pixels] = []
         for style in range(len(self.styles)):
             latent = styles.latent[[style] * len(self.contents)]
             each = Pairs(tuple(range(len(self.contents))), tuple(range(len(self.contents))))
             pictures += self._decode(method, contents, replace(own, latent=latent), each)
         return pictures
+
+    def _inverted(self, method: StyleID, latents: Tensor, kind: FeatureKind) -> Inverted:
+        """Inversion of the latents, which no option but these changes, made once."""
+        key = (latents is self.content_latents, kind, method.steps, method.inject)
+        if key not in self._inversions:
+            self._inversions[key] = method.invert(self.model, latents, kind)
+        return self._inversions[key]
 
     def _decode(
         self, method: StyleID, contents: Inverted, styles: Inverted, pairs: Pairs

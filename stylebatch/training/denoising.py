@@ -19,8 +19,8 @@ from diffusers.models.attention_processor import Attention
 from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
-from stylebatch.diffusion.attention import adain, blend_query
-from stylebatch.training.spec import StyleLossOptions, UnetOptions
+from stylebatch.diffusion.attention import adain
+from stylebatch.training.spec import UnetOptions
 from stylebatch.training.style_loss import StyleLoss
 
 POSITIONS = 3
@@ -31,14 +31,14 @@ class BorrowingAttention:
     """Self-attention in which the first ``pairs`` rows take keys and values from the ``pairs`` rows after them, at `tau`.
 
     The last ``stylised`` rows take those of the same partners, one each, and blend their queries with those of the
-    rows after the partners, the contents.
+    rows after the partners, the contents: `gamma` (S,) of these, at `style_tau`.
     """
 
-    def __init__(self, tau: float, style: StyleLossOptions | None = None) -> None:
+    def __init__(self, tau: float, style_tau: float = 1.0) -> None:
         self.tau = tau
-        self.style = style
+        self.style_tau = style_tau
         self.pairs = 0
-        self.stylised = 0
+        self.gamma: Tensor | None = None
 
     def __call__(
         self,
@@ -55,19 +55,18 @@ class BorrowingAttention:
         )
         n = self.pairs
         if n:
-            last = len(query) - self.stylised
-            lent = slice(n, n + self.stylised)
+            stylised = 0 if self.gamma is None else len(self.gamma)
+            last = len(query) - stylised
+            lent = slice(n, n + stylised)
             key, value = (torch.cat([t[n : 2 * n], t[n:last], t[lent]]) for t in (key, value))
-            query = torch.cat([self.tau * query[:n], query[n:last], self._blended(query, last)])
+            parts = [self.tau * query[:n], query[n:last]]
+            if self.gamma is not None:
+                contents, gamma = query[2 * n : 2 * n + stylised], self.gamma[:, None, None, None]
+                parts.append(self.style_tau * torch.lerp(query[last:], contents, gamma.to(query)))
+            query = torch.cat(parts)
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         output: Tensor = attn.to_out[0](mixed)
         return output
-
-    def _blended(self, query: Tensor, last: int) -> Tensor:
-        if self.style is None or not self.stylised:
-            return query[last:]
-        content = query[2 * self.pairs : 2 * self.pairs + self.stylised]
-        return self.style.tau * blend_query(query[last:], content, self.style.gamma)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ class DenoisingLoss(nn.Module):
         self.style = style
         self.shown: dict[str, Tensor] = {}
         self.borrowing = BorrowingAttention(
-            options.borrow.tau if options.borrow else 1.0, options.style_loss
+            options.borrow.tau if options.borrow else 1.0,
+            options.style_loss.tau if options.style_loss else 1.0,
         )
         if options.borrow is not None:
             names = tuple(
@@ -144,29 +144,32 @@ class DenoisingLoss(nn.Module):
             }
             unet.set_attn_processor(processors)
 
-    def forward(self, batch: Noised, text: Tensor, pairs: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Noised, text: Tensor, pairs: int, gamma: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`.
 
-        `text` has a row more for every stylised row: its content is row 2 `pairs` + i, its style row `pairs` + i, of one timestep.
+        With `gamma` (S,) there are S stylised rows beside the batch, for which `text` has S rows more: row 2 `pairs` + i is
+        the content and row `pairs` + i, of the same timestep, the style.
         """
-        count, stylised = len(batch.latents), len(text) - len(batch.latents)
+        count, stylised = len(batch.latents), 0 if gamma is None else len(gamma)
         styles, contents = (slice(first, first + stylised) for first in (pairs, 2 * pairs))
         latents, times = batch.latents, batch.times
         if stylised:
             toned = adain(latents[contents], latents[styles])
             latents, times = torch.cat([latents, toned]), torch.cat([times, times[styles]])
-        self.borrowing.pairs, self.borrowing.stylised = pairs, stylised
+        self.borrowing.pairs, self.borrowing.gamma = pairs, gamma
         output = self.unet(latents, times, encoder_hidden_states=text).sample
-        self.borrowing.pairs = self.borrowing.stylised = 0
+        self.borrowing.pairs, self.borrowing.gamma = 0, None
         predicted = output[:count]
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
-        if stylised and self.style is not None:
+        if gamma is not None and stylised and self.style is not None:
             there = Noised(latents[count:], times[count:], toned, times[count:])
             wanted = self._clean(batch, batch.target)[styles]
             kept = self._clean(batch, predicted)[contents].detach()
             missed, self.shown = self.style(
-                self._clean(there, output[count:]), wanted, kept, self._sigma(there.times)
+                self._clean(there, output[count:]), wanted, kept, self._sigma(there.times), gamma
             )
             loss = loss + missed * stylised / count
         if self.straighten is not None:
@@ -203,14 +206,20 @@ class DenoisingLoss(nn.Module):
         bend: Tensor = (weight * (again - noise).square().mean((1, 2, 3))).mean()
         return bend
 
+    def _level(self, batch: Noised) -> Tensor:
+        """Share of the signal's variance (B, 1, 1, 1), in the precision of the latents."""
+        level: Tensor = self.schedule.alphas_cumprod.to(batch.latents)[batch.times]
+        return level[:, None, None, None]
+
     def _sigma(self, times: Tensor) -> Tensor:
         """Noise over signal (B,)."""
         level = self.schedule.alphas_cumprod.to(times.device)[times]
-        return (1 / level - 1).sqrt()
+        sigma: Tensor = (1 / level - 1).sqrt()
+        return sigma
 
     def _clean(self, batch: Noised, predicted: Tensor) -> Tensor:
         """Clean latents that a prediction leads to (arXiv 2010.02502, eq. 9)."""
-        level = self.schedule.alphas_cumprod.to(predicted)[batch.times][:, None, None, None]
+        level = self._level(batch)
         noise = self._noise(batch, predicted)
         clean: Tensor = (batch.latents - (1 - level).sqrt() * noise) / level.sqrt()
         return clean
@@ -219,6 +228,6 @@ class DenoisingLoss(nn.Module):
         """Predicted noise, also of a network that predicts velocity (arXiv 2202.00512)."""
         if self.schedule.config.prediction_type != "v_prediction":
             return predicted
-        level = self.schedule.alphas_cumprod.to(predicted)[batch.times][:, None, None, None]
+        level = self._level(batch)
         noise: Tensor = level.sqrt() * predicted + (1 - level).sqrt() * batch.latents
         return noise

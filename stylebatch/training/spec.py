@@ -136,14 +136,19 @@ class StyleLossOptions(Section):
     structure_weight: float = Field(
         0.1, ge=0.0, description="Of the edge correlation with the content that is missing"
     )
-    structure: float = Field(0.75, ge=0.0, le=1.0, description="Edge correlation asked for")
+    structure: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.75, 0.75), description="Edge correlation asked for at the first and at the second gamma"
+    )
     contrast_weight: float = Field(
         0.0, ge=0.0, description="Of telling the right style from those of the batch"
     )
     contrast_temperature: float = Field(
         0.15, gt=0.0, description="Texture distance that counts as clearly another style"
     )
-    gamma: Fraction = Field(0.75, description="Query preservation, as in StyleID")
+    gamma: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
+        (0.75, 0.75),
+        description="Query preservation, as in StyleID: drawn for each row between these two",
+    )
     tau: float = Field(1.5, gt=0.0, le=10.0, description="Attention temperature, as in StyleID")
     begin: int = Field(20, ge=0, description="First timestep")
     end: int = Field(900, ge=1, description="One past the last timestep")

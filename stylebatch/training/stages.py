@@ -141,7 +141,11 @@ class UnetStage:
             start = (far * start + (1 - far) * latents[: len(start)]).to(self.device)
         latents, noise, times = (x.to(self.device) for x in (latents, noise, times))
         batch = noised(self.schedule, latents, noise, times, options.snr_gamma, start)
-        loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs)
+        gamma = None
+        if options.style_loss is not None:
+            low, high = options.style_loss.gamma
+            gamma = low + (high - low) * torch.rand(stylised, generator=generator).to(self.device)
+        loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs, gamma)
         return loss
 
     def _stylised(self, draw: Draw, times: Tensor, generator: torch.Generator) -> int:

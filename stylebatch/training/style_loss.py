@@ -37,12 +37,13 @@ class Look:
 
 
 def look(images: Tensor) -> Look:
-    """Statistics of images (B, 3, H, W) in [-1, 1]."""
-    images = images.float()
-    mix = images.new_tensor(OPPONENT)
-    opponent = torch.einsum("oc,bchw->bohw", mix, images)
-    luma = opponent[:, 0]
-    return Look(filter_gram(luma), opponent.flatten(2).sort(dim=2).values, _gradients(luma))
+    """Statistics of images (B, 3, H, W) in [-1, 1], in single precision also under autocast."""
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.float()
+        opponent = torch.einsum("oc,bchw->bohw", images.new_tensor(OPPONENT), images)
+        luma = opponent[:, 0]
+        values = opponent.flatten(2).sort(dim=2).values
+        return Look(filter_gram(luma), values, _gradients(luma))
 
 
 def filter_gram(luma: Tensor) -> Tensor:
@@ -111,12 +112,13 @@ class StyleLoss:
         self.decode = decode
 
     def __call__(
-        self, predicted: Tensor, styles: Tensor, contents: Tensor, sigma: Tensor
+        self, predicted: Tensor, styles: Tensor, contents: Tensor, sigma: Tensor, gamma: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of predicted clean latents (B, C, h, w), and its parts for the log.
 
         `styles`, `contents`: the latents whose look and whose structure each row is to have; `sigma` (B,): noise over
         signal at its timestep. A prediction moves with sigma times the network's output, which the weights take back.
+        `gamma` (B,): query preservation, which decides how much structure is asked for.
         """
         options, count = self.options, len(predicted)
         with torch.no_grad():
@@ -127,7 +129,10 @@ class StyleLoss:
         color = color_distance(shown.color, both.color[:count])
         edges = edge_correlation(shown.edges, both.edges[count:])
         loss = options.texture_weight * texture + options.color_weight * color
-        loss = loss + options.structure_weight * F.relu(options.structure - edges)
+        (low, high), (least, most) = options.gamma, options.structure
+        share = (gamma - low) / (high - low) if high > low else torch.ones_like(gamma)
+        asked = least + (most - least) * share
+        loss = loss + options.structure_weight * F.relu(asked - edges)
         if options.contrast_weight and count > 1:
             likelihood = F.log_softmax(-distances / options.contrast_temperature, dim=1)
             loss = loss - options.contrast_weight * likelihood.diagonal()
