@@ -77,7 +77,7 @@ def test_colour_moves_to_the_style_and_structure_stays(model: StableDiffusion) -
         before.append(lab_color_distance(content, style))
         after.append(lab_color_distance(result, style))
         structure.append(edge_correlation(content, result))
-    assert np.mean(after) < 0.7 * np.mean(before)
+    assert np.mean(after) < 0.6 * np.mean(before)
     assert np.mean(structure) > 0.5
 
 
