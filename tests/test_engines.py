@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -88,19 +89,20 @@ def test_two_torchrun_ranks_write_the_same_bytes(
     assert 0 < len(shards) < sum(name.endswith(".tar") for name in expected)  # rank 1 made others
 
 
-def test_one_process_of_a_launcher_says_how_to_get_more(manifest: Path, tmp_path: Path) -> None:
-    done = render(
-        manifest,
-        tmp_path / "one",
-        "--engine",
-        "accelerate",
-        "--limit",
-        "1",
-        ACCELERATE_USE_CPU="true",
-    )
+@pytest.mark.parametrize(("asked", "told"), [("2", True), ("1", False)])
+def test_fewer_ranks_than_asked_are_told(
+    asked: str, told: bool, manifest: Path, tmp_path: Path
+) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", asked]
+    done = subprocess.run(
+        [*launch, *command(manifest, tmp_path / "one", "--limit", "1")[1:]],
+        capture_output=True, text=True, env=environment(), timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "accelerate started 1 rank" in done.stdout
-    assert "torchrun --nproc_per_node" in done.stdout
+    record = json.loads((tmp_path / "one-preview-1" / "run.json").read_text())
+    assert record["resolved"]["engine"] == "accelerate"
+    assert ("accelerate started 1 rank, where several were asked for" in done.stdout) is told
+    assert ("torchrun --nproc_per_node" in done.stdout) is told
 
 
 @pytest.mark.slow

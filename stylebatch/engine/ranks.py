@@ -25,6 +25,19 @@ PATIENCE = timedelta(days=30)
 """How long a rank waits for the slowest one."""
 
 
+def by_accelerate() -> bool:
+    """Whether `accelerate launch` started this process: it always says which mixed precision it was told."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ and "ACCELERATE_DYNAMO_BACKEND" in os.environ
+
+
+def _meant_several() -> bool:
+    """Whether `accelerate launch` was asked for several processes but started one.
+
+    Without GPUs it sets a meeting point for them, and then runs the script once.
+    """
+    return by_accelerate() and "MASTER_ADDR" in os.environ
+
+
 class RanksEngine(LocalEngine):
     """As the local engine, for every k-th shard of k ranks."""
 
@@ -34,11 +47,10 @@ class RanksEngine(LocalEngine):
         self.state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
         self.leads = self.state.is_main_process
         ranks, asked = self.state.num_processes, self.spec.workers
-        launched = any(name.startswith("ACCELERATE_") for name in os.environ)
-        if self.leads and ((asked or 1) > ranks or (ranks == 1 and launched and asked is None)):
+        if self.leads and ((asked or 1) > ranks or (ranks == 1 and asked is None and _meant_several())):
             self.progress.note(
-                f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}"
-                + (f", engine.workers asks for {asked}" if asked else "")
+                f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}, "
+                + (f"engine.workers asks for {asked}" if asked else "where several were asked for")
                 + "; for several on one machine: torchrun --nproc_per_node N -m stylebatch run MANIFEST"
             )
         return self
