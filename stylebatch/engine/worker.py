@@ -8,7 +8,8 @@ A shard is made in these steps:
    one is rendered.
 5. Records are appended to the shard in key order; after the last block the shard is committed.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
-the block is tried again in smaller batches, then in smaller parts (`ladder.py`).
+the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
+so that its bytes do not depend on what its worker met before.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class Worker:
         shard = plan.shard(shard_id)
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
+        self._step_to(self._top)
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
             for records in self._records(shard, planned, rungs):
                 for record in records:
