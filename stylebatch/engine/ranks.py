@@ -47,7 +47,9 @@ class RanksEngine(LocalEngine):
         self.state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
         self.leads = self.state.is_main_process
         ranks, asked = self.state.num_processes, self.spec.workers
-        if self.leads and ((asked or 1) > ranks or (ranks == 1 and asked is None and _meant_several())):
+        if self.leads and (
+            (asked or 1) > ranks or (ranks == 1 and asked is None and _meant_several())
+        ):
             self.progress.note(
                 f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}, "
                 + (f"engine.workers asks for {asked}" if asked else "where several were asked for")
