@@ -38,7 +38,8 @@ from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
 from stylebatch.store.inputs_record import history, remember
-from stylebatch.store.ledger import Ledger, RunLock, diff, read_json
+from stylebatch.store.ledger import Ledger, diff, read_json
+from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 
 MAX_THREADS = 8
@@ -126,7 +127,7 @@ def _lead(
     """The run itself, in the process that plans."""
     draft = resolve(spec, limit=limit)
     output = Path(draft.spec.output.path)
-    with RunLock(output):
+    with RunLock(output, note=progress.note):
         ledger = Ledger(output)
         place = engine.call(partial(find_place, spec.model.dtype))
         plan = _settle(spec, limit, draft, ledger, engine, place, progress)
