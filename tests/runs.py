@@ -72,7 +72,7 @@ def render(
     """Run to the end."""
     return subprocess.run(
         command(manifest, output, *options),
-        capture_output=True, text=True, env=environment(**changes), timeout=300, check=False,
+        capture_output=True, text=True, env=environment(**changes), timeout=1200, check=False,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def test_a_ray_run_survives(victim: str, tmp_path: Path, monkeypatch: pytest.Mon
     done = kill_and_resume(
         manifest, tmp_path / "killed", digests(whole),
         options=["--engine", "ray", "--workers", "2"], victims=[victim],
-        draw=random.Random(3), kills=4, at_most_s=16.0,
+        draw=random.Random(3), kills=3, at_most_s=12.0,
     )  # fmt: skip
     assert done.kills
     assert done.same, done

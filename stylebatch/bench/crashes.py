@@ -87,7 +87,7 @@ def kill_and_resume(
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         victim, delay = draw.choice(list(victims)), draw.uniform(0.0, at_most_s)
-        rendering = victim == "worker" or ("worker" in victims and draw.random() < 0.5)
+        rendering = victim == "worker" or (bool(options) and draw.random() < 0.5)
         while run.poll() is None and not _is_there(run.pid, rendering, output):
             time.sleep(0.1)
         time.sleep(delay / 4 if rendering else delay)
@@ -111,13 +111,13 @@ def _is_there(driver: int, rendering: bool, output: Path) -> bool:
     """Whether the output was begun, or, where the run shall be `rendering`, a worker runs."""
     if not rendering:
         return output.exists()
-    return any(WORKERS["worker"] in _named(pid) for pid in _descendants(driver))
+    return any(WORKERS["worker"] in named(pid) for pid in descendants(driver))
 
 
 def _kill(driver: int, victim: str, draw: random.Random) -> bool:
     """kill -9 one process of a run: the driver, or one of its descendants by command line."""
     name = WORKERS[victim]
-    targets = [driver] if not name else [pid for pid in _descendants(driver) if name in _named(pid)]
+    targets = [driver] if not name else [pid for pid in descendants(driver) if name in named(pid)]
     if not targets:
         return False
     try:
@@ -127,14 +127,15 @@ def _kill(driver: int, victim: str, draw: random.Random) -> bool:
     return True
 
 
-def _named(pid: int) -> str:
+def named(pid: int) -> str:
+    """Command line of a process, or "" (Linux)."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (OSError, ValueError):
         return ""
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Processes below `pid` (Linux)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

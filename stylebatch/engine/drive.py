@@ -113,7 +113,7 @@ class Drive:
         due, until = set(oldest.values()), time.monotonic() + self.drain_s
         if due and self.drain_s:
             self.progress.note(
-                f"Stopping: {len(due)} workers have {self.drain_s:g} s to end the shard they are at; a second signal ends them now"
+                f"Stopping: shards in work have {self.drain_s:g} s to end; a second signal ends them now"
             )
         while due and (left := until - time.monotonic()) > 0:
             ready, _ = self.ray.wait(list(due), num_returns=1, timeout=min(POLL_S, left))

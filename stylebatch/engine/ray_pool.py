@@ -208,6 +208,7 @@ class RayEngine(LocalEngine):
             drive.run("render", account, executed)
         finally:
             drive.dismiss()
+            account.ledger.sweep()  # what workers left that were ended in the middle of a shard
 
 
 def _knock(address: str) -> None:
@@ -224,13 +225,15 @@ _PASSED_ON = {
     "DIFFUSERS_VERBOSITY": "error",
 }
 """Settings of the command line that workers of a cluster need too."""
+_PASSED_ON_AS_SET = ("ACCELERATE_MIXED_PRECISION",)
 
 
 def _passed_on() -> dict[str, str]:
     """Those that the job's own runtime environment does not set: Ray refuses a variable that both set."""
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
-    return {name: value for name, value in _PASSED_ON.items() if name not in given}
+    ours = {name: os.environ[name] for name in _PASSED_ON_AS_SET if name in os.environ}
+    return {name: value for name, value in (_PASSED_ON | ours).items() if name not in given}
 
 
 def anchored(plan: Plan) -> Plan:

@@ -39,6 +39,8 @@ from stylebatch.models.edits import (
 from stylebatch.spec import MODEL_IDS, ModelSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_PRECISIONS = {"no": "", "fp16": "float16", "bf16": "bfloat16"}
+"""Accelerate's names."""
 
 
 @contextlib.contextmanager
@@ -53,7 +55,8 @@ def _quiet() -> Iterator[None]:
 
 
 with _quiet():
-    from accelerate import PartialState
+    from accelerate import PartialState, cpu_offload
+    from accelerate.utils import parse_choice_from_env
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
     from transformers.utils import logging as transformers_logging
@@ -273,22 +276,48 @@ def load_model(
         known = str(spec) in ("tiny", *MODEL_IDS)
         spec = ModelSpec.model_validate({"name" if known else "path": str(spec)})
     checkpoint = find_checkpoint(spec, families=("sd", "sdxl"))
-    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device)
+    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
 
 
 def placement(
     dtype: str = "auto", device: str | torch.device | None = None
 ) -> tuple[torch.device, str]:
-    """Device that accelerate assigns to this process, and the dtype that `auto` means there."""
+    """Device that accelerate assigns to this process, and the dtype that `auto` means there.
+
+    That is accelerate's mixed precision where it was given one. Raises ManifestError for one that cannot be had.
+    """
     target = torch.device(device) if device is not None else PartialState().device
-    return target, dtype if dtype != "auto" else "float32" if target.type == "cpu" else "float16"
+    if dtype != "auto":
+        return target, dtype
+    wanted = parse_choice_from_env("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted not in _PRECISIONS or (wanted == "fp16" and target.type == "cpu"):
+        raise ManifestError(
+            f"model.dtype: auto follows accelerate's mixed precision; found {wanted} on {target.type}; accepted: no, bf16, "
+            "or fp16 on a GPU. Next: accelerate launch --mixed_precision no, or set model.dtype"
+        )
+    return target, _PRECISIONS[wanted] or ("float32" if target.type == "cpu" else "float16")
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, *, dtype: str = "auto", device: str | torch.device | None = None
+    checkpoint: Checkpoint,
+    *,
+    dtype: str = "auto",
+    device: str | torch.device | None = None,
+    offload: Literal["none", "cpu"] = "none",
 ) -> StableDiffusion:
-    """Load the parts of a pipeline folder; see `load_model`."""
+    """Load the parts of a pipeline folder; see `load_model`.
+
+    `offload` cpu: weights stay in main memory, and accelerate takes each layer to the device while it is used.
+    """
     target, resolved = placement(dtype, device)
+    model = _assembled(checkpoint, target, resolved, offload=offload == "cpu")
+    model.device = target  # weights that are offloaded have none
+    return model
+
+
+def _assembled(
+    checkpoint: Checkpoint, target: torch.device, resolved: str, *, offload: bool
+) -> StableDiffusion:
 
     def load(cls: Any, part: str, **options: Any) -> Any:
         try:
@@ -303,7 +332,8 @@ def load_checkpoint(
 
     def network(cls: Any, part: str, *, dtype: str = resolved) -> Any:
         weights = {"variant": checkpoint.variant, "use_safetensors": True, "dtype": _DTYPES[dtype]}
-        return load(cls, part, **weights).to(target).eval().requires_grad_(False)
+        loaded = load(cls, part, **weights).eval().requires_grad_(False)
+        return cpu_offload(loaded, target) if offload else loaded.to(target)
 
     unet = network(UNet2DConditionModel, "unet")
     schedule = schedule_from_config(checkpoint.config("scheduler"))

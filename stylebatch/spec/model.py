@@ -33,7 +33,13 @@ class ModelSpec(Section):
     revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto: float32 on CPU, float16 on GPU"
+        "auto",
+        description="Of the weights. auto: as `accelerate launch --mixed_precision` says, else float32 on CPU, float16 on GPU",
+    )
+    offload: Literal["none", "cpu"] = Field(
+        "none",
+        description="cpu: weights stay in main memory and accelerate takes each layer to the device while it is used: slower, "
+        "for GPUs with less memory than the weights need",
     )
 
     @model_validator(mode="after")
