@@ -31,6 +31,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/soak"))
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # beside other work Ray's workers would starve
     args.out.mkdir(parents=True, exist_ok=True)
     options = ["--engine", "ray", "--workers", "2"] if args.engine == "ray" else []
     setting = ["--set", "method.steps=10"] if options else []  # so that kills fall into rendering

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylebatch.errors import Interrupted, ManifestError, StylebatchError
+from stylebatch.errors import Interrupted, LeaderFailedError, ManifestError, StylebatchError
 
 if TYPE_CHECKING:
     from stylebatch.engine.run import RunResult
@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.verb(args)
         sys.stdout.flush()
         return code
+    except LeaderFailedError as error:
+        return error.exit_code
     except StylebatchError as error:
         manifest = getattr(args, "manifest", None)
         named = (

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from stylebatch.bench.crashes import WORKERS, command, digests, kill_and_resume
-from tests.runs import small_manifest
+from tests.runs import environment, small_manifest
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("victim", WORKERS)
 def test_a_ray_run_survives(victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name in ("OMP_NUM_THREADS", "RAY_worker_niceness"):
+        monkeypatch.setenv(name, environment()[name])
     manifest = small_manifest(tmp_path / "in", contents=6, styles=4)
     whole = tmp_path / "whole"
     subprocess.run(command(manifest, whole, []), check=True, capture_output=True)

@@ -38,8 +38,9 @@ def expected(manifest: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> Iterator[Any]:
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head with a core, and what the test's parameter adds."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # see `environment`
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 1, "include_dashboard": False} | getattr(request, "param", {})

@@ -27,7 +27,7 @@ from tests.images import write_inputs, write_manifest
 
 ROOT = Path(__file__).parent.parent
 TOKEN = secrets.token_hex(32)
-OWN = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0",
+OWN = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
 PLAIN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | OWN
 
