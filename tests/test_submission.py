@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -126,6 +127,24 @@ def test_the_exit_code_is_that_of_the_run(manifest: Path, head: str) -> None:
     assert result.returncode == 2, result.stderr
     assert "Submitted" in result.stderr
     assert "where this model has no self-attention" in result.stdout
+
+
+@pytest.mark.slow
+def test_ray_job_submit_needs_no_submitter_of_ours(manifest: Path, head: str) -> None:
+    """Inside a job the cluster's address is known; the job's own variables go before ours."""
+    output = manifest.parent / "plain"
+    own = json.dumps({"env_vars": {"OMP_WAIT_POLICY": "ACTIVE"}})
+    run = [sys.executable, "-m", "stylebatch", "run", str(manifest), "--output", str(output),
+           "--engine", "ray"]  # fmt: skip
+    ray = str(Path(sys.executable).parent / "ray")
+    done = subprocess.run(
+        [ray, "job", "submit", "--address", head, "--runtime-env-json", own, "--", *run],
+        capture_output=True, text=True,
+        env=PLAIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Went through 4 of 4 samples" in done.stdout
+    assert json.loads((output / "run.json").read_text())["resolved"]["engine"] == "ray"
 
 
 @pytest.mark.slow
