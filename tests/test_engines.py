@@ -107,6 +107,24 @@ def test_fewer_ranks_than_asked_are_told(
     assert ("torchrun --nproc_per_node" in done.stdout) is told
 
 
+def test_a_tracker_logs_every_commit_beside_the_data(
+    manifest: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    output = tmp_path / "out"
+    for limit in (["--limit", "1"], []):  # the preview leaves nothing in the way of the run
+        done = render(manifest, output, "--tracker", "tensorboard", *limit)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out-preview-1" / "logs").is_dir()
+    _same(output, expected)
+    log = EventAccumulator(str(output / "logs" / "small"))
+    log.Reload()
+    assert [scalar.step for scalar in log.Scalars("samples")] == list(range(1, 19))
+    assert {scalar.value for scalar in log.Scalars("failed")} == {0.0}
+    assert all(scalar.value > 0 for scalar in log.Scalars("evaluations_per_second"))
+
+
 @pytest.mark.slow
 def test_a_shard_that_kills_its_worker_is_left_out_and_named(
     manifest: Path, expected: dict[str, str], tmp_path: Path
