@@ -27,6 +27,22 @@ TINY = Path(__file__).parent / "tiny"
 
 
 @dataclass(frozen=True)
+class SiteShape:
+    """One decoder site at some picture size: latent cells per side, channels of its input, heads, attention layers."""
+
+    site: int
+    side: int
+    channels: int
+    heads: int
+    layers: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers of each of x, q, k and v, for one picture and timestep."""
+        return self.side**2 * self.channels
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A pipeline folder and what its config files tell.
 
@@ -106,6 +122,27 @@ class Checkpoint:
         ]
         return tuple(
             3 * level + position for level in with_attention for position in range(positions)
+        )
+
+    def site_shapes(self, size: int) -> tuple[SiteShape, ...]:
+        """Every site that has self-attention, for square pictures of `size` pixels."""
+        config = self.config("unet")
+        top = len(config["block_out_channels"]) - 1
+
+        def at_level(key: str, level: int, default: int) -> int:
+            value = config.get(key) or default
+            return int(value[top - level] if isinstance(value, list) else value)
+
+        heads = "num_attention_heads" if config.get("num_attention_heads") else "attention_head_dim"
+        return tuple(
+            SiteShape(
+                site,
+                (size // self.latent_factor) >> (top - site // 3),
+                int(config["block_out_channels"][top - site // 3]),
+                at_level(heads, site // 3, 8),  # diffusers' attention_head_dim counts heads
+                at_level("transformer_layers_per_block", site // 3, 1),
+            )
+            for site in self.sites
         )
 
     @cached_property

@@ -110,7 +110,8 @@ def _from_folder(checkpoint: Checkpoint, cls: Any, part: str, options: dict[str,
 
 
 def _from_single_file(checkpoint: Checkpoint, weights: Path, dtype: str, vae_dtype: str) -> Parts:
-    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    with quiet():
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     is_xl = checkpoint.family == "sdxl"
     where = {"config": str(checkpoint.folder), "local_files_only": True}
@@ -129,12 +130,11 @@ def _from_single_file(checkpoint: Checkpoint, weights: Path, dtype: str, vae_dty
             str(weights), vae=vae, dtype=DTYPES[dtype], **where, **unused
         ),
     )
-    second = is_xl
     parts = Parts(
         pipeline.unet,
         vae,
-        (pipeline.text_encoder, pipeline.text_encoder_2) if second else (pipeline.text_encoder,),
-        (pipeline.tokenizer, pipeline.tokenizer_2) if second else (pipeline.tokenizer,),
+        (pipeline.text_encoder, pipeline.text_encoder_2) if is_xl else (pipeline.text_encoder,),
+        (pipeline.tokenizer, pipeline.tokenizer_2) if is_xl else (pipeline.tokenizer,),
     )
     _check_complete(parts, checkpoint, weights)
     for part in (parts.unet, parts.vae, *parts.text_encoders):
