@@ -24,6 +24,7 @@ HOMES = {
         "stylebatch.models",
         "stylebatch.methods",
         "stylebatch.engine.worker",
+        "stylebatch.engine.blending",
         "stylebatch.engine.style_bank",
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
