@@ -79,3 +79,27 @@ def test_a_cache_that_is_full_and_one_that_is_filled_give_the_same_bytes(
     done = render(manifest, tmp_path / "out", "--engine", "ray", "--workers", "2", *full)
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "out") == expected["cached"]
+
+
+def test_the_manifest_decides_about_threads_not_what_launchers_set(
+    manifest: Path, tmp_path: Path
+) -> None:
+    """Ray and torchrun set OMP_NUM_THREADS by themselves; sums in another number of parts have other last bits."""
+    two = ("--set", "engine.threads=2", "--set", "image.size=64")
+    free = {name: value for name, value in environment().items() if name != "OMP_NUM_THREADS"}
+    ray = ("--engine", "ray", "--workers", "2", "--set", "engine.cpus_per_worker=1")
+    runs = {
+        "local": command(manifest, tmp_path / "local", *two),
+        "ray": command(manifest, tmp_path / "ray", *two, *ray),
+        "ranks": [
+            sys.executable,
+            *RANKS,
+            *command(manifest, tmp_path / "ranks", *two)[1:],
+        ],
+    }
+    for words in runs.values():
+        subprocess.run(words, env=free, timeout=1200, check=True, capture_output=True)
+    one = render(manifest, tmp_path / "pinned", *two)
+    assert one.returncode == 0, one.stderr
+    found = {name: digests(tmp_path / name) for name in (*runs, "pinned")}
+    assert all(other == found["local"] for other in found.values()), found

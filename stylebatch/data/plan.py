@@ -295,6 +295,15 @@ def list_sources(
     return contents, styles, tuple(PairRow(i, i) for i in range(len(contents)))
 
 
+def output_path(spec: RunSpec, limit: int | None) -> Path:
+    """Where a run writes; a preview of `limit` pairs has a directory of its own, beside that of the run."""
+    output = Path(spec.output.path)
+    if limit is None:
+        return output
+    output = output if output.name else output.resolve()
+    return output.with_name(f"{output.name}-preview-{limit}")
+
+
 def _preview(
     spec: RunSpec,
     totals: tuple[int, int],
@@ -305,9 +314,7 @@ def _preview(
     """`spec` with an output of its own, and `limit` pairs spread over contents and styles."""
     if limit < 1:
         raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-    output = Path(spec.output.path)
-    output = output if output.name else output.resolve()
-    path = str(output.with_name(f"{output.name}-preview-{limit}"))
+    path = str(output_path(spec, limit))
     preview = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
     if pairs is not None:
         count = min(limit, len(pairs))

@@ -48,6 +48,8 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 """For the cluster of one run; Ray turns 127.0.0.1 into the machine's outer address."""
 CONNECT_S = 10.0
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set for the driver of a submitted job."""
 
 Outcome = tuple[Literal["done", "failed", "fatal"], Any]
 
@@ -197,7 +199,7 @@ class RayEngine(LocalEngine):
         account = _RemoteAccount(plan, output, queue, self.progress)
         reference = self.ray.put(plan)
         staff = Staff(ShardActor, lambda _: (reference, output, threads), self.spec.workers)
-        drive = Drive(self.cluster(threads), staff, drain_s=self.spec.drain_s)
+        drive = Drive(self.cluster(threads), staff, drain_s=_drain_s(self.spec.drain_s))
         try:
             if plan.choice.styles == "cached":
                 styles = range(len(plan.styles))
@@ -209,6 +211,14 @@ class RayEngine(LocalEngine):
         finally:
             drive.dismiss()
             account.ledger.sweep()  # what workers left that were ended in the middle of a shard
+
+
+def _drain_s(asked: float) -> float:
+    """Seconds to drain: Ray kills the driver of a stopped job soon after SIGTERM, and the workers must be ended before."""
+    if JOB_CONFIG not in os.environ:
+        return asked
+    killed_after = float(os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "3"))
+    return min(asked, max(0.0, killed_after - 2.0))
 
 
 def _knock(address: str) -> None:
@@ -230,7 +240,7 @@ _PASSED_ON_AS_SET = ("ACCELERATE_MIXED_PRECISION",)
 
 def _passed_on() -> dict[str, str]:
     """Those that the job's own runtime environment does not set: Ray refuses a variable that both set."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
     ours = {name: os.environ[name] for name in _PASSED_ON_AS_SET if name in os.environ}
     return {name: value for name, value in (_PASSED_ON | ours).items() if name not in given}

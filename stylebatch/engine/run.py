@@ -25,7 +25,7 @@ from typing import Any, Literal
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.generations import History, plan_generations
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import Plan, output_path
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
@@ -110,7 +110,7 @@ def run(
     ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = tracked(progress or Progress(), spec)
+    progress = tracked(progress or Progress(), spec, output_path(spec, limit))
     check_inputs(spec)
     with interruptible(), open_engine(spec.engine, progress) as engine:
         if not engine.leads:

@@ -4,9 +4,10 @@ A shard is made in these steps:
 1. The images of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
 2. Contents and styles are encoded to latents and inverted; inversions stay for the next blocks.
 3. All pairs of the block are stylised in lockstep, in batches that the plan fixes.
-4. The latents are decoded; a thread measures and encodes the pictures of this block while the next
-   one is rendered.
-5. Records are appended to the shard in key order; after the last block the shard is committed.
+4. The latents are decoded; a thread measures and encodes the pictures of this block, and appends them to the shard in
+   key order, while the next one is rendered.
+5. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
+   process must kill the shard that it belongs to.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
 the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
 so that its bytes do not depend on what its worker met before.
@@ -16,8 +17,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -124,9 +125,7 @@ class Worker:
         planned = [Rung(*numbers) for numbers in executed] if executed else None
         self._step_to(self._top)
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
-            for records in self._records(shard, planned, rungs):
-                for record in records:
-                    sink.write(record)
+            self._fill(sink, shard, planned, rungs)
             lowered = any(rung != self._top for rung in rungs)
             return sink.commit(
                 {
@@ -139,23 +138,27 @@ class Worker:
                 }
             )
 
-    def _records(
-        self, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
-    ) -> Iterator[list[Record]]:
-        """Records of each block; a block is finished on a thread while the next one is rendered."""
+    def _fill(
+        self, sink: WebDatasetShard, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
+    ) -> None:
+        """Render all blocks; each is finished and written on a thread while the next one is rendered."""
         blocks = list(self.plan.samples(shard))
-        pending: Future[list[Record]] | None = None
-        for position, (block, samples) in enumerate(blocks):
-            upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
-            if planned is not None:
-                self._step_to(planned[position])
-            rendered = self._render_block(block, samples, upcoming)
-            rungs.append(self.rung)
-            if pending is not None:
-                yield pending.result()
-            pending = self._finisher.submit(self._finish, shard.id, rendered)
-        if pending is not None:
-            yield pending.result()
+        writing: Future[None] | None = None
+        try:
+            for position, (block, samples) in enumerate(blocks):
+                upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
+                if planned is not None:
+                    self._step_to(planned[position])
+                rendered = self._render_block(block, samples, upcoming)
+                rungs.append(self.rung)
+                if writing is not None:
+                    writing.result()
+                writing = self._finisher.submit(self._finish, sink, shard.id, rendered)
+        finally:
+            if writing is not None:
+                wait([writing])
+        if writing is not None:
+            writing.result()
 
     def _step_to(self, rung: Rung) -> None:
         """Go on at `rung`; what was made at another is forgotten, so that bytes do not depend on history."""
@@ -294,8 +297,9 @@ class Worker:
                     )
         return decoded
 
-    def _finish(self, shard_id: int, rendered: _Rendered) -> list[Record]:
-        return [self._record(shard_id, sample, rendered) for sample in rendered.samples]
+    def _finish(self, sink: WebDatasetShard, shard_id: int, rendered: _Rendered) -> None:
+        for sample in rendered.samples:
+            sink.write(self._record(shard_id, sample, rendered))
 
     def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
         row = self._row(shard_id, sample)
