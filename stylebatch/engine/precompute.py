@@ -55,6 +55,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         evaluations=len(plan.styles) * method.num_inversion_evaluations,
         samples=len(plan.styles),
         samples_done=0,
+        unit="styles",
     )
     with interruptible():
         try:

@@ -22,13 +22,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from stylebatch.data.choice import Conditions
 from stylebatch.data.plan import Plan
 from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.shards import Account, Books, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
@@ -168,6 +171,9 @@ class RayEngine(LocalEngine):
             raise RayError(f"a worker failed: {value.reason}\n{value.trace}")
         result: T = value
         return result
+
+    def measure(self, plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+        return self.call(partial(measure, plan, threads=threads, batch_gb=batch_gb))
 
     def _resources(self, threads: int) -> dict[str, float]:
         """What a worker asks of a node."""

@@ -101,10 +101,10 @@ class Injection:
         self.style = StyleFeatures({})
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-        content_q = self.content[site]["q"]
-        q = attention.blend_query(
-            layer.query(hidden), content_q.index_select(0, self.content_rows), self.gamma
-        )
+        # by token, as the projection wrote it: rows are then copied whole, and folding them copies nothing
+        by_token = self.content[site]["q"].transpose(1, 2)
+        content_q = by_token.index_select(0, self.content_rows).transpose(1, 2)
+        q = attention.blend_query(layer.query(hidden), content_q, self.gamma)
         k, v = self.style.at(site, layer, q.dtype)
         if self.style_rows is None:
             k, v = k[self.first : self.stop], v[self.first : self.stop]
