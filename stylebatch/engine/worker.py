@@ -42,7 +42,7 @@ from stylebatch.methods.features import FeatureKind, Inverted
 from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid import Pairs
 from stylebatch.metrics import quality
-from stylebatch.models.stable_diffusion import load_model
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
 from stylebatch.store.records import Record
 from stylebatch.store.sinks import WebDatasetShard
 
@@ -60,7 +60,8 @@ class _Rendered:
 class Worker:
     """A loaded model and the inputs it keeps; a context manager. `render` makes and commits one shard.
 
-    `on_evaluations` is told the rows of each network evaluation, on the rendering thread.
+    `on_evaluations` is told the rows of each network evaluation, on the rendering thread. `model`: the plan's, where
+    the caller has loaded it already.
     """
 
     def __init__(
@@ -70,17 +71,19 @@ class Worker:
         *,
         threads: int,
         on_evaluations: Callable[[int], None] | None = None,
+        model: StableDiffusion | None = None,
     ) -> None:
         self.plan = plan
         self.output = output
         self.threads = threads
         self.on_evaluations = on_evaluations
+        self._given = model
         self.method = METHODS[plan.spec.method.name](**plan.spec.method.model_dump())
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
 
     def __enter__(self) -> Worker:
-        self.model = load_model(self.plan.spec.model)
+        self.model = self._given or load_model(self.plan.spec.model)
         self._former_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.model.on_evaluations = self._count
@@ -105,6 +108,7 @@ class Worker:
         for pool in (self._decoders, self._finisher):
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
+        self.model.on_evaluations = None
 
     def _make_inputs(self, kind: FeatureKind) -> Inputs:
         plan, image = self.plan, self.plan.spec.image
