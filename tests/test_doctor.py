@@ -82,6 +82,7 @@ def test_bytes_are_those_that_the_proof_at_real_scale_found_on_disk(tmp_path: Pa
         assert found.feature_bytes[name][dtype] == expected
     assert not found.is_sound
     assert found.measured is None
+    assert found.parameters == {"unet": 0, "text_encoder": 0, "vae": 0}
     assert [f.message for f in found.findings] == [
         f"{tmp_path / part} holds no safetensors weights without a variant"
         for part in ("unet", "vae", "text_encoder")

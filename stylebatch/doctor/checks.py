@@ -14,7 +14,7 @@ NETWORKS = ("unet", "text_encoder", "text_encoder_2", "vae")
 
 
 def parameters(checkpoint: Checkpoint) -> dict[str, int]:
-    """Numbers of weights by part, as far as their files can be read."""
+    """Numbers of weights by part; 0 where their files are missing or cannot be read."""
     if checkpoint.weights is not None:
         tensors = read_header(checkpoint.weights)
         texts = reversed(TEXT_KEYS[checkpoint.layout])
@@ -23,15 +23,14 @@ def parameters(checkpoint: Checkpoint) -> dict[str, int]:
         if checkpoint.layout != "xl":
             names["text_encoder"] = names.pop("text_encoder_2")
         return {part: num_parameters(tensors, [names[part]]) for part in NETWORKS if part in names}
-    counts = {}
-    for part in NETWORKS:
-        try:
-            files = [read_header(path) for path in checkpoint.weight_files(part)]
-        except ManifestError:
-            continue
-        if files:
-            counts[part] = sum(num_parameters(tensors) for tensors in files)
-    return counts
+    return {part: _held(checkpoint, part) for part in NETWORKS if part in checkpoint.components}
+
+
+def _held(checkpoint: Checkpoint, part: str) -> int:
+    try:
+        return sum(num_parameters(read_header(path)) for path in checkpoint.weight_files(part))
+    except ManifestError:
+        return 0
 
 
 def check_weights(checkpoint: Checkpoint) -> Iterator[Finding]:

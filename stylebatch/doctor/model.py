@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -49,6 +49,7 @@ class Diagnosis:
     size: int | None = None
     dtype: str = "float32"
     parameters: dict[str, int] = field(default_factory=dict)
+    """By part; 0 where no weights were found."""
     sites: tuple[SiteShape, ...] = ()
     styled: tuple[int, ...] = ()
     steps: int = 0
@@ -171,9 +172,9 @@ def _measure(
     return Measured(str(model.device), dtype, threads, loaded - started, seconds)
 
 
-def _as_problem(error: Any) -> Finding:
-    told, _, step = str(error).partition("accepted: ")
-    if step:
-        return problem(told.rstrip(" ;."), f"give {step.rstrip('.')}")
-    told, _, step = str(error).partition("next: ")
-    return problem(told.rstrip(" ;."), step.rstrip(".") or "see docs/models.md")
+def _as_problem(error: ManifestError) -> Finding:
+    """Our errors tell what was found, then what is accepted or next."""
+    told, words, step = re.split(r"(?i)(accepted: |next: )", f"{error}accepted: ", maxsplit=1)
+    step = step.removesuffix("accepted: ").rstrip(". ")
+    give = "give " if words.lower().startswith("accepted") else ""
+    return problem(told.rstrip(" ;."), f"{give}{step}" if step else "see docs/models.md")

@@ -82,11 +82,14 @@ def model_lines(found: Diagnosis) -> Iterator[str]:
     yield f"  family      {family}{known}"
     yield f"  predicts    {found.prediction_type}"
     yield f"  size        {found.native_size} px native; accepted: multiples of {found.size_multiple}"
-    counts = ", ".join(f"{part} {_millions(count)}" for part, count in found.parameters.items())
+    counts = (
+        f"{part} {_millions(count) if count else 'missing'}"
+        for part, count in found.parameters.items()
+    )
     total = sum(found.parameters.values())
-    yield f"  parameters  {_millions(total)}: {counts}" if total else "  parameters  unknown"
-    if total:
-        both = (f"{_bytes(total * BYTES[name])} {name}" for name in ("float16", "float32"))
+    yield f"  parameters  {_millions(total)}: {', '.join(counts)}"
+    if all(found.parameters.values()):
+        both = (f"{_bytes(total * BYTES[name])} in {name}" for name in ("float16", "float32"))
         yield f"  weights     {', '.join(both)}; {found.dtype} here"
     yield ""
     yield f"Self-attention sites of the decoder at {found.size} px"
@@ -95,7 +98,7 @@ def model_lines(found: Diagnosis) -> Iterator[str]:
         cells = f"{shape.side} x {shape.side}"
         yield f"  {shape.site:>4}   {cells:<11}  {shape.channels:>8}  {shape.heads:>5}  {shape.layers:>6}"
     yield ""
-    yield f"Memory at {found.size} px         float16      float32"
+    yield f"{f'Memory at {found.size} px':<27} {'float16':>9}    {'float32':>9}"
     yield _row("one row of an evaluation", found.activations)
     sites = f"{found.styled[0]}..{found.styled[-1]}"
     yield f"  one style, {found.steps} steps, sites {sites}"
