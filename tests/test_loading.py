@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import stylebatch
 from stylebatch.diffusion.attention import attend
@@ -195,3 +196,17 @@ def test_a_run_of_an_offloaded_single_file_gives_the_pixels_of_the_folder(
             pixels.append(np.asarray(Image.open(image), dtype=int))
     assert pixels[0].std() > 1
     assert np.abs(pixels[0] - pixels[1]).max() <= 3  # weights at other addresses: last bits
+
+
+def test_the_documented_conversion_of_pickled_weights_works(
+    tmp_path: Path, twins: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text("utf-8")
+    program = text.split("<!-- convert -->\n```python\n")[1].split("```")[0]
+    weights = load_file(write_single_file(twins("sd15"), tmp_path / "given.safetensors"))
+    torch.save({"state_dict": weights, "epoch": 3}, tmp_path / "model.ckpt")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "docs/models.md", "exec"), {})
+    found = load_file(tmp_path / "model.safetensors")
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], x) for name, x in weights.items())
