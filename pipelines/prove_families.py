@@ -4,7 +4,7 @@
 
 For each: every part in memory at once in bfloat16; prompts through the text encoders; then the UNet in float32, one evaluation of
 one row at native size through the product's own adapter, with the features of every decoder site. Needs Linux (glibc) and
-14 GB of free memory for sdxl, 6 GB for the others (less is refused). Prints a table, leaves outputs/families/NAME.json, and
+14 GB of free memory for sdxl, 7.3 GB for the others (less is refused). Prints a table, leaves outputs/families/NAME.json, and
 exits 1 when a check fails.
 """
 
@@ -38,7 +38,7 @@ from stylebatch.models.stable_diffusion import (
 )
 
 BFLOAT16, FLOAT32, TOLERANCE = 2, 4, 0.03
-ROOM = 2 * 2**30
+ROOM = 7 * 2**29
 """For the program and for activations, beside the UNet in float32."""
 
 

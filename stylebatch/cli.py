@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stylebatch.doctor.arguments import add_doctor_arguments
 from stylebatch.errors import Interrupted, LeaderFailedError, ManifestError, StylebatchError
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("output", type=Path, metavar="OUTPUT")
     report.set_defaults(verb=_report)
+
+    doctor = verbs.add_parser("doctor", help="check a checkpoint, or this machine")
+    add_doctor_arguments(doctor)
+    doctor.set_defaults(verb=_doctor)
 
     conformance = verbs.add_parser(
         "conformance", help="run reference cases; exit 0 only if every tensor holds"
@@ -305,6 +310,12 @@ def _report(args: argparse.Namespace) -> int:
 
     print("\n".join(report(args.output).lines()))
     return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from stylebatch.doctor.verb import doctor
+
+    return doctor(args, os.environ)
 
 
 def _conformance(args: argparse.Namespace) -> int:

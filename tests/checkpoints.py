@@ -1,4 +1,4 @@
-"""Checkpoints for tests: twins of the published ones (random weights, every width a sixteenth), and changed copies."""
+"""Checkpoints for tests: twins of the published ones (random weights, every width divided), and changed copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from stylebatch.models.families import PUBLISHED, narrowed
 from tests.conftest import GOLDEN, link_folder
 
-DIVISOR = 16
+DIVISORS = {"sd14": 8, "sd15": 8, "sd21-base": 16, "sd21": 16, "sdxl": 16}
+"""Of every width; 1.x has 8 heads at each, so that 320 / 16 would not do."""
 VOCABULARY = GOLDEN / "stylealigned_sdxl" / "model" / "tokenizer"
 INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
@@ -49,7 +50,7 @@ def configs_only(source: Path, target: Path) -> Path:
 
 def twin(name: str, folder: Path, *, dtype: torch.dtype = torch.float32, variant: str = "") -> Path:
     """A narrow twin of `PUBLISHED[name]` in the files of the hub's repository; `variant` in their names."""
-    configs = narrowed(PUBLISHED[name], DIVISOR)
+    configs = narrowed(PUBLISHED[name], DIVISORS[name])
     vocabulary = len(json.loads((VOCABULARY / "vocab.json").read_text("utf-8")))
     infix = f".{variant}" if variant else ""
     torch.manual_seed(len(name))

@@ -136,26 +136,20 @@ def _from_single_file(checkpoint: Checkpoint, weights: Path, dtype: str, vae_dty
         (pipeline.text_encoder, pipeline.text_encoder_2) if is_xl else (pipeline.text_encoder,),
         (pipeline.tokenizer, pipeline.tokenizer_2) if is_xl else (pipeline.tokenizer,),
     )
-    _check_complete(parts, checkpoint, weights)
+    _check_used(parts, checkpoint, weights)
     for part in (parts.unet, parts.vae, *parts.text_encoders):
         _frozen(part)
     return parts
 
 
-def _check_complete(parts: Parts, checkpoint: Checkpoint, weights: Path) -> None:
-    """diffusers leaves out what it does not find or know; raise ManifestError instead."""
-    fits = f"accepted: the file's own configs (model.config: {checkpoint.folder} describes others)"
-    for module in (parts.unet, parts.vae, *parts.text_encoders):
-        lacking = [name for name, tensor in module.named_parameters() if tensor.is_meta]
-        if lacking:
-            raise ManifestError(
-                f"model.path: {weights} lacks {len(lacking)} tensors of {type(module).__name__}, such as {lacking[0]}; {fits}"
-            )
+def _check_used(parts: Parts, checkpoint: Checkpoint, weights: Path) -> None:
+    """diffusers only logs what it leaves out; raise ManifestError instead."""
     held = num_parameters(read_header(weights), [UNET_KEYS])
     used = sum(tensor.numel() for tensor in parts.unet.parameters())
     if held != used:
         raise ManifestError(
-            f"model.path: the UNet of {weights} has {held:,} parameters, its config describes {used:,}; {fits}"
+            f"model.path: the UNet of {weights} has {held:,} parameters, model.config ({checkpoint.folder}) describes "
+            f"{used:,}; accepted: the configs of the file's own family"
         )
 
 
@@ -176,6 +170,8 @@ def _read(what: str, read: Callable[[], Any]) -> Any:
         SafetensorError,
     ) as error:
         reason = (str(error).strip().splitlines() or [error.__class__.__name__])[0]
+        if "meta tensor" in reason:
+            reason = "it lacks tensors that its config describes"
         raise ManifestError(
             f"model: {what} cannot be loaded: {reason}. Accepted: a Stable Diffusion 1.x, 2.x or XL pipeline folder "
             "with safetensors weights, or a whole .safetensors checkpoint with the configs of its family"

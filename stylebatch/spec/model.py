@@ -80,10 +80,15 @@ class ModelSpec(Section):
         return self
 
 
-def describe_model(text: str, *, config: str | None = None) -> ModelSpec:
-    """The model that a person names: `tiny`, `sd15`, ..., a folder or file. Raises ValueError, readable."""
-    origin = {"name": text} if text in ("tiny", *MODEL_IDS) else {"path": text}
+def describe_model(text: str, *, is_id: bool = False, **options: str) -> ModelSpec:
+    """The model that a person names: `tiny`, `sd15`, ..., a hub id, a folder or file. Raises ValueError, readable.
+
+    `options`: other fields (config, variant, dtype, ...).
+    """
+    origin = "name" if text in ("tiny", *MODEL_IDS) else "id" if is_id else "path"
     try:
-        return ModelSpec.model_validate({**origin, "config": config})
+        return ModelSpec.model_validate({origin: text, **options})
     except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+        fault = error.errors()[0]
+        field = "".join(f"{name}: " for name in fault["loc"])
+        raise ValueError(field + fault["msg"].removeprefix("Value error, ")) from None
