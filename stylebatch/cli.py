@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -356,26 +355,9 @@ def _cache_gc(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    missing = [name for name in ("datasets", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ManifestError(
-            f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
-        )
-    from stylebatch.manifest import load_document
-    from stylebatch.training.spec import TrainSpec, join_inputs
+    from stylebatch.training.verb import train
 
-    spec = load_document(args.manifest, args.overrides, TrainSpec, join_inputs, output=args.output)
-
-    from stylebatch.progress import Progress, for_terminal
-    from stylebatch.training.trainer import train
-
-    main_process = os.environ.get("RANK", "0") == "0"
-    result = train(spec, for_terminal() if main_process else Progress())
-    if main_process:
-        measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())
-        print(f"Trained {spec.stage} for {result.steps} steps ({measures})\n"
-              f"{result.model}: use it as `model: {{path: {result.model}}}`")  # fmt: skip
-    return 0
+    return train(args, os.environ)
 
 
 def _schema(args: argparse.Namespace) -> int:

@@ -89,7 +89,7 @@ MAY_IMPORT = {
     },
     "doctor": {"data", "engine", "errors", "models", "spec"},
     "conformance": {"data", "diffusion", "errors", "methods", "models"},
-    "training": {"data", "errors", "models", "progress", "spec"},
+    "training": {"data", "errors", "manifest", "models", "progress", "spec"},
     "embedded": {"data", "methods", "metrics", "models", "spec"},
     "bench": {
         "data",
