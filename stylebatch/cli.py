@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -355,6 +356,11 @@ def _cache_gc(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    missing = [name for name in ("datasets", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ManifestError(
+            f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
+        )
     from stylebatch.training.verb import train
 
     return train(args, os.environ)

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from importlib.util import find_spec
 
-from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_document
 from stylebatch.progress import Progress, for_terminal
+from stylebatch.training import trainer
 from stylebatch.training.spec import TrainSpec, join_inputs
 
 
 def train(args: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """Train by `args.manifest`; ranks but the first say nothing. Raises ManifestError where the extra packages are missing."""
-    missing = [name for name in ("datasets", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ManifestError(
-            f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
-        )
-    from stylebatch.training import trainer
-
+    """Train by `args.manifest`; ranks but the first say nothing."""
     spec = load_document(args.manifest, args.overrides, TrainSpec, join_inputs, output=args.output)
     main_process = environment.get("RANK", "0") == "0"
     result = trainer.train(spec, for_terminal() if main_process else Progress())
