@@ -15,7 +15,7 @@ from stylebatch.spec import ModelSpec
 
 @pytest.fixture(scope="module")
 def offloaded(eps_folder: Path) -> StableDiffusion:
-    return load_model(ModelSpec(path=str(eps_folder), offload="cpu"))
+    return load_model(ModelSpec(path=str(eps_folder), offload="sequential"))
 
 
 def test_offloaded_weights_are_nowhere_between_two_uses(offloaded: StableDiffusion) -> None:

@@ -23,10 +23,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from stylebatch.data.choice import Conditions
 from stylebatch.data.plan import Plan
 from stylebatch.engine.drive import (
     POLL_S,
@@ -38,6 +40,7 @@ from stylebatch.engine.drive import (
 )
 from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.shards import Account, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
@@ -166,6 +169,9 @@ class RayEngine(LocalEngine):
             raise RayError(f"a worker failed: {value.reason}\n{value.trace}")
         result: T = value
         return result
+
+    def measure(self, plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+        return self.call(partial(measure, plan, threads=threads, batch_gb=batch_gb))
 
     def cluster(self, threads: int) -> Cluster:
         """The cluster, and what a worker asks of it. Raises ManifestError for what one of this machine will never have."""

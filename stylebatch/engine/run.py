@@ -29,7 +29,7 @@ from stylebatch.data.plan import Plan, output_path
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
-from stylebatch.engine.measure import Place, find_place, measure
+from stylebatch.engine.measure import Place, find_place
 from stylebatch.engine.shards import Executed
 from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
@@ -191,7 +191,7 @@ def _settle(
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
         plan = resolve(spec, limit=limit, conditions=conditions)
-        conditions = engine.call(partial(measure, plan, threads=_threads(spec), batch_gb=batch_gb))
+        conditions = engine.measure(plan, threads=_threads(spec), batch_gb=batch_gb)
     same = conditions == draft.chosen.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
     if choice is None and len(plan.chosen.costs) > 1:
