@@ -59,6 +59,10 @@ ACCEPTED: dict[str, list[Any]] = {
     "model.revision": ["main"],
     "model.variant": ["fp16"],
     "model.dtype": ["float32", "float16", "bfloat16"],
+    "model.config": ["DIR/configs"],
+    "model.offload": ["none", "model", "sequential"],
+    "model.vae_slicing": [True],
+    "model.vae_tiling": [True],
     "image.size": [32, 512, 4096],
     "image.mode": ["resize"],
     "output.path": ["elsewhere"],
@@ -112,6 +116,10 @@ REFUSED: dict[str, list[Any]] = {
     "model.revision": [1],
     "model.variant": [1],
     "model.dtype": ["fp16", None],
+    "model.config": [1, ""],
+    "model.offload": ["cpu", True, None],
+    "model.vae_slicing": ["yes", 1],
+    "model.vae_tiling": ["yes", 1],
     "image.size": [31, 4097, 64.5, "64", True],
     "image.mode": ["crop", None],
     "output.path": ["", 3, None],
@@ -188,7 +196,9 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
     data = base
     if field == "model.revision":
         data = put(data, "model.id", "owner/name")
-    elif field in ("model.variant", "model.dtype"):
+    elif field == "model.config":
+        data = put(data, "model.path", "model.safetensors")
+    elif field.startswith("model.") and field not in ("model.name", "model.path", "model.id"):
         data = put(data, "model.name", "tiny")
     if field == "method.start":
         data = put(data, "method.steps", 10)
