@@ -197,7 +197,8 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
     if field == "model.revision":
         data = put(data, "model.id", "owner/name")
     elif field == "model.config":
-        data = put(data, "model.path", "model.safetensors")
+        (folder / "model.safetensors").touch()
+        data = put(data, "model.path", str(folder / "model.safetensors"))
     elif field.startswith("model.") and field not in ("model.name", "model.path", "model.id"):
         data = put(data, "model.name", "tiny")
     if field == "method.start":
