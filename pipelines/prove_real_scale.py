@@ -177,7 +177,7 @@ class Proof:
         del inverted
         cache = StyleCache(self.folder / name)
         bank = StyleBank(cache, codec, self.method, self.model, model_fingerprint="random")
-        styles = [bank.style(style, f"style {i}") for i, style in enumerate(self.styles)]
+        styles = [bank.style(style.pixels, f"style {i}") for i, style in enumerate(self.styles)]
         with self.record.timed(f"{name}: inverting and writing {NUM_STYLES} styles"):
             bank.inverted(styles)
         tars = sorted(cache.folder.glob("*.tar"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylebatch.doctor.arguments import add_doctor_arguments
-from stylebatch.errors import Interrupted, ManifestError, StylebatchError
+from stylebatch.errors import Interrupted, LeaderFailedError, ManifestError, StylebatchError
 
 if TYPE_CHECKING:
     from stylebatch.engine.run import RunResult
@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.verb(args)
         sys.stdout.flush()
         return code
+    except LeaderFailedError as error:
+        return error.exit_code
     except StylebatchError as error:
         manifest = getattr(args, "manifest", None)
         named = (
@@ -359,21 +361,9 @@ def _train(args: argparse.Namespace) -> int:
         raise ManifestError(
             f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
         )
-    from stylebatch.manifest import load_document
-    from stylebatch.training.spec import TrainSpec, join_inputs
+    from stylebatch.training.verb import train
 
-    spec = load_document(args.manifest, args.overrides, TrainSpec, join_inputs, output=args.output)
-
-    from stylebatch.progress import Progress, for_terminal
-    from stylebatch.training.trainer import train
-
-    main_process = os.environ.get("RANK", "0") == "0"
-    result = train(spec, for_terminal() if main_process else Progress())
-    if main_process:
-        measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())
-        print(f"Trained {spec.stage} for {result.steps} steps ({measures})\n"
-              f"{result.model}: use it as `model: {{path: {result.model}}}`")  # fmt: skip
-    return 0
+    return train(args, os.environ)
 
 
 def _schema(args: argparse.Namespace) -> int:

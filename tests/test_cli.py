@@ -175,7 +175,7 @@ def test_schema_is_json_and_knows_the_short_forms(capsys: pytest.CaptureFixture[
 
 
 def test_locked_output_exits_4(manifest: Path) -> None:
-    from stylebatch.store.ledger import RunLock
+    from stylebatch.store.run_lock import RunLock
 
     with RunLock(manifest.parent / "out"):
         result = _stylebatch("run", str(manifest))

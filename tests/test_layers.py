@@ -24,6 +24,7 @@ HOMES = {
         "stylebatch.models",
         "stylebatch.methods",
         "stylebatch.engine.worker",
+        "stylebatch.engine.blending",
         "stylebatch.engine.style_bank",
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
@@ -88,7 +89,7 @@ MAY_IMPORT = {
     },
     "doctor": {"data", "engine", "errors", "models", "spec"},
     "conformance": {"data", "diffusion", "errors", "methods", "models"},
-    "training": {"data", "errors", "models", "progress", "spec"},
+    "training": {"data", "errors", "manifest", "models", "progress", "spec"},
     "embedded": {"data", "methods", "metrics", "models", "spec"},
     "bench": {
         "data",

@@ -39,6 +39,10 @@ from stylebatch.spec import ModelSpec, describe_model
 
 with quiet():
     from accelerate import PartialState
+    from accelerate.utils import parse_choice_from_env
+
+_PRECISIONS = {"no": "", "fp16": "float16", "bf16": "bfloat16"}
+"""Accelerate's names."""
 
 
 def schedule_from_config(config: dict[str, Any]) -> Schedule:
@@ -254,9 +258,20 @@ def load_model(
 def placement(
     dtype: str = "auto", device: str | torch.device | None = None
 ) -> tuple[torch.device, str]:
-    """Device that accelerate assigns to this process, and the dtype that `auto` means there."""
+    """Device that accelerate assigns to this process, and the dtype that `auto` means there.
+
+    That is accelerate's mixed precision where it was given one. Raises ManifestError for one that cannot be had.
+    """
     target = torch.device(device) if device is not None else PartialState().device
-    return target, dtype if dtype != "auto" else "float32" if target.type == "cpu" else "float16"
+    if dtype != "auto":
+        return target, dtype
+    wanted = parse_choice_from_env("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted not in _PRECISIONS or (wanted == "fp16" and target.type == "cpu"):
+        raise ManifestError(
+            f"model.dtype: auto follows accelerate's mixed precision; found {wanted} on {target.type}; accepted: no, bf16, "
+            "or fp16 on a GPU. Next: accelerate launch --mixed_precision no, or set model.dtype"
+        )
+    return target, _PRECISIONS[wanted] or ("float32" if target.type == "cpu" else "float16")
 
 
 def load_checkpoint(

@@ -42,7 +42,8 @@ class ModelSpec(Section):
     revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto: float32 on CPU, float16 on GPU"
+        "auto",
+        description="Of the weights. auto: as `accelerate launch --mixed_precision` says, else float32 on CPU, float16 on GPU",
     )
     offload: Literal["none", "model", "sequential"] = Field(
         "none",
