@@ -64,7 +64,7 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
         raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
-        _require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
+        require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
         if row.id in seen:
             raise ManifestError(
                 f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once"
@@ -94,7 +94,7 @@ def _unreadable(error: OSError) -> None:
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")
 
 
-def _require_text(where: str, *texts: str) -> None:
+def require_text(where: str, *texts: str) -> None:
     """Raise ManifestError for a name or caption that no UTF-8 file could hold."""
     for text in texts:
         try:
@@ -107,7 +107,7 @@ def _require_text(where: str, *texts: str) -> None:
 
 def _rows(path: Path, field: str) -> Iterator[ImageRow]:
     for number, row in read_rows(path):
-        image = _text(row, "path")
+        image = text_of(row, "path")
         if not image:
             raise ManifestError(
                 f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
@@ -116,9 +116,9 @@ def _rows(path: Path, field: str) -> Iterator[ImageRow]:
         yield ImageRow(
             image,
             str(path.parent / image),
-            _text(row, "label"),
-            _text(row, "caption"),
-            _text(row, "license"),
+            text_of(row, "label"),
+            text_of(row, "caption"),
+            text_of(row, "license"),
         )
 
 
@@ -132,15 +132,15 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     styles: dict[str, int] = {}
     pairs: list[PairRow] = []
     for number, row in read_rows(path):
-        content, style = _text(row, "content"), _text(row, "style")
+        content, style = text_of(row, "content"), text_of(row, "style")
         if not content or not style:
             raise ManifestError(
                 f"{path}: row {number} has no `{'style' if content else 'content'}` (found columns "
                 f"{', '.join(map(str, row))}); accepted columns: content, style[, label, caption]"
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
-        pairs.append(PairRow(*indices, _text(row, "label"), _text(row, "caption")))
-        _require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
+        pairs.append(PairRow(*indices, text_of(row, "label"), text_of(row, "caption")))
+        require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
     as_rows = [
@@ -149,7 +149,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     return as_rows[0], as_rows[1], pairs
 
 
-def _text(row: dict[str, Any], column: str) -> str:
+def text_of(row: dict[str, Any], column: str) -> str:
     """The column as text; empty for null and NaN, `2` for the 2.0 of a column with gaps."""
     value = row.get(column)
     if value is None or value != value:
