@@ -219,9 +219,7 @@ def test_every_field_has_accepted_and_refused_values_below() -> None:
     elsewhere = ("prompts.", "model.lora.")
     found = {name for name in leaf_fields(RunSpec) if not name.startswith(elsewhere)} - {"method"}
     found |= leaf_fields(StyleIDOptions, "method.")
-    assert (
-        found == set(ACCEPTED) == set(REFUSED)
-    )  # the others: test_prompts.py, test_lora.py
+    assert found == set(ACCEPTED) == set(REFUSED)  # the others: test_prompts.py, test_lora.py
 
 
 def test_every_field_is_described() -> None:
