@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+from stylebatch.data.blends import blend_names, list_styles
 from stylebatch.data.choice import (
     UNKNOWN,
     Choice,
@@ -29,6 +30,7 @@ from stylebatch.data.shards import (
     absolute,
     anchored_spec,
     class_names,
+    output_path,
     previewed,
     rows_digest,
     sample_seed,
@@ -39,7 +41,16 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.spec import RunSpec, StyleIDOptions
 
-__all__ = ["Extension", "PairPlan", "Plan", "list_sources", "plan", "plan_pairs", "sample_seed"]
+__all__ = [
+    "Extension",
+    "PairPlan",
+    "Plan",
+    "list_sources",
+    "output_path",
+    "plan",
+    "plan_pairs",
+    "sample_seed",
+]
 
 
 @dataclass(frozen=True)
@@ -129,8 +140,7 @@ class PairPlan(Plan):
 
     def anchored(self) -> PairPlan:
         contents, styles = (
-            tuple(replace(row, path=str(absolute(str(row.path)))) for row in rows)
-            for rows in (self.contents, self.styles)
+            tuple(_anchored(row) for row in rows) for rows in (self.contents, self.styles)
         )
         return replace(self, spec=anchored_spec(self.spec), contents=contents, styles=styles)
 
@@ -166,6 +176,12 @@ class PairPlan(Plan):
             f"with {self.spec.method.name} on model {self.model}",
             f"features: {self.choice}{measured}; batches of up to {self.batch}",
         ]
+
+
+def _anchored(row: ImageRow) -> ImageRow:
+    parts = tuple(replace(part, path=str(absolute(part.path))) for part in row.parts)
+    mask = str(absolute(row.mask)) if row.mask else ""
+    return replace(row, path=str(absolute(row.path)), mask=mask, parts=parts)
 
 
 def plan(
@@ -212,7 +228,8 @@ def plan_pairs(
     totals = (len(contents), len(styles))
     if limit is not None:
         spec, pairs = _preview(spec, totals, num_bytes, pairs, limit)
-    lay = partial(Layout.of, spec, totals, pairs, num_bytes, former=former)
+    blends = blend_names(styles)
+    lay = partial(Layout.of, spec, totals, pairs, num_bytes, former=former, blends=blends)
     chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
@@ -257,7 +274,7 @@ def list_sources(
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
     contents, styles = (
         list_images(spec.contents.path, "contents"),
-        list_images(spec.styles.path, "styles"),
+        list_styles(spec.styles.path),
     )
     if spec.pairing.mode == "sample":
         k = spec.pairing.sampling(spec.seed).per_content
@@ -324,8 +341,12 @@ def _identity(
         else spec.pairing.mode,
         "num_contents": len(contents),
         "num_styles": len(styles),
-        "contents": rows_digest((row.id, row.label, row.caption) for row in contents),
-        "styles": rows_digest((row.id,) for row in styles),
+        "contents": rows_digest(
+            (row.id, row.label, row.caption, *([row.mask] if row.mask else [])) for row in contents
+        ),
+        "styles": rows_digest(
+            (row.id, *(f"{part.weight!r} {part.id}" for part in row.parts)) for row in styles
+        ),
         "pairs": ""
         if pairs is None
         else rows_digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from stylebatch.data.grid import Block
-from stylebatch.data.images import Picture, Pixels, load_picture
+from stylebatch.data.images import Component, Picture, Pixels
+from stylebatch.data.loading import load_input
 from stylebatch.data.plan import PairPlan
 from stylebatch.data.shards import Sample
+from stylebatch.engine.blending import components, latent_masks
 from stylebatch.engine.inputs import Group, Inputs
 from stylebatch.engine.rendering import Rendering, decoded
 from stylebatch.engine.style_bank import StyleBank
@@ -40,7 +42,8 @@ class PairRenderer:
         self.contents, self.styles = self._make_inputs("query"), self._make_inputs("key_value")
         cached = plan.choice.styles == "cached"
         self._bank = StyleBank.of_plan(plan, self.method, model) if cached else None
-        self._found: set[int] = set()
+        self._found: set[str] = set()
+        self.style_names = [row.id for row in plan.styles]
 
     def _make_inputs(self, kind: FeatureKind) -> Inputs:
         plan, image = self.plan, self.plan.spec.image
@@ -65,19 +68,17 @@ class PairRenderer:
             raise ValueError(
                 "features: found a plan without cached styles; accepted: one whose styles are cached"
             )
-        row = self.plan.styles[style]
-        picture = load_picture(row.path, self.plan.size, self.plan.spec.image.mode, name=row.id)
-        wanted = self._bank.style(picture, row.id)
-        if self._bank.has(wanted):
-            return False
-        self._bank.build(wanted)
-        return True
+        picture = load_input(self.plan.styles[style], self.plan.size, self.plan.spec.image.mode)
+        return self._bank.fill(components({style: picture}, self.style_names)[0]) > 0
 
     def invert(self, pictures: dict[int, Picture], kind: FeatureKind) -> Inverted:
         """Inverts a group of pictures by the run's index."""
-        if kind == "key_value" and self._bank is not None:
-            return self._from_bank(self._bank, pictures)
         pixels, batch = [picture.pixels for picture in pictures.values()], self.batch
+        if kind == "key_value":
+            images, _ = components(pictures, self.style_names)
+            if self._bank is not None:
+                return self._from_bank(self._bank, images)
+            pixels = [image.pixels for image in images]
         parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
         choice = self.plan.choice
@@ -87,12 +88,11 @@ class PairRenderer:
             batch=batch, codec=FeatureCodec(choice.codec), hold=source == "held",
         )  # fmt: skip
 
-    def _from_bank(self, bank: StyleBank, pictures: dict[int, Picture]) -> Inverted:
+    def _from_bank(self, bank: StyleBank, images: list[Component]) -> Inverted:
         """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""
         built = bank.num_built
-        styles = [bank.style(picture, self.plan.styles[i].id) for i, picture in pictures.items()]
-        inverted = bank.inverted(styles)
-        new = pictures.keys() - self._found
+        inverted = bank.inverted([bank.style(image.pixels, image.name) for image in images])
+        new = {image.name for image in images} - self._found
         saved = len(new) - (bank.num_built - built)
         self._found |= new
         if self.on_saved is not None and saved > 0:
@@ -140,9 +140,12 @@ class PairRendering:
             tuple(styles.position[s] for _, s in todo),
         )
         renderer = self.renderer
+        _, mixtures = components(_good(styles), renderer.style_names)
+        cells = (contents.inverted.latent.shape[-2], contents.inverted.latent.shape[-1])
         latents = renderer.method.stylise(
-            renderer.model, contents.inverted, styles.inverted, pairs, batch=renderer.batch
-        )
+            renderer.model, contents.inverted, styles.inverted, pairs,
+            batch=renderer.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
+        )  # fmt: skip
         return dict(zip(todo, decoded(renderer.model, latents, renderer.batch), strict=True))
 
     def _pictures(self, sample: Sample) -> tuple[Picture | SampleError, Picture | SampleError]:
@@ -209,3 +212,8 @@ def _wanted(
     block: Block, contents: tuple[int, ...], styles: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     return [pair for pair in block.pairs if pair[0] in contents and pair[1] in styles]
+
+
+def _good(group: Group) -> dict[int, Picture]:
+    """The pictures that were inverted, in their order."""
+    return {i: image for i, image in group.pictures.items() if isinstance(image, Picture)}

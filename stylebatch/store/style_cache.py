@@ -22,6 +22,7 @@ from stylebatch.store.cache_index import (
     FORMAT,
     CacheError,
     DamagedStyleError,
+    MissingStyleError,
     StyleIndex,
     key_of,
     read_entry,
@@ -41,7 +42,8 @@ DAY_S = 86400.0
 class StyleKey:
     """Everything that decides the stored bytes of a style; `size` is (height, width) in pixels.
 
-    `pixels` comes from `hash_pixels`, `model` is the checkpoint's fingerprint, `dtype` the network's.
+    `pixels` comes from `hash_pixels`, `model` is the checkpoint's fingerprint, `dtype` the network's. `rule` and
+    `grid`: solver and timesteps of the inversion, "" for those of the paper.
     """
 
     pixels: str
@@ -54,11 +56,14 @@ class StyleKey:
     sites: tuple[int, ...]
     prompt: str
     codec: Codec
+    rule: str = ""
+    grid: str = ""
 
     @property
     def ingredients(self) -> dict[str, Any]:
-        """The fields and the format version as JSON values."""
-        found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
+        """The fields, less an empty rule or grid, and the format version as JSON values."""
+        fields = {k: v for k, v in asdict(self).items() if v != "" or k not in ("rule", "grid")}
+        found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **fields}))
         return found
 
     @property
@@ -119,7 +124,7 @@ class StyleCache:
     def open(self, key: str) -> CachedStyle:
         """Map a style, first copying it when the cache is remote; notes it as used.
 
-        Raises CacheError when it is not in the cache, DamagedStyleError when its copy is not whole.
+        Raises MissingStyleError when it is not in the cache, DamagedStyleError when its copy is not whole.
         """
         index = self._local_index(key)
         try:
@@ -130,7 +135,7 @@ class StyleCache:
                 index = self._read_index(self._local, key)
             style = CachedStyle(self.folder / f"{key}.tar", index)
         except FileNotFoundError:
-            raise CacheError(
+            raise MissingStyleError(
                 f"{self._files.path(key)}: not in the style cache. Next: write it with StyleCache.writer, "
                 "or run `stylebatch precompute MANIFEST`."
             ) from None
