@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model, placement
 from stylebatch.store.bandwidth import cache_room, measure_bandwidth
 
@@ -38,7 +38,7 @@ def find_place(dtype: str) -> Place:
 
 
 def measure(
-    plan: Plan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
+    plan: PairPlan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
 ) -> Conditions:
     """Measure for `plan`, whose manifest names a cache; with `model`, or its own. Raises CacheError when the cache fails."""
     cache = plan.spec.features.cache
