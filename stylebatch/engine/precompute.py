@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import torch
+
 from stylebatch.data.choice import Conditions
 from stylebatch.data.images import load_picture
 from stylebatch.data.plan import plan as resolve
-from stylebatch.engine.run import interruptible
+from stylebatch.engine.run import interruptible, threads_of
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.manifest import check_inputs
@@ -57,6 +59,8 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         samples_done=0,
         unit="styles",
     )
+    former_threads = torch.get_num_threads()
+    torch.set_num_threads(threads_of(spec))
     with interruptible():
         try:
             bank = StyleBank.of_plan(plan, method, load_model(spec.model))
@@ -73,6 +77,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
                 progress.advance(method.num_inversion_evaluations)
                 progress.add_samples(1)
         finally:
+            torch.set_num_threads(former_threads)
             progress.end()
     found = len(plan.styles) - bank.num_built - failed
     seconds = time.monotonic() - started
