@@ -117,7 +117,7 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
 
 def _accepted(field: str) -> str:
     rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
-    return {"pairing": rows, "model": "a `from_pretrained` folder"}.get(
+    return {"pairing": rows, "model": "a `from_pretrained` folder or a .safetensors file"}.get(
         field, f"an image folder or {rows}, relative to the manifest"
     )
 

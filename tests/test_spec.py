@@ -53,12 +53,23 @@ ACCEPTED: dict[str, list[Any]] = {
     "method.start": ["paper", "level"],
     "method.init_adain": [False],
     "method.inject": [False],
+    "method.gamma_schedule": ["constant", "linear", "cosine", "sqrt"],
+    "method.gamma_end_share": [0.0, 0.25, 1.0],
+    "method.site_gammas": [[1.0, 0.9, 0.8, 0.5, 0.25, 0.0], None],
+    "method.grid": ["stride", "spread"],
+    "method.solver": ["ddim", "ab2", "dpmpp_2m"],
+    "method.inversion": ["ddim", "bdia", "obelm"],
+    "method.blend": ["tokens", "outputs"],
     "model.name": ["tiny", "sd14", "sd15", "sd21-base", "sd21"],
     "model.path": ["DIR/checkpoint"],
     "model.id": ["owner/name"],
     "model.revision": ["main"],
     "model.variant": ["fp16"],
     "model.dtype": ["float32", "float16", "bfloat16"],
+    "model.config": ["DIR/checkpoint"],
+    "model.offload": ["model", "sequential"],
+    "model.vae_slicing": [True],
+    "model.vae_tiling": [True],
     "image.size": [32, 512, 4096],
     "image.mode": ["resize"],
     "output.path": ["elsewhere"],
@@ -77,6 +88,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "engine.gpus_per_worker": [0.0, 0.5, 2.0],
     "engine.cpus_per_worker": [0.5, 4.0],
     "engine.max_attempts": [1, 10],
+    "engine.drain_s": [0.0, 60.0],
     "engine.tracker": ["tensorboard", "wandb"],
     "engine.threads": [1, 64],
     "engine.batch": [1, 1024],
@@ -106,12 +118,23 @@ REFUSED: dict[str, list[Any]] = {
     "method.start": ["late", 1, True],
     "method.init_adain": ["yes", 1, None],
     "method.inject": ["no", 0, None],
+    "method.gamma_schedule": ["exponential", None],
+    "method.gamma_end_share": [-0.1, 1.1, "0.5"],
+    "method.site_gammas": [[0.5], [0.5, 0.5, 0.5, 0.5, 0.5, 1.5], 0.5],
+    "method.grid": ["even", None],
+    "method.solver": ["euler", None],
+    "method.inversion": ["exact", None],
+    "method.blend": ["mean", None],
     "model.name": ["sdxxl", 1],
     "model.path": [1],
     "model.id": [1],
     "model.revision": [1],
     "model.variant": [1],
     "model.dtype": ["fp16", None],
+    "model.config": ["", 1],
+    "model.offload": ["cpu", True],
+    "model.vae_slicing": [1, "yes"],
+    "model.vae_tiling": [1, "yes"],
     "image.size": [31, 4097, 64.5, "64", True],
     "image.mode": ["crop", None],
     "output.path": ["", 3, None],
@@ -130,6 +153,7 @@ REFUSED: dict[str, list[Any]] = {
     "engine.gpus_per_worker": [-1.0, "1"],
     "engine.cpus_per_worker": [0.0, -1.0, "1"],
     "engine.max_attempts": [0, 1.5, "3"],
+    "engine.drain_s": [-1.0, 86401.0, "20"],
     "engine.tracker": ["mlflow", 1],
     "engine.threads": [0, -1, 1.5, "4"],
     "engine.batch": [0, 1025, 2.5],
@@ -147,6 +171,7 @@ NOT_IN_SCHEMA: list[tuple[str, Any]] = [
     ("method.sites", [6, 6]),
     ("method.sites", [7, 6]),
     ("method.sites", []),
+    ("method.site_gammas", [0.5]),
 ]
 """Refused by validation alone: a JSON schema says ranges and types, not arithmetic."""
 
@@ -188,7 +213,10 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
     data = base
     if field == "model.revision":
         data = put(data, "model.id", "owner/name")
-    elif field in ("model.variant", "model.dtype"):
+    elif field == "model.config":
+        (folder / "weights.safetensors").touch()
+        data = put(data, "model.path", str(folder / "weights.safetensors"))
+    elif field.startswith("model.") and field not in ("model.name", "model.path", "model.id"):
         data = put(data, "model.name", "tiny")
     if field == "method.start":
         data = put(data, "method.steps", 10)

@@ -36,7 +36,9 @@ def render(
     root: Path, method: StyleID, model: StableDiffusion, codec: Codec, count: int = 3
 ) -> tuple[Tensor, StyleBank]:
     bank = StyleBank(StyleCache(root), codec, method, model, model_fingerprint="f")
-    styles = [bank.style(picture, f"style {i}") for i, picture in enumerate(PICTURES[:count])]
+    styles = [
+        bank.style(picture.pixels, f"style {i}") for i, picture in enumerate(PICTURES[:count])
+    ]
     contents = method.invert(model, CONTENTS, "query")
     return method.stylise(model, contents, bank.inverted(styles)), bank
 

@@ -152,7 +152,7 @@ def test_without_injection_and_adain_the_style_is_ignored_and_the_reverse_is_pla
 ) -> None:
     method = styleid(steps=steps, start="level", inject=False, init_adain=False)
     contents, styles = inverted(method, model)
-    plain = method.reverse_plain(model, contents.latent)
+    plain = method.reverse_plain(model, contents)
     out = method.stylise(model, contents, styles)
     assert rel(out, plain.repeat(3, 1, 1, 1)) < 1e-5
 

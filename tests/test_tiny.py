@@ -58,9 +58,9 @@ def test_autoencoder_keeps_the_picture(model: StableDiffusion) -> None:
 def test_inversion_and_reverse_return_to_the_start(model: StableDiffusion) -> None:
     method = StyleID(steps=20, inject=False, init_adain=False)
     latents = model.encode(to_tensor(_pixels("contents", CONTENTS)))
-    noise = method.invert(model, latents, "query").latent
-    assert 0.5 < float(noise.std()) < 1.5
-    decoded, returned = model.decode(latents), model.decode(method.reverse_plain(model, noise))
+    inverted = method.invert(model, latents, "query")
+    assert 0.5 < float(inverted.latent.std()) < 1.5
+    decoded, returned = model.decode(latents), model.decode(method.reverse_plain(model, inverted))
     mse = ((decoded - returned) / 2).square().mean(dim=(1, 2, 3))
     assert float((-10 * mse.log10()).mean()) > 27.5
 

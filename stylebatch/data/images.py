@@ -30,12 +30,26 @@ MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
+class Component:
+    """One image of a blend: its name, fitted pixels, and weight."""
+
+    name: str
+    pixels: Pixels
+    weight: float
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A fitted input image and the size it had."""
+    """A fitted input image and the size it had.
+
+    `mask` (H, W), white where a content takes the style, None for everywhere; `components` of a style that is a blend.
+    """
 
     pixels: Pixels
     original_width: int
     original_height: int
+    mask: Pixels | None = None
+    components: tuple[Component, ...] = ()
 
 
 def load_picture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,11 @@ from stylebatch.spec import RunSpec
 
 @dataclass(frozen=True)
 class Layout:
-    """Blocks and their memory. `feature_bytes`: one image's queries over all timesteps; `pairs_per_block`: of whole ones."""
+    """Blocks and their memory. `feature_bytes`: one image's queries over all timesteps; `pairs_per_block`: of whole ones.
+
+    `blends`: names of the images of each style, where some style is a blend of several; blocks are then cut as if
+    every style were made of as many as the largest.
+    """
 
     spec: RunSpec
     totals: tuple[int, int]
@@ -26,6 +31,7 @@ class Layout:
     grid: Grid
     pairs_per_block: int
     is_list: bool
+    blends: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(
@@ -36,18 +42,20 @@ class Layout:
         feature_bytes: int,
         choice: Choice,
         former: tuple[int, int] = (0, 0),
+        blends: tuple[tuple[str, ...], ...] = (),
     ) -> Layout:
         """`totals`: contents and styles; `pairs`: where they are listed; `former`: what an earlier generation rendered."""
         bytes_of = (
             content_bytes(spec, feature_bytes, choice),
-            style_bytes(spec, feature_bytes, choice),
+            style_bytes(spec, feature_bytes, choice) * _largest(blends),
         )
         sides = block_sides(totals, spec, bytes_of, is_list=pairs is not None)
         grid, per_block = _grid(spec, totals, pairs, sides)
         if former != (0, 0):
             grid = GrownGrid(totals, former, *sides)
             per_block = math.ceil(grid.num_pairs / grid.num_blocks)
-        return cls(spec, totals, choice, feature_bytes, sides, grid, per_block, pairs is not None)
+        is_list = pairs is not None
+        return cls(spec, totals, choice, feature_bytes, sides, grid, per_block, is_list, blends)
 
     @property
     def content_bytes(self) -> int:
@@ -57,7 +65,7 @@ class Layout:
     @property
     def style_bytes(self) -> int:
         """Memory for one style of a block."""
-        return style_bytes(self.spec, self.feature_bytes, self.choice)
+        return style_bytes(self.spec, self.feature_bytes, self.choice) * _largest(self.blends)
 
     @property
     def is_cut(self) -> bool:
@@ -91,19 +99,25 @@ class Layout:
 
     @cached_property
     def _visits(self) -> tuple[int, int, int, int, int]:
-        """Inversions of contents and styles, pairs, and contents and styles by block, counted with repetition."""
+        """Inversions of contents and of styles' images, pairs, and contents and these images by block, with repetition."""
         grid, (num_contents, num_styles) = self.grid, self.totals
         if isinstance(grid, ProductGrid):
             once = (
                 self.choice.styles == "cached" or grid.columns.count <= self.num_style_groups_held
             )
             rows, columns = grid.rows.count, grid.columns.count
+            images = num_styles
+            if self.blends:
+                images = sum(self._num_images(grid.columns.members(i)) for i in range(columns))
+            inverted = images * (1 if once else rows)
+            if self.choice.styles == "cached":
+                inverted = self._num_images(range(num_styles))
             return (
                 num_contents,
-                num_styles * (1 if once else rows),
+                inverted,
                 grid.num_pairs,
                 num_contents * columns,
-                num_styles * rows,
+                images * rows,
             )
         found = [0, 0, 0, 0, 0]
         contents: tuple[int, ...] = ()
@@ -111,16 +125,23 @@ class Layout:
         used: set[int] = set()
         for block in map(grid.block, range(grid.num_blocks)):
             found[0] += len(block.contents) if block.contents != contents else 0
-            found[1] += len(block.styles) if block.styles != styles else 0
+            images = self._num_images(block.styles)
+            found[1] += images if block.styles != styles else 0
             found[2] += len(set(block.pairs))
             found[3] += len(block.contents)
-            found[4] += len(block.styles)
+            found[4] += images
             contents, styles = block.contents, block.styles
             if self.choice.styles == "cached":
                 used.update(styles)
         if self.choice.styles == "cached":
-            found[1] = len(used)
+            found[1] = self._num_images(used)
         return found[0], found[1], found[2], found[3], found[4]
+
+    def _num_images(self, styles: Collection[int]) -> int:
+        """Distinct images that these styles are made of."""
+        if not self.blends:
+            return len(styles)
+        return len({name for style in styles for name in self.blends[style]})
 
     @property
     def style_evaluations(self) -> int:
@@ -155,6 +176,11 @@ class Layout:
         if self.choice.styles != "cached":
             return 0
         return self._visits[4] * stored_bytes(self.spec, self.feature_bytes, self.choice)
+
+
+def _largest(blends: tuple[tuple[str, ...], ...]) -> int:
+    """Images of the largest blend."""
+    return max((len(names) for names in blends), default=1)
 
 
 def _grid(

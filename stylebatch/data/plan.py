@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from stylebatch.data.blends import blend_names, list_styles
 from stylebatch.data.choice import UNKNOWN, Choice, Chosen, Conditions, candidates, choose
 from stylebatch.data.grid import Block, Grid, spread
 from stylebatch.data.layout import Layout
@@ -223,7 +224,8 @@ def plan(
     totals = (len(contents), len(styles))
     if limit is not None:
         spec, pairs = _preview(spec, totals, num_bytes, pairs, limit)
-    lay = partial(Layout.of, spec, totals, pairs, num_bytes, former=former)
+    blends = blend_names(styles)
+    lay = partial(Layout.of, spec, totals, pairs, num_bytes, former=former, blends=blends)
     chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
@@ -276,7 +278,7 @@ def list_sources(
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
     contents, styles = (
         list_images(spec.contents.path, "contents"),
-        list_images(spec.styles.path, "styles"),
+        list_styles(spec.styles.path),
     )
     if spec.pairing.mode == "sample":
         k = spec.pairing.sampling(spec.seed).per_content
@@ -293,6 +295,15 @@ def list_sources(
     return contents, styles, tuple(PairRow(i, i) for i in range(len(contents)))
 
 
+def output_path(spec: RunSpec, limit: int | None) -> Path:
+    """Where a run writes; a preview of `limit` pairs has a directory of its own, beside that of the run."""
+    output = Path(spec.output.path)
+    if limit is None:
+        return output
+    output = output if output.name else output.resolve()
+    return output.with_name(f"{output.name}-preview-{limit}")
+
+
 def _preview(
     spec: RunSpec,
     totals: tuple[int, int],
@@ -303,9 +314,7 @@ def _preview(
     """`spec` with an output of its own, and `limit` pairs spread over contents and styles."""
     if limit < 1:
         raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-    output = Path(spec.output.path)
-    output = output if output.name else output.resolve()
-    path = str(output.with_name(f"{output.name}-preview-{limit}"))
+    path = str(output_path(spec, limit))
     preview = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
     if pairs is not None:
         count = min(limit, len(pairs))
@@ -348,8 +357,12 @@ def _identity(
         else spec.pairing.mode,
         "num_contents": len(contents),
         "num_styles": len(styles),
-        "contents": _digest((row.id, row.label, row.caption) for row in contents),
-        "styles": _digest((row.id,) for row in styles),
+        "contents": _digest(
+            (row.id, row.label, row.caption, *([row.mask] if row.mask else [])) for row in contents
+        ),
+        "styles": _digest(
+            (row.id, *(f"{part.weight!r} {part.id}" for part in row.parts)) for row in styles
+        ),
         "pairs": ""
         if pairs is None
         else _digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),

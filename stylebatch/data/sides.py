@@ -33,12 +33,17 @@ def feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
 
 def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     """Bytes of activations that one row of a network evaluation needs at its peak, with fused attention."""
+    return activation_bytes(checkpoint, size, value_bytes(spec))
+
+
+def activation_bytes(checkpoint: Checkpoint, size: int, value_bytes: int) -> int:
+    """As `row_bytes`, for numbers of `value_bytes`."""
     unet = checkpoint.config("unet")
     widths: list[int] = unet["block_out_channels"]
     cells, per_level = size // checkpoint.latent_factor, int(unet.get("layers_per_block", 2)) + 1
     sides = [cells >> level for level in range(len(widths))]
     planes = [width * side**2 for width, side in zip(widths, sides, strict=True)]
-    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes(spec)
+    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes
 
 
 def batch_rows(

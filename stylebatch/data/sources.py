@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,29 @@ IMAGE_SUFFIXES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One image of a blend of styles; `weight` above 0, of sum 1 over the blend."""
+
+    id: str
+    path: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class ImageRow:
-    """One input image. `label` is a class name or "", `license` an identifier or ""."""
+    """One input image. `label` is a class name or "", `license` an identifier or "".
+
+    `parts`: the images of a style that is a blend, whose own path is "". `mask`: path of the picture that says where
+    a content takes the style, or "".
+    """
 
     id: str
     path: str
     label: str = ""
     caption: str = ""
     license: str = ""
+    parts: tuple[Part, ...] = ()
+    mask: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +71,14 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
     `field`, when nothing is found, a row lacks its path, or two rows have the same id.
     """
     path = Path(path)
-    rows = list(_folder(path) if path.is_dir() else _rows(path, field))
+    if path.is_dir():
+        return checked(_folder(path), path, field)
+    return checked((image_row(path, n, row, field) for n, row in read_rows(path)), path, field)
+
+
+def checked(images: Iterable[ImageRow], path: Path, field: str) -> list[ImageRow]:
+    """The images of a source as a list: at least one, each with a name of its own that UTF-8 can hold."""
+    rows = list(images)
     if not rows:
         what = (
             f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})" if path.is_dir() else "no rows"
@@ -105,21 +127,22 @@ def _require_text(where: str, *texts: str) -> None:
             ) from None
 
 
-def _rows(path: Path, field: str) -> Iterator[ImageRow]:
-    for number, row in read_rows(path):
-        image = _text(row, "path")
-        if not image:
-            raise ManifestError(
-                f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
-                "accepted columns: path[, label, caption, license]"
-            )
-        yield ImageRow(
-            image,
-            str(path.parent / image),
-            _text(row, "label"),
-            _text(row, "caption"),
-            _text(row, "license"),
+def image_row(path: Path, number: int, row: dict[str, Any], field: str) -> ImageRow:
+    """Row `number` of the table `path`; raises ManifestError where it names no image."""
+    image, mask = text(row, "path"), text(row, "mask")
+    if not image:
+        raise ManifestError(
+            f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
+            f"accepted columns: path[, label, caption, license{', mask' if field == 'contents' else ', blend, weight'}]"
         )
+    return ImageRow(
+        image,
+        str(path.parent / image),
+        text(row, "label"),
+        text(row, "caption"),
+        text(row, "license"),
+        mask=str(path.parent / mask) if mask and field == "contents" else "",
+    )
 
 
 def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[PairRow]]:
@@ -132,14 +155,14 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     styles: dict[str, int] = {}
     pairs: list[PairRow] = []
     for number, row in read_rows(path):
-        content, style = _text(row, "content"), _text(row, "style")
+        content, style = text(row, "content"), text(row, "style")
         if not content or not style:
             raise ManifestError(
                 f"{path}: row {number} has no `{'style' if content else 'content'}` (found columns "
                 f"{', '.join(map(str, row))}); accepted columns: content, style[, label, caption]"
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
-        pairs.append(PairRow(*indices, _text(row, "label"), _text(row, "caption")))
+        pairs.append(PairRow(*indices, text(row, "label"), text(row, "caption")))
         _require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
@@ -149,7 +172,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     return as_rows[0], as_rows[1], pairs
 
 
-def _text(row: dict[str, Any], column: str) -> str:
+def text(row: dict[str, Any], column: str) -> str:
     """The column as text; empty for null and NaN, `2` for the 2.0 of a column with gaps."""
     value = row.get(column)
     if value is None or value != value:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Fall = Literal["constant", "linear", "cosine", "sqrt"]
 
-def adain(content: Tensor, style: Tensor, *, eps: float = 0.0) -> Tensor:
+
+def adain(
+    content: Tensor, style: Tensor, *, eps: float = 0.0, mask: Tensor | None = None
+) -> Tensor:
     """Give `content` the per-channel mean and std of `style`; both (B, c, h, w), any spatial sizes.
 
     Statistics are per sample over (h, w) with the unbiased std (StyleID eq. 8; AdaIN, arXiv
     1703.06868). `eps` is added to the content's std (the diffusers port uses 1e-4, the paper's own
-    code 0). A channel of constant content is only shifted.
+    code 0). A channel of constant content is only shifted. `mask` (B, 1, h, w) in [0, 1] says where: the
+    content's statistics are weighted with it, and at 0 the content stays.
     """
-    mean_c, std_c = _moments(content)
+    mean_c, std_c = _moments(content) if mask is None else _weighted_moments(content, mask)
     mean_s, std_s = _moments(style)
     denominator = std_c + eps
     gain = torch.where(
@@ -24,11 +31,22 @@ def adain(content: Tensor, style: Tensor, *, eps: float = 0.0) -> Tensor:
         torch.ones_like(std_c),
         std_s / torch.where(std_c == 0, torch.ones_like(std_c), denominator),
     )
-    return (content - mean_c) * gain + mean_s
+    styled = (content - mean_c) * gain + mean_s
+    return styled if mask is None else mask * styled + (1.0 - mask) * content
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(dim=(2, 3), keepdim=True), x.std(dim=(2, 3), keepdim=True, unbiased=True)
+
+
+def _weighted_moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_moments`, each position counted `weight` (B, 1, h, w) times; without two cells of weight, of everything."""
+    total = weight.sum(dim=(2, 3), keepdim=True)
+    weight = torch.where(total < 2.0, torch.ones_like(weight), weight)
+    total = weight.sum(dim=(2, 3), keepdim=True)
+    mean = (weight * x).sum(dim=(2, 3), keepdim=True) / total
+    variance = (weight * (x - mean) ** 2).sum(dim=(2, 3), keepdim=True) / (total - 1.0)
+    return mean, variance.sqrt()
 
 
 def align(x: Tensor, reference: Tensor, *, eps: float = 1e-5) -> Tensor:
@@ -61,6 +79,43 @@ def attend_extended(
         mask = q.new_zeros(1, 1, 1, k.shape[2])
         mask[..., keys[0].shape[2] :] = shift
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def attend_blended(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weights: Sequence[float],
+    *,
+    tau: float = 1.0,
+    scale: float | None = None,
+) -> Tensor:
+    """One attention over the tokens of M styles, each token counted `weights[m]` (above 0, sum 1) times.
+
+    q (C, H, L, d) of the pairs that share the blend; k, v (M, H, L', d). The log of the weights is added to the
+    logits, as a mask that every query shares, so that fused kernels serve. A style blended with itself is
+    that style. Returns (C, H, L, d).
+    """
+    styles, heads, tokens, dim = k.shape
+    keys, values = (x.transpose(0, 1).reshape(1, heads, styles * tokens, dim) for x in (k, v))
+    logs = torch.tensor([math.log(weight) for weight in weights], dtype=q.dtype, device=q.device)
+    mask = logs.repeat_interleave(tokens)[None, None, None]
+    scale = dim**-0.5 if scale is None else scale
+    out = F.scaled_dot_product_attention(
+        _fold(q, q.shape[0]), keys, values, attn_mask=mask, scale=tau * scale
+    )
+    return _unfold(out, q.shape[0])
+
+
+def fall(shape: Fall, progress: float) -> float:
+    """How much of a fall is done at `progress` 0 to 1: the schedules of arXiv 2605.26538, and none."""
+    if shape == "constant":
+        return 0.0
+    if shape == "linear":
+        return progress
+    if shape == "cosine":
+        return (1.0 - math.cos(math.pi * progress)) / 2.0
+    return math.sqrt(progress)
 
 
 def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:

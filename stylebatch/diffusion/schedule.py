@@ -7,6 +7,7 @@ latent between two levels with one network evaluation; conventions differ only i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Convention = Literal["ldm", "diffusers"]
 Start = Literal["paper", "level"]
+Grid = Literal["stride", "spread"]
 Spacing = Literal["leading", "trailing", "linspace"]
 CLEAN = -1
 """The level of a latent without noise, alpha_bar 1; level 0 still has the first beta's."""
@@ -128,6 +130,7 @@ def trajectory(
     steps: int,
     *,
     start: Start | None = None,
+    grid: Grid = "stride",
     num_train_timesteps: int = 1000,
 ) -> Trajectory:
     """Steps of inversion and reverse for StyleID (arXiv 2312.09008) in one of its two conventions.
@@ -136,6 +139,8 @@ def trajectory(
     `start="paper"` (default at 50 steps) inverts on to level T-1 and skips the first reverse step,
     `start="level"` (default otherwise) inverts to the last grid level and reverses from there; its
     last inversion step only records features (source and target are equal).
+    `grid="spread"` places any number of timesteps evenly from 1 to the last that 50 steps reach, and skips none:
+    to the first evaluation of their reverse with `start="paper"`, which then inverts on to level T-1 likewise.
     `diffusers`: the authors' port; each inversion step is evaluated at its *target* timestep.
     Raises ValueError for an unusable number of steps.
     """
@@ -145,19 +150,47 @@ def trajectory(
                 f"start: {start!r} has no meaning in the diffusers convention; leave it out"
             )
         return _diffusers_trajectory(steps, num_train_timesteps)
+    if grid == "spread":
+        return _spread_trajectory(steps, start or "level", num_train_timesteps)
     if steps < 2 or steps >= num_train_timesteps or num_train_timesteps % steps:
         raise ValueError(
             f"steps: {steps} does not divide {num_train_timesteps} training timesteps; the ldm convention accepts "
             f"{', '.join(str(n) for n in usable_steps(num_train_timesteps))}"
         )
     stride = num_train_timesteps // steps
-    grid = [1 + stride * i for i in range(steps)]
+    times = [1 + stride * i for i in range(steps)]
     start = start or ("paper" if steps == 50 else "level")
-    last = num_train_timesteps - 1 if start == "paper" else grid[-1]
-    inversion = tuple(Step(t, t, target) for t, target in zip(grid, [*grid[1:], last], strict=True))
-    walked = grid[:-1] if start == "paper" else grid
-    reverse = tuple(Step(t, t, target) for t, target in zip(walked, [0, *walked[:-1]], strict=True))
+    last = num_train_timesteps - 1 if start == "paper" else times[-1]
+    return _along(times, last, times[:-1] if start == "paper" else times)
+
+
+def two_step(path: Trajectory) -> Trajectory:
+    """`path` for a rule that needs two neighbouring levels: the reverse begins at the last but one and ends at the first.
+
+    The inversion leaves out the evaluation that only records features, and the reverse returns to the very level
+    that the inversion came from. Raises ValueError for a path that inverts beyond its last timestep.
+    """
+    up = path.inversion[:-1]
+    if len(up) < 2 or path.inversion[-1].source != path.inversion[-1].target:
+        raise ValueError('a two-step rule takes start="level" and at least 3 steps')
+    down = tuple(Step(step.source, step.source, back.source) for back, step in pairwise(up))
+    return Trajectory(up, down[::-1], returns_x0=False)
+
+
+def _along(times: list[int], last: int, walked: list[int]) -> Trajectory:
+    """Inversion along `times` to level `last`, reverse along `walked` to level 0."""
+    inversion = tuple(Step(t, t, to) for t, to in zip(times, [*times[1:], last], strict=True))
+    reverse = tuple(Step(t, t, to) for t, to in zip(walked, [0, *walked[:-1]], strict=True))
     return Trajectory(inversion, reverse[::-1], returns_x0=False)
+
+
+def _spread_trajectory(steps: int, start: Start, num_train_timesteps: int) -> Trajectory:
+    stride = max(1, num_train_timesteps // 50)
+    top = num_train_timesteps - stride + 1 - (stride if start == "paper" else 0)
+    if not 2 <= steps <= top:
+        raise ValueError(f"steps: {steps} is out of range; grid spread accepts 2..{top}")
+    times = [1 + round(i * (top - 1) / (steps - 1)) for i in range(steps)]
+    return _along(times, num_train_timesteps - 1 if start == "paper" else times[-1], times)
 
 
 def usable_steps(num_train_timesteps: int = 1000) -> list[int]:

@@ -93,7 +93,7 @@ class Evaluation:
         """Mean PSNR in dB of inversion and plain reverse (`start: level`) against the autoencoder's output."""
         method = StyleID(steps=steps, start="level", inject=False)
         returned = method.reverse_plain(
-            self.model, method.invert(self.model, self.content_latents, "query").latent
+            self.model, method.invert(self.model, self.content_latents, "query")
         )
         pairs = zip(
             to_pixels(self.model.decode(self.content_latents)),

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
-from stylebatch.data.images import FitMode, Picture, encode, load_picture
+from stylebatch.data.images import FitMode, Picture, encode
+from stylebatch.data.loading import load_input
 from stylebatch.data.sources import ImageRow
 from stylebatch.errors import SampleError
 from stylebatch.methods.features import Inverted
@@ -59,8 +60,9 @@ class Inputs:
         self._ahead: dict[tuple[int, ...], list[Future[Picture | SampleError]]] = {}
 
     def forget(self) -> None:
-        """Drop all inversions."""
+        """Drop all inversions, and what was decoded ahead for them."""
         self._groups.clear()
+        self._ahead.clear()
 
     def prefetch(self, indices: tuple[int, ...]) -> None:
         """Start decoding a group, unless it is kept or under way."""
@@ -92,7 +94,6 @@ class Inputs:
 
     def _load(self, index: int) -> Picture | SampleError:
         try:
-            row = self.rows[index]
-            return load_picture(row.path, self.size, self.mode, name=row.id)
+            return load_input(self.rows[index], self.size, self.mode)
         except SampleError as error:
             return error

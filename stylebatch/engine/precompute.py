@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.images import load_picture
+from stylebatch.data.loading import load_input
 from stylebatch.data.plan import plan as resolve
+from stylebatch.engine.blending import components
 from stylebatch.engine.run import interruptible, threads_of
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
@@ -23,7 +24,7 @@ from stylebatch.store.bandwidth import cache_room
 
 @dataclass(frozen=True)
 class Precomputed:
-    """What `precompute` did: styles written, styles that were there, images that cannot be used."""
+    """What `precompute` did: images of styles written, those that were there, styles that cannot be used."""
 
     cache: str
     num_built: int
@@ -52,9 +53,10 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         conditions=Conditions(room_bytes=cache_room(features.cache)),
     )
     method = METHODS[spec.method.name](**spec.method.model_dump())
-    started, failed = time.monotonic(), 0
+    started, failed, num_found = time.monotonic(), 0, 0
+    num_images = sum(len(row.parts) or 1 for row in plan.styles)
     progress.begin(
-        evaluations=len(plan.styles) * method.num_inversion_evaluations,
+        evaluations=num_images * method.num_inversion_evaluations,
         samples=len(plan.styles),
         samples_done=0,
         unit="styles",
@@ -66,19 +68,17 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
             bank = StyleBank.of_plan(plan, method, load_model(spec.model))
             for row in plan.styles:
                 try:
-                    picture = load_picture(row.path, plan.size, spec.image.mode, name=row.id)
+                    picture = load_input(row, plan.size, spec.image.mode)
                 except SampleError as error:
                     progress.note(f"{row.id}: {error}")
                     failed += 1
                 else:
-                    style = bank.style(picture, row.id)
-                    if not bank.has(style):
-                        bank.build(style)
-                progress.advance(method.num_inversion_evaluations)
+                    images, _ = components({0: picture}, [row.id])
+                    num_found += len(images) - bank.fill(images)
+                progress.advance((len(row.parts) or 1) * method.num_inversion_evaluations)
                 progress.add_samples(1)
         finally:
             torch.set_num_threads(former_threads)
             progress.end()
-    found = len(plan.styles) - bank.num_built - failed
     seconds = time.monotonic() - started
-    return Precomputed(str(features.cache), bank.num_built, found, failed, seconds)
+    return Precomputed(str(features.cache), bank.num_built, num_found, failed, seconds)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylebatch.data.images import Picture
+from stylebatch.data.images import Component, Pixels
 from stylebatch.data.plan import Plan
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import Inverted, SiteFeatures
@@ -33,10 +33,10 @@ _TORCH = {"float16": torch.float16, "float32": torch.float32}
 
 @dataclass(frozen=True)
 class Style:
-    """A style as the cache knows it: its key, its picture, and its name for people."""
+    """A style's image as the cache knows it: its key, its pixels, and its name for people."""
 
     key: StyleKey
-    picture: Picture
+    pixels: Pixels
     name: str
 
 
@@ -70,12 +70,12 @@ class StyleBank:
         fingerprint = str(plan.identity["model_fingerprint"])
         return cls(StyleCache(cache), codec, method, model, model_fingerprint=fingerprint)
 
-    def style(self, picture: Picture, name: str) -> Style:
-        """`picture`, fitted to the run's size, under the key of everything that decides its features."""
+    def style(self, pixels: Pixels, name: str) -> Style:
+        """`pixels` of the run's size under the key of everything that decides their features."""
         method = self.method
-        height, width = picture.pixels.shape[:2]
+        height, width = pixels.shape[:2]
         key = StyleKey(
-            pixels=hash_pixels(picture.pixels),
+            pixels=hash_pixels(pixels),
             model=self.model_fingerprint,
             dtype=str(self.model.unet.dtype).removeprefix("torch."),
             size=(height, width),
@@ -85,15 +85,21 @@ class StyleBank:
             sites=method.sites if method.inject else (),
             prompt="",
             codec=self.codec,
+            rule="" if method.rule == "ddim" else method.rule,
+            grid="" if method.grid == "stride" else method.grid,
         )
-        return Style(key, picture, name)
+        return Style(key, pixels, name)
 
     def inverted(self, styles: Sequence[Style]) -> Inverted:
         """The styles as one batch, features streamed from the cache; those it lacks are written first."""
         opened = [self.open(style) for style in styles]
         levels = [cached.trajectory() for cached in opened]
-        last = max(levels[0])
-        latent = torch.from_numpy(np.stack([latents[last] for latents in levels]))
+        starts = {
+            level: torch.from_numpy(np.stack([latents[level] for latents in levels])).to(
+                self.model.device
+            )
+            for level in self.method.start_levels(self.model)
+        }
         steps = self.method.trajectory(self.model).reverse
         timesteps = tuple(step.t for step in steps) if self.method.inject else ()
 
@@ -102,7 +108,7 @@ class StyleBank:
             return self.open(styles[row])
 
         features = CachedFeatures(opened, timesteps, self.model.device, again)
-        return Inverted(latent.to(self.model.device), features)
+        return Inverted(starts[max(starts)], features, starts)
 
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""
@@ -123,9 +129,17 @@ class StyleBank:
         """Whether the cache holds the style; nothing is read of it."""
         return self.cache.contains(style.key.digest)
 
+    def fill(self, images: Sequence[Component]) -> int:
+        """Write those of the images that the cache lacks; how many."""
+        wanted = [self.style(image.pixels, image.name) for image in images]
+        missing = [style for style in wanted if not self.has(style)]
+        for style in missing:
+            self.build(style)
+        return len(missing)
+
     def build(self, style: Style) -> None:
         """Invert the style and write it."""
-        latents = self.model.encode(to_tensor([style.picture.pixels]))
+        latents = self.model.encode(to_tensor([style.pixels]))
         codec = feature_codec(self.codec)
         inverted = self.method.invert(self.model, latents, "key_value", codec=codec)
         path = self.method.trajectory(self.model)

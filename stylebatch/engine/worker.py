@@ -4,19 +4,21 @@ A shard is made in these steps:
 1. The images of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
 2. Contents and styles are encoded to latents and inverted; inversions stay for the next blocks.
 3. All pairs of the block are stylised in lockstep, in batches that the plan fixes.
-4. The latents are decoded; a thread measures and encodes the pictures of this block while the next
-   one is rendered.
-5. Records are appended to the shard in key order; after the last block the shard is committed.
+4. The latents are decoded; a thread measures and encodes the pictures of this block, and appends them to the shard in
+   key order, while the next one is rendered.
+5. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
+   process must kill the shard that it belongs to.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
-the block is tried again in smaller batches, then in smaller parts (`ladder.py`).
+the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
+so that its bytes do not depend on what its worker met before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +28,10 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.grid import Block
-from stylebatch.data.images import Picture, Pixels, encode, load_picture
+from stylebatch.data.images import Component, Picture, Pixels, encode
+from stylebatch.data.loading import load_input
 from stylebatch.data.plan import Plan, Sample, Shard
+from stylebatch.engine.blending import components, latent_masks
 from stylebatch.engine.inputs import Group, Inputs
 from stylebatch.engine.ladder import Rung, is_out_of_memory
 from stylebatch.engine.style_bank import StyleBank
@@ -91,7 +95,8 @@ class Worker:
         }
         cached = self.plan.choice.styles == "cached"
         self._bank = StyleBank.of_plan(self.plan, self.method, self.model) if cached else None
-        self._found: set[int] = set()
+        self._found: set[str] = set()
+        self._style_names = [row.id for row in self.plan.styles]
         return self
 
     def __exit__(
@@ -122,10 +127,9 @@ class Worker:
         shard = plan.shard(shard_id)
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
+        self._step_to(self._top)
         with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
-            for records in self._records(shard, planned, rungs):
-                for record in records:
-                    sink.write(record)
+            self._fill(sink, shard, planned, rungs)
             lowered = any(rung != self._top for rung in rungs)
             return sink.commit(
                 {
@@ -138,23 +142,27 @@ class Worker:
                 }
             )
 
-    def _records(
-        self, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
-    ) -> Iterator[list[Record]]:
-        """Records of each block; a block is finished on a thread while the next one is rendered."""
+    def _fill(
+        self, sink: WebDatasetShard, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
+    ) -> None:
+        """Render all blocks; each is finished and written on a thread while the next one is rendered."""
         blocks = list(self.plan.samples(shard))
-        pending: Future[list[Record]] | None = None
-        for position, (block, samples) in enumerate(blocks):
-            upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
-            if planned is not None:
-                self._step_to(planned[position])
-            rendered = self._render_block(block, samples, upcoming)
-            rungs.append(self.rung)
-            if pending is not None:
-                yield pending.result()
-            pending = self._finisher.submit(self._finish, shard.id, rendered)
-        if pending is not None:
-            yield pending.result()
+        writing: Future[None] | None = None
+        try:
+            for position, (block, samples) in enumerate(blocks):
+                upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
+                if planned is not None:
+                    self._step_to(planned[position])
+                rendered = self._render_block(block, samples, upcoming)
+                rungs.append(self.rung)
+                if writing is not None:
+                    writing.result()
+                writing = self._finisher.submit(self._finish, sink, shard.id, rendered)
+        finally:
+            if writing is not None:
+                wait([writing])
+        if writing is not None:
+            writing.result()
 
     def _step_to(self, rung: Rung) -> None:
         """Go on at `rung`; what was made at another is forgotten, so that bytes do not depend on history."""
@@ -229,9 +237,12 @@ class Worker:
             tuple(contents.position[c] for c, _ in todo),
             tuple(styles.position[s] for _, s in todo),
         )
+        _, mixtures = components(_good(styles), self._style_names)
+        cells = (contents.inverted.latent.shape[-2], contents.inverted.latent.shape[-1])
         latents = self.method.stylise(
-            self.model, contents.inverted, styles.inverted, pairs, batch=self.rung.batch
-        )
+            self.model, contents.inverted, styles.inverted, pairs,
+            batch=self.rung.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
+        )  # fmt: skip
         return dict(zip(todo, self._decode(latents), strict=True))
 
     def precompute(self, style: int) -> bool:
@@ -243,18 +254,16 @@ class Worker:
             raise ValueError(
                 "features: found a plan without cached styles; accepted: one whose styles are cached"
             )
-        row = self.plan.styles[style]
-        picture = load_picture(row.path, self.plan.size, self.plan.spec.image.mode, name=row.id)
-        wanted = self._bank.style(picture, row.id)
-        if self._bank.has(wanted):
-            return False
-        self._bank.build(wanted)
-        return True
+        picture = load_input(self.plan.styles[style], self.plan.size, self.plan.spec.image.mode)
+        return self._bank.fill(components({style: picture}, self._style_names)[0]) > 0
 
     def _invert(self, pictures: dict[int, Picture], kind: FeatureKind) -> Inverted:
-        if kind == "key_value" and self._bank is not None:
-            return self._from_bank(self._bank, pictures)
         pixels = [picture.pixels for picture in pictures.values()]
+        if kind == "key_value":
+            images, _ = components(pictures, self._style_names)
+            if self._bank is not None:
+                return self._from_bank(self._bank, images)
+            pixels = [image.pixels for image in images]
         batch = self.rung.batch
         parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
@@ -265,12 +274,11 @@ class Worker:
             batch=batch, codec=FeatureCodec(choice.codec), hold=source == "held",
         )  # fmt: skip
 
-    def _from_bank(self, bank: StyleBank, pictures: dict[int, Picture]) -> Inverted:
+    def _from_bank(self, bank: StyleBank, images: list[Component]) -> Inverted:
         """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""
         built = bank.num_built
-        styles = [bank.style(picture, self.plan.styles[i].id) for i, picture in pictures.items()]
-        inverted = bank.inverted(styles)
-        new = pictures.keys() - self._found
+        inverted = bank.inverted([bank.style(image.pixels, image.name) for image in images])
+        new = {image.name for image in images} - self._found
         saved = len(new) - (bank.num_built - built)
         self._found |= new
         if self.on_evaluations is not None and saved > 0:
@@ -293,8 +301,9 @@ class Worker:
                     )
         return decoded
 
-    def _finish(self, shard_id: int, rendered: _Rendered) -> list[Record]:
-        return [self._record(shard_id, sample, rendered) for sample in rendered.samples]
+    def _finish(self, sink: WebDatasetShard, shard_id: int, rendered: _Rendered) -> None:
+        for sample in rendered.samples:
+            sink.write(self._record(shard_id, sample, rendered))
 
     def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
         row = self._row(shard_id, sample)
@@ -372,6 +381,11 @@ class Worker:
         self._evaluations += rows
         if self.on_evaluations is not None:
             self.on_evaluations(rows)
+
+
+def _good(group: Group) -> dict[int, Picture]:
+    """The pictures that were inverted, in their order."""
+    return {i: image for i, image in group.pictures.items() if isinstance(image, Picture)}
 
 
 def _failed(row: dict[str, Any], error: SampleError) -> Record:

@@ -6,20 +6,21 @@
 3. The reverse runs from there; at the chosen decoder sites the query is blended with the content's
    (query preservation, gamma) and attends to the style's keys and values at temperature tau.
 
-Pairs of a block advance together; the k, v of a style are shared by all its pairs without copies.
+Pairs of a block advance together; the k, v of a style are shared by all its pairs without copies. Beyond the paper:
+gammas per site and timestep, blends of styles, masks, solvers of second order, exact inversion (docs/beyond_the_paper.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from stylebatch.diffusion import attention, ddim
-from stylebatch.diffusion.schedule import Step, Trajectory, trajectory
-from stylebatch.methods.codec import EXACT, FeatureCodec, keys_values
+from stylebatch.diffusion.schedule import Step, Trajectory, trajectory, two_step
+from stylebatch.diffusion.solvers import Rule, State, advance
+from stylebatch.methods.codec import EXACT, FeatureCodec
 from stylebatch.methods.features import (
     FeatureKind,
     HeldFeatures,
@@ -29,90 +30,12 @@ from stylebatch.methods.features import (
     SiteFeatures,
     concatenate,
 )
-from stylebatch.models.base import Conditioning, Denoiser, SelfAttention, Site
+from stylebatch.methods.injection import Injection, StyleFeatures
+from stylebatch.methods.pairs import Mixture, Pairs
+from stylebatch.models.base import Conditioning, Denoiser, Site
 from stylebatch.spec import StyleIDOptions
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """P (content, style) index pairs of a block, sorted by style then content."""
-
-    content: tuple[int, ...]
-    style: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.content) != len(self.style) or list(self.style) != sorted(self.style):
-            raise ValueError("pairs are given sorted by style, as many contents as styles")
-
-    @classmethod
-    def product(cls, num_contents: int, num_styles: int) -> Pairs:
-        return cls(
-            tuple(range(num_contents)) * num_styles,
-            tuple(s for s in range(num_styles) for _ in range(num_contents)),
-        )
-
-    def batches(self, size: int) -> list[Pairs]:
-        """Cut into batches of at most `size` pairs, whole styles together where they fit."""
-        whole = [
-            [i for i, style in enumerate(self.style) if style == s]
-            for s in dict.fromkeys(self.style)
-        ]
-        cut: list[list[int]] = []
-        for group in whole:
-            if cut and len(cut[-1]) + len(group) <= size:
-                cut[-1] += group
-            else:
-                cut += [group[i : i + size] for i in range(0, len(group), size)]
-        return [
-            Pairs(tuple(self.content[i] for i in part), tuple(self.style[i] for i in part))
-            for part in cut
-        ]
-
-
-class StyleFeatures:
-    """What a timestep's styles lend; keys and values are projected once, whatever number of batches reads them."""
-
-    def __init__(self, features: SiteFeatures) -> None:
-        self.features = features
-        self._projected: dict[Site, tuple[Tensor, Tensor]] = {}
-
-    def at(self, site: Site, layer: SelfAttention, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """k and v (S, H, L, d)."""
-        if site not in self._projected:
-            self._projected[site] = keys_values(self.features[site], layer, dtype)
-        return self._projected[site]
-
-
-class Injection:
-    """Attention edit of the reverse: blended content queries against the style's keys and values."""
-
-    def __init__(self, pairs: Pairs, gamma: float, tau: float, device: torch.device) -> None:
-        self.gamma, self.tau = gamma, tau
-        distinct = list(dict.fromkeys(pairs.style))
-        self.counts = [pairs.style.count(style) for style in distinct]
-        self.content_rows = torch.tensor(pairs.content, device=device)
-        self.first, self.stop = distinct[0], distinct[-1] + 1
-        self.style_rows = (
-            None
-            if distinct == list(range(self.first, self.stop))
-            else torch.tensor(distinct, device=device)
-        )
-        self.content: SiteFeatures = {}
-        self.style = StyleFeatures({})
-
-    def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-        # by token, as the projection wrote it: rows are then copied whole, and folding them copies nothing
-        by_token = self.content[site]["q"].transpose(1, 2)
-        content_q = by_token.index_select(0, self.content_rows).transpose(1, 2)
-        q = attention.blend_query(layer.query(hidden), content_q, self.gamma)
-        k, v = self.style.at(site, layer, q.dtype)
-        if self.style_rows is None:
-            k, v = k[self.first : self.stop], v[self.first : self.stop]
-        else:
-            k, v = k.index_select(0, self.style_rows), v.index_select(0, self.style_rows)
-        return layer.output(
-            attention.attend_shared(q, k, v, self.counts, tau=self.tau, scale=layer.scale)
-        )
+__all__ = ["Mixture", "Pairs", "StyleID"]
 
 
 class StyleID(StyleIDOptions):
@@ -120,12 +43,33 @@ class StyleID(StyleIDOptions):
 
     def trajectory(self, model: Denoiser) -> Trajectory:
         """Steps of inversion and reverse on the model's schedule."""
-        return trajectory(
+        path = trajectory(
             self.convention,
             self.steps,
             start=self.start,
+            grid=self.grid,
             num_train_timesteps=model.schedule.num_train_timesteps,
         )
+        return path if self.inversion == "ddim" else two_step(path)
+
+    @property
+    def rule(self) -> Rule:
+        """How latents move, both ways."""
+        return self.solver if self.inversion == "ddim" else self.inversion
+
+    def start_levels(self, model: Denoiser) -> tuple[int, ...]:
+        """Noise levels of the latents that the reverse starts from: one, or two neighbours, the start first."""
+        path = self.trajectory(model)
+        last = path.inversion[-1].target
+        return (last,) if self.inversion == "ddim" else (path.reverse[0].source, last)
+
+    def gammas(self, t: int, path: Trajectory) -> dict[Site, float]:
+        """Query preservation by site at timestep `t` of the reverse."""
+        first, last = path.reverse[0].t, path.reverse[-1].t
+        progress = (first - t) / (first - last) if first != last else 0.0
+        left = 1.0 - (1.0 - self.gamma_end_share) * attention.fall(self.gamma_schedule, progress)
+        each = self.site_gammas or (self.gamma,) * len(self.sites)
+        return {site: gamma * left for site, gamma in zip(self.sites, each, strict=True)}
 
     @torch.inference_mode()
     def invert(
@@ -155,26 +99,28 @@ class StyleID(StyleIDOptions):
         codec: FeatureCodec,
         hold: bool,
     ) -> Inverted:
-        path, predict = self.trajectory(model), _predictor(model, model.embed([""]))
+        path, predict = self.trajectory(model), _predictor(model)
         used = {step.t for step in path.reverse} if self.inject else set()
         recorder, held = Recorder(kind, attention.attend, codec), HeldFeatures()
-        x = latents.float()
-        levels = {path.inversion[0].source: x}
+        state = State(latents.float())
+        levels = {path.inversion[0].source: state.x}
         with model.editing(recorder, self.sites if self.inject and hold else ()):
-            for step, after in ddim.walk(model.schedule, predict, x, path.inversion):
-                x, seen = after, recorder.take()
+            for step in path.inversion:
+                state = advance(self.rule, model.schedule, state, predict(state.x, step), step)
+                seen = recorder.take()
                 if step.t in used:
                     held.by_timestep[step.t] = seen
-                levels[step.target] = after
+                levels[step.target] = state.x
         if hold:
-            return Inverted(x, held, levels)
-        return Inverted(x, RecomputedFeatures(self.recomputing(model, levels, kind, codec)), levels)
+            return Inverted(state.x, held, levels)
+        again = RecomputedFeatures(self.recomputing(model, levels, kind, codec))
+        return Inverted(state.x, again, levels)
 
     def recomputing(
         self, model: Denoiser, levels: dict[int, Tensor], kind: FeatureKind, codec: FeatureCodec
     ) -> Callable[[int], SiteFeatures]:
         """Features at a timestep from the latents (B, c, h, w) by noise level that an inversion passed."""
-        path, predict = self.trajectory(model), _predictor(model, model.embed([""]))
+        path, predict = self.trajectory(model), _predictor(model)
         steps = {step.t: step for step in path.inversion}
 
         @torch.inference_mode()
@@ -187,16 +133,44 @@ class StyleID(StyleIDOptions):
         return recompute
 
     @torch.inference_mode()
-    def initial_latents(self, contents: Inverted, styles: Inverted, pairs: Pairs) -> Tensor:
-        """Where the reverse of each pair starts: (P, c, h, w)."""
-        content = contents.latent[list(pairs.content)]
+    def initial_latents(
+        self,
+        contents: Inverted,
+        styles: Inverted,
+        pairs: Pairs,
+        *,
+        mixtures: Sequence[Mixture] | None = None,
+        masks: Tensor | None = None,
+        level: int | None = None,
+    ) -> Tensor:
+        """Where the reverse of each pair starts, or its latent at another `level` of the inversion: (P, c, h, w).
+
+        AdaIN is linear in the style's mean and std, so a blend of styles is the blend of their results.
+        """
+        content_x, style_x = (
+            (inverted.latent if level is None else inverted.levels[level])
+            for inverted in (contents, styles)
+        )
+        content = content_x[list(pairs.content)]
         if not self.init_adain:
             return content
-        return attention.adain(
-            content,
-            styles.latent[list(pairs.style)],
-            eps=1e-4 if self.convention == "diffusers" else 0.0,
-        )
+        options = {} if masks is None else {"mask": masks.to(content)[list(pairs.content)]}
+        eps = 1e-4 if self.convention == "diffusers" else 0.0
+        mixed = mixtures or [Mixture((row,)) for row in range(styles.num_images)]
+        chosen = [mixed[style] for style in pairs.style]
+        total: Tensor | None = None
+        for part in range(max(len(mixture.rows) for mixture in chosen)):
+            rows = [mixture.rows[part if part < len(mixture.rows) else 0] for mixture in chosen]
+            styled = attention.adain(content, style_x[rows], eps=eps, **options)
+            if not any(mixture.is_blend for mixture in chosen):
+                return styled
+            weights = [
+                mixture.weights[part] if part < len(mixture.rows) else 0.0 for mixture in chosen
+            ]
+            weighted = styled * styled.new_tensor(weights)[:, None, None, None]
+            total = weighted if total is None else total + weighted
+        assert total is not None, "a mixture has at least one row"
+        return total
 
     @torch.inference_mode()
     def stylise(
@@ -207,43 +181,84 @@ class StyleID(StyleIDOptions):
         pairs: Pairs | None = None,
         *,
         batch: int = 16,
+        mixtures: Sequence[Mixture] | None = None,
+        masks: Tensor | None = None,
     ) -> Tensor:
         """Render pairs of inverted contents and styles in lockstep; clean latents (P, c, h, w), pair order.
 
-        `pairs` defaults to the full product, style by style. `batch` bounds one network evaluation.
+        `pairs` defaults to the full product, style by style. `batch` bounds one network evaluation. `mixtures`: what
+        each style of the pairs is made of; default each inverted image is a style. `masks` (C, 1, h, w) in [0, 1]: where
+        the style applies; at 0 the content keeps its own statistics and attention.
         """
-        pairs = pairs or Pairs.product(contents.num_images, styles.num_images)
-        path, predict = self.trajectory(model), _predictor(model, model.embed([""]))
+        mixed = mixtures or [Mixture((row,)) for row in range(styles.num_images)]
+        pairs = pairs or Pairs.product(contents.num_images, len(mixed))
+        path, predict = self.trajectory(model), _predictor(model)
         batches = pairs.batches(batch)
-        latents = [self.initial_latents(contents, styles, part) for part in batches]
-        edits = [Injection(part, self.gamma, self.tau, model.device) for part in batches]
+        states = [self._start(model, contents, styles, part, mixed, masks) for part in batches]
+        edits = [
+            Injection(part, mixed, self.tau, model.device, blend=self.blend, masks=masks)
+            for part in batches
+        ]
         for step in path.reverse:
             final = path.returns_x0 and step == path.reverse[-1]
             content_features = contents.features.at(step.t) if self.inject else {}
             style_features = StyleFeatures(styles.features.at(step.t) if self.inject else {})
+            gammas = self.gammas(step.t, path)
             for (
                 edit
             ) in edits:  # all of them first, so that none keeps the last timestep's k, v alive
-                edit.content, edit.style = content_features, style_features
+                edit.gammas, edit.content, edit.style = gammas, content_features, style_features
             for index, edit in enumerate(edits):
+                x = states[index].x
                 with model.editing(edit, self.sites if self.inject else ()):
-                    eps = predict(latents[index], step)
-                move = ddim.predict_x0 if final else ddim.ddim_step
-                latents[index] = move(model.schedule, latents[index], eps, step)
-        return torch.cat(latents)
+                    eps = predict(x, step)
+                states[index] = (
+                    State(ddim.predict_x0(model.schedule, x, eps, step))
+                    if final
+                    else advance(self.rule, model.schedule, states[index], eps, step)
+                )
+        return torch.cat([state.x for state in states])
+
+    def _start(
+        self,
+        model: Denoiser,
+        contents: Inverted,
+        styles: Inverted,
+        pairs: Pairs,
+        mixtures: Sequence[Mixture],
+        masks: Tensor | None,
+    ) -> State:
+        """The state that the reverse starts from; both latents of a two-step rule take the style's statistics."""
+        start, *above = self.start_levels(model)
+        if not above:
+            return State(
+                self.initial_latents(contents, styles, pairs, mixtures=mixtures, masks=masks)
+            )
+        here, before = (
+            self.initial_latents(
+                contents, styles, pairs, mixtures=mixtures, masks=masks, level=level
+            )
+            for level in (start, *above)
+        )
+        return State(here, above[0], before)
 
     @torch.inference_mode()
-    def reverse_plain(self, model: Denoiser, latents: Tensor) -> Tensor:
-        """The reverse without any edit, from noise (B, c, h, w): the round trip of an inversion."""
-        return ddim.run(
-            model.schedule,
-            _predictor(model, model.embed([""])),
-            latents,
-            self.trajectory(model).reverse,
-        )
+    def reverse_plain(self, model: Denoiser, inverted: Inverted) -> Tensor:
+        """The reverse without any edit from the noise of an inversion, (B, c, h, w): its round trip."""
+        predict = _predictor(model)
+        start, *above = self.start_levels(model)
+        state = State(inverted.latent)
+        if above:
+            state = State(inverted.levels[start], above[0], inverted.latent)
+        for step in self.trajectory(model).reverse:
+            state = advance(self.rule, model.schedule, state, predict(state.x, step), step)
+        return state.x
 
 
-def _predictor(model: Denoiser, cond: Conditioning) -> ddim.PredictNoise:
+def _predictor(model: Denoiser) -> ddim.PredictNoise:
+    """eps under the null prompt."""
+    cond: Conditioning = model.embed_nothing()
+
     def predict(x: Tensor, step: Step) -> Tensor:
         return model.predict_noise(x, step.t, cond, level=step.source)
 

@@ -6,7 +6,7 @@ manifest's folder (`load_spec` joins them), the output path to the working direc
 
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
-from stylebatch.spec.model import MODEL_IDS, ModelSpec
+from stylebatch.spec.model import MODEL_IDS, ModelSpec, describe_model
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.run import RunSpec, canonical_json, join_inputs, json_schema
 from stylebatch.spec.section import Section
@@ -28,6 +28,7 @@ __all__ = [
     "StyleAlignedOptions",
     "StyleIDOptions",
     "canonical_json",
+    "describe_model",
     "join_inputs",
     "json_schema",
 ]

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from stylebatch.spec.section import Section
 
+BEYOND_THE_PAPER = (
+    "gamma_schedule",
+    "gamma_end_share",
+    "site_gammas",
+    "grid",
+    "solver",
+    "inversion",
+    "blend",
+)
+"""Options of StyleID that its paper does not have."""
+
 
 class StyleIDOptions(Section):
-    """Options of StyleID (arXiv 2312.09008). Defaults are the paper's."""
+    """Options of StyleID (arXiv 2312.09008). Defaults are the paper's.
+
+    Options beyond the paper are left out of dumps while they have their defaults: a plan's digest is taken of a dump,
+    and a new option must not change what it was.
+    """
 
     name: Literal["styleid"] = "styleid"
     gamma: float = Field(
@@ -46,6 +67,36 @@ class StyleIDOptions(Section):
         True, description="Start from the content's noise with the style's channel statistics"
     )
     inject: bool = Field(True, description="Inject the style's keys and values")
+    gamma_schedule: Literal["constant", "linear", "cosine", "sqrt"] = Field(
+        "constant",
+        description="How gamma falls from the first to the last timestep of the reverse (arXiv 2605.26538); constant is the paper",
+    )
+    gamma_end_share: float = Field(
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="Share of gamma that a schedule leaves at the last timestep, 0 to 1",
+    )
+    site_gammas: Annotated[
+        tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] | None, Field(strict=False)
+    ] = Field(None, description="A gamma for each of `sites`, in their order, in place of `gamma`")
+    grid: Literal["stride", "spread"] = Field(
+        "stride",
+        description="ldm only. stride: timesteps 1, 1 + 1000 / steps, ... (steps divides 1000); spread: any number of steps "
+        "evenly from 1 to where 50 steps end",
+    )
+    solver: Literal["ddim", "ab2", "dpmpp_2m"] = Field(
+        "ddim",
+        description="Of inversion and reverse. ab2 (Adams-Bashforth) and dpmpp_2m (DPM-Solver++) are of second order, for few steps",
+    )
+    inversion: Literal["ddim", "bdia", "obelm"] = Field(
+        "ddim",
+        description="bdia, obelm: exactly invertible two-step rules, both ways; `convention: ldm`, `start: level`, `solver: ddim`",
+    )
+    blend: Literal["tokens", "outputs"] = Field(
+        "tokens",
+        description="Blended styles: one attention over the keys of all of them, or the weighted mean of one attention each",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -59,8 +110,21 @@ class StyleIDOptions(Section):
             **data,
         }
         if filled.get("start") is None and not port:
-            filled["start"] = "paper" if filled["steps"] == 50 else "level"
+            exact = filled.get("inversion", "ddim") != "ddim"
+            filled["start"] = "paper" if filled["steps"] == 50 and not exact else "level"
         return filled
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_beyond_the_paper(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in dumped.items()
+            if name not in BEYOND_THE_PAPER or getattr(self, name) != fields[name].default
+        }
 
     @field_validator("sites")
     @classmethod
@@ -73,9 +137,20 @@ class StyleIDOptions(Section):
 
     @model_validator(mode="after")
     def _steps_fit_convention(self) -> StyleIDOptions:
-        if self.convention == "ldm" and (self.steps < 2 or 1000 % self.steps):
+        if (
+            self.convention == "ldm"
+            and self.grid == "stride"
+            and (self.steps < 2 or 1000 % self.steps)
+        ):
             raise ValueError(
-                f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500"
+                f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, "
+                "500, and any number with grid: spread"
+            )
+        if self.grid == "spread" and not 2 <= self.steps <= 500:
+            raise ValueError(f"steps: found {self.steps}; grid spread accepts 2 to 500")
+        if self.convention == "diffusers" and self.grid != "stride":
+            raise ValueError(
+                "grid: found spread; convention diffusers accepts stride, its own timesteps"
             )
         if self.convention == "diffusers" and self.start is not None:
             raise ValueError(
@@ -83,15 +158,42 @@ class StyleIDOptions(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _exact_inversion_is_its_own_solver(self) -> StyleIDOptions:
+        if self.inversion == "ddim":
+            return self
+        found = {"convention": self.convention, "start": self.start, "solver": self.solver}
+        needed = {"convention": "ldm", "start": "level", "solver": "ddim"}
+        for field, value in needed.items():
+            if found[field] != value:
+                raise ValueError(
+                    f"inversion: {self.inversion} goes both ways by its own rule; found {field} {found[field]}, accepted: {value}"
+                )
+        if self.steps < 3:
+            raise ValueError(
+                f"steps: found {self.steps}; inversion {self.inversion} needs 3 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_gamma_per_site(self) -> StyleIDOptions:
+        if self.site_gammas is not None and len(self.site_gammas) != len(self.sites):
+            raise ValueError(
+                f"site_gammas: found {len(self.site_gammas)} values; accepted: {len(self.sites)}, one for each of sites {list(self.sites)}"
+            )
+        return self
+
     @property
     def num_inversion_evaluations(self) -> int:
         """Network evaluations that invert one image."""
-        return self.steps
+        return self.steps if self.inversion == "ddim" else self.steps - 1
 
     @property
     def num_reverse_evaluations(self) -> int:
         """Network evaluations that render one pair."""
-        return self.steps - 1 if self.start == "paper" else self.steps
+        if self.inversion != "ddim":
+            return self.steps - 2
+        return self.steps - 1 if self.start == "paper" and self.grid == "stride" else self.steps
 
 
 class StyleAlignedOptions(Section):

@@ -89,6 +89,9 @@ def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     joined = dict(data)
     for field in ("contents", "styles", "pairing", "model"):
         section = joined.get(field)
-        if isinstance(section, dict) and isinstance(section.get("path"), str):
-            joined[field] = section | {"path": str(folder / section["path"])}
+        if isinstance(section, dict):
+            paths = {key: section[key] for key in ("path", "config") if key in section}
+            joined[field] = section | {
+                key: str(folder / path) for key, path in paths.items() if isinstance(path, str)
+            }
     return joined

@@ -16,6 +16,8 @@ from stylebatch.errors import StorageError
 from stylebatch.store.faults import passing
 
 TEMPORARY = ".tmp-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 BUFFER_BYTES = 1 << 20
 
 
@@ -60,7 +62,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def create_exclusive(path: Path, data: bytes) -> bool:
-    """Create `path` with `data` unless it exists, by hard link; tell whether this call made it."""
+    """Create `path` with `data` unless it exists; tell whether this call made it.
+
+    By hard link, so that it is whole when it appears; in place on file systems that have none (FAT, some network shares).
+    """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +73,13 @@ def create_exclusive(path: Path, data: bytes) -> bool:
         raise storage_error(path, error) from error
     try:
         temporary.write_bytes(data)
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with path.open("xb") as file:
+                file.write(data)
     except FileExistsError:
         return False
     except OSError as error:
@@ -115,8 +126,12 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make a renaming durable, where the file system can do that for a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(handle)

@@ -42,7 +42,8 @@ DAY_S = 86400.0
 class StyleKey:
     """Everything that decides the stored bytes of a style; `size` is (height, width) in pixels.
 
-    `pixels` comes from `hash_pixels`, `model` is the checkpoint's fingerprint, `dtype` the network's.
+    `pixels` comes from `hash_pixels`, `model` is the checkpoint's fingerprint, `dtype` the network's. `rule` and
+    `grid`: solver and timesteps of the inversion, "" for those of the paper.
     """
 
     pixels: str
@@ -55,11 +56,14 @@ class StyleKey:
     sites: tuple[int, ...]
     prompt: str
     codec: Codec
+    rule: str = ""
+    grid: str = ""
 
     @property
     def ingredients(self) -> dict[str, Any]:
-        """The fields and the format version as JSON values."""
-        found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
+        """The fields, less an empty rule or grid, and the format version as JSON values."""
+        fields = {k: v for k, v in asdict(self).items() if v != "" or k not in ("rule", "grid")}
+        found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **fields}))
         return found
 
     @property

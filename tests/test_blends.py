@@ -1,0 +1,219 @@
+"""Blends of styles and masks of contents: tables that name them, what is refused, runs that render them."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import stylebatch
+from stylebatch import RunSpec
+from stylebatch.data.blends import list_styles
+from stylebatch.data.loading import load_input
+from stylebatch.data.plan import plan
+from stylebatch.data.sources import ImageRow, Part, list_images
+from stylebatch.errors import ManifestError, SampleError
+from tests.images import picture
+
+TABLE = """blend,path,weight,license
+dawn,a.png,0.7,cc0-1.0
+dawn,b.png,0.3,cc-by-4.0
+,c.png,,
+dusk,b.png,0.5,
+dusk,c.png,0.5,
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for side in ("contents", "styles"):
+        (tmp_path / side).mkdir()
+        for i, name in enumerate("abc"):
+            picture(20 * len(side) + i, 40, 40).save(tmp_path / side / f"{name}.png")
+    (tmp_path / "styles" / "styles.csv").write_text(TABLE)
+    (tmp_path / "styles" / "c.csv").write_text("path\nc.png\n")
+    return tmp_path
+
+
+def output(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "image": {"format": "png"}}
+
+
+def spec(folder: Path, styles: str = "styles/styles.csv", **changes: Any) -> RunSpec:
+    contents = changes.pop("contents", "contents")
+    return RunSpec.model_validate(
+        {
+            "contents": {"path": str(folder / contents)},
+            "styles": {"path": str(folder / styles)},
+            "method": {"name": "styleid", "steps": 2},
+            "image": {"size": 32},
+            "engine": {"threads": 1},
+            "output": output(folder / "out"),
+            **changes,
+        }
+    )
+
+
+def test_rows_of_one_name_are_one_style(folder: Path) -> None:
+    styles = list_styles(folder / "styles" / "styles.csv")
+    assert [style.id for style in styles] == ["dawn", "c.png", "dusk"]
+    root = folder / "styles"
+    assert styles[0].parts == (
+        Part("a.png", str(root / "a.png"), 0.7),
+        Part("b.png", str(root / "b.png"), 0.3),
+    )
+    assert styles[0].license == "cc0-1.0 and cc-by-4.0"
+    assert styles[1].parts == ()
+
+
+def test_a_folder_of_styles_has_no_blends(folder: Path) -> None:
+    assert list_styles(folder / "styles") == list_images(folder / "styles", "styles")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("dawn,a.png,0.7\ndawn,b.png,0.4", r"blend 'dawn': found 2 images with weights of sum 1.1"),
+        ("dawn,a.png,1.0", r"found 1 images with weights of sum 1; accepted: two images or more"),
+        ("dawn,a.png,0\ndawn,b.png,1", r"row 1: weight: found '0'; accepted: a number above 0"),
+        ("dawn,a.png,much\ndawn,b.png,1", r"row 1: weight: found 'much'"),
+        ("dawn,a.png,0.5\ndawn,a.png,0.5", r"row 2: 'a.png' stands twice in blend 'dawn'"),
+        (",a.png,0.5", r"row 1: weight 0.5 without a blend; accepted: a name in `blend`"),
+        ("a.png,b.png,0.5\na.png,c.png,0.5\n,a.png,", r"'a.png' stands there twice"),
+    ],
+)
+def test_what_is_no_blend_is_refused_by_row(folder: Path, rows: str, message: str) -> None:
+    table = folder / "styles" / "other.csv"
+    table.write_text(f"blend,path,weight\n{rows}\n")
+    with pytest.raises(ManifestError, match=message):
+        list_styles(table)
+
+
+def test_picture_of_a_blend_shows_its_images_by_weight(folder: Path) -> None:
+    dawn = list_styles(folder / "styles" / "styles.csv")[0]
+    shown = load_input(dawn, 40, "center_crop")
+    a, b = (np.asarray(Image.open(folder / "styles" / name)) for name in ("a.png", "b.png"))
+    assert np.array_equal(shown.pixels[:, :28], a[:, :28])
+    assert np.array_equal(shown.pixels[:, 28:], b[:, 28:])
+    assert [part.weight for part in shown.components] == [0.7, 0.3]
+    assert np.array_equal(shown.components[1].pixels, b)
+
+
+def test_a_blend_with_an_unreadable_image_fails_by_its_name(folder: Path) -> None:
+    (folder / "styles" / "b.png").write_bytes(b"")
+    with pytest.raises(SampleError, match=r"b.png: the file is empty"):
+        load_input(list_styles(folder / "styles" / "styles.csv")[0], 32, "center_crop")
+
+
+def test_each_image_of_a_block_is_counted_once(folder: Path) -> None:
+    planned = plan(spec(folder))
+    assert planned.evaluations == 2 * (3 + 3 + 9)  # contents, images a b c, pairs
+    assert planned.layout.style_evaluations == 6
+
+
+def test_weights_and_masks_are_part_of_the_plan(folder: Path) -> None:
+    before = plan(spec(folder)).digest
+    table = folder / "styles" / "styles.csv"
+    table.write_text(TABLE.replace("0.7", "0.6").replace("0.3", "0.4"))
+    assert plan(spec(folder)).digest != before
+
+
+def test_a_plan_without_them_has_the_digest_that_it_had(folder: Path) -> None:
+    table = folder / "styles" / "plain.csv"
+    table.write_text("path\na.png\nc.png\n")
+    planned = plan(spec(folder, "styles/plain.csv"))
+    assert planned.identity["method"] == {
+        "name": "styleid", "gamma": 0.75, "tau": 1.5, "convention": "ldm", "steps": 2,
+        "sites": [6, 7, 8, 9, 10, 11], "start": "level", "init_adain": True, "inject": True,
+    }  # fmt: skip
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(
+        next(output.glob("metadata/*00.parquet"))
+    ).to_pylist()
+    return rows
+
+
+def pictures(output: Path) -> dict[str, np.ndarray]:
+    """Pictures by content of an output with one style and one shard."""
+    by_key = {row["key"]: row["content_id"] for row in records(output)}
+    with tarfile.open(next(output.glob("data/*.tar"))) as tar:
+        members = {name.split(".")[0]: name for name in tar.getnames() if name.endswith(".png")}
+        read = {key: tar.extractfile(members[key]) for key in by_key}
+        return {
+            by_key[key]: np.asarray(Image.open(file)).astype(float)
+            for key, file in read.items()
+            if file is not None
+        }
+
+
+def test_blends_render_as_styles_of_the_grid(folder: Path) -> None:
+    result = stylebatch.run(spec(folder))
+    assert result.exit_code == 0
+    rows = records(folder / "out")
+    assert Counter(row["style_id"] for row in rows) == {"dawn": 3, "c.png": 3, "dusk": 3}
+    assert {row["status"] for row in rows} == {"success"}
+    assert len({row["sha256"] for row in rows}) == 9
+
+
+def test_a_cache_holds_the_images_and_gives_the_same_pictures(folder: Path) -> None:
+    held = spec(folder, features={"source": "held", "codec": "x"})
+    stylebatch.run(held)
+    cache = {"source": "cached", "codec": "x", "cache": str(folder / "cache")}
+    cached = spec(folder, features=cache, output=output(folder / "cached"))
+    stylebatch.run(cached)
+    assert len(list((folder / "cache").glob("*.tar"))) == 3  # a, b, c
+    structure = [[row["structure"] for row in records(folder / name)] for name in ("out", "cached")]
+    assert structure[0] == pytest.approx(structure[1], abs=1e-2)
+
+
+def with_masks(folder: Path, masks: dict[str, Image.Image]) -> None:
+    rows = ["path,mask"]
+    for name in ("a.png", "b.png", "c.png"):
+        mask = masks.get(name)
+        if mask is not None:
+            mask.save(folder / "contents" / f"mask_{name}")
+        rows.append(f"{name},{f'mask_{name}' if mask is not None else ''}")
+    (folder / "contents" / "contents.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_a_mask_keeps_the_rest_of_the_picture(folder: Path) -> None:
+    left = Image.new("L", (40, 40))
+    left.paste(255, (0, 0, 20, 40))
+    with_masks(folder, {"a.png": left})
+    stylebatch.run(spec(folder, "styles/c.csv", contents="contents/contents.csv"))
+    stylebatch.run(spec(folder, "styles/c.csv", output=output(folder / "plain")))
+    masked, whole = (pictures(folder / name) for name in ("out", "plain"))
+    for content in ("b.png", "c.png"):
+        assert np.abs(masked[content] - whole[content]).max() <= 2
+    own = load_input(ImageRow("a", str(folder / "contents" / "a.png")), 32, "center_crop").pixels
+    kept, styled = (
+        [
+            np.abs(found["a.png"][:, half] - own[:, half].astype(float)).mean()
+            for found in (masked, whole)
+        ]
+        for half in (slice(20, None), slice(0, 12))
+    )
+    assert kept[0] < 0.7 * kept[1]
+    assert styled[0] == pytest.approx(styled[1], rel=0.3)
+
+
+def test_a_mask_of_other_proportions_is_a_failed_sample(folder: Path) -> None:
+    with_masks(folder, {"a.png": Image.new("L", (40, 30))})
+    row = list_images(folder / "contents" / "contents.csv", "contents")[0]
+    with pytest.raises(SampleError, match=r"mask of a.png: 40 x 30 pixels; accepted: the prop"):
+        load_input(row, 32, "center_crop")
+
+
+def test_styles_take_no_masks(folder: Path) -> None:
+    table = folder / "styles" / "other.jsonl"
+    table.write_text(json.dumps({"path": "a.png", "mask": "b.png"}) + "\n")
+    assert list_styles(table) == [ImageRow("a.png", str(folder / "styles" / "a.png"))]
