@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import torch
-
 from stylebatch.data.choice import Conditions
 from stylebatch.data.loading import load_input
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.blending import components
+from stylebatch.engine.measure import network_threads
 from stylebatch.engine.run import interruptible, threads_of
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
@@ -61,9 +60,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         samples_done=0,
         unit="styles",
     )
-    former_threads = torch.get_num_threads()
-    torch.set_num_threads(threads_of(spec))
-    with interruptible():
+    with interruptible(), network_threads(threads_of(spec)):
         try:
             bank = StyleBank.of_plan(plan, method, load_model(spec.model))
             for row in plan.styles:
@@ -78,7 +75,6 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
                 progress.advance((len(row.parts) or 1) * method.num_inversion_evaluations)
                 progress.add_samples(1)
         finally:
-            torch.set_num_threads(former_threads)
             progress.end()
     seconds = time.monotonic() - started
     return Precomputed(str(features.cache), bank.num_built, num_found, failed, seconds)
