@@ -6,6 +6,8 @@ A few seconds in all; the outcome goes to run.json, so that a resumed run does n
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -45,13 +47,20 @@ def measure(
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
     bandwidth = measure_bandwidth(cache)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with network_threads(threads):
         seconds = evaluation_seconds(model or load_model(plan.spec.model), plan.size, plan.batch)
+    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
+
+
+@contextmanager
+def network_threads(count: int) -> Iterator[None]:
+    """CPU threads of the network for a `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
 
 
 @torch.inference_mode()

@@ -9,7 +9,8 @@ from stylebatch.data.choice import Conditions
 from stylebatch.data.loading import load_input
 from stylebatch.data.plan import plan_pairs as resolve
 from stylebatch.engine.blending import components
-from stylebatch.engine.run import interruptible
+from stylebatch.engine.measure import network_threads
+from stylebatch.engine.run import interruptible, threads_of
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.manifest import check_inputs
@@ -63,7 +64,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         samples_done=0,
         unit="styles",
     )
-    with interruptible():
+    with interruptible(), network_threads(threads_of(spec)):
         try:
             bank = StyleBank.of_plan(plan, method, load_model(spec.model))
             for row in plan.styles:

@@ -199,7 +199,7 @@ def _settle(
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
         trial = plan_pairs(spec, limit=limit, conditions=conditions)
-        conditions = engine.measure(trial, threads=_threads(spec), batch_gb=batch_gb)
+        conditions = engine.measure(trial, threads=threads_of(spec), batch_gb=batch_gb)
     same = conditions == draft.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
     for reason in plan.reasons if choice is None else ():
@@ -207,8 +207,8 @@ def _settle(
     return plan
 
 
-def _threads(spec: RunSpec) -> int:
-    """CPU threads of the network."""
+def threads_of(spec: RunSpec) -> int:
+    """CPU threads of the network; they change the last bits of floats."""
     return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
 
 
@@ -289,7 +289,7 @@ def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, A
         "model": plan.model,
         "resolved": {
             "engine": engine,
-            "threads": _threads(plan.spec),
+            "threads": threads_of(plan.spec),
             "device": place.device,
             "dtype": place.dtype,
             "batch_gb": plan.conditions.batch_gb,

@@ -26,6 +26,8 @@ from stylebatch.store.cached_style import CachedStyle, SiteArrays, prefetch
 from stylebatch.store.codecs import Codec
 from stylebatch.store.style_cache import StyleCache, StyleKey, hash_pixels
 
+MAX_BUILDS = 3
+"""Of one style in a row: another process may remove what was just written."""
 _TORCH = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -111,15 +113,16 @@ class StyleBank:
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""
         digest = style.key.digest
-        try:
-            opened = self.cache.open(digest)
-            opened.trajectory()  # read now, so that its damage is seen here
-            return opened
-        except MissingStyleError:
-            pass
-        except DamagedStyleError:
-            self.cache.set_aside(digest)
-        self.build(style)
+        for _ in range(MAX_BUILDS):
+            try:
+                opened = self.cache.open(digest)
+                opened.trajectory()  # read now, so that its damage is seen here
+                return opened
+            except MissingStyleError:
+                pass
+            except DamagedStyleError:
+                self.cache.set_aside(digest)
+            self.build(style)
         return self.cache.open(digest)
 
     def has(self, style: Style) -> bool:
