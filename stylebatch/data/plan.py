@@ -207,7 +207,8 @@ def plan(
     start goes before the one that `conditions` make cheapest. Raises ManifestError
     for sources that hold nothing, a size the model cannot take, lists of different length for zip.
     """
-    checkpoint = find_checkpoint(spec.model)
+    checkpoint = find_checkpoint(spec.model, families=("sd", "sdxl"))
+    spec = _with_sites(spec, checkpoint)
     size = _size(spec, checkpoint)
     missing = sorted(set(spec.method.sites) - set(checkpoint.sites))
     if missing:
@@ -315,6 +316,16 @@ def _preview(
     whole = Layout.of(spec, totals, None, feature_bytes, candidates(spec)[0]).grid
     walk = whole.spread(limit) if isinstance(whole, SampleGrid) else spread(*totals, limit)
     return preview, tuple(PairRow(content, style) for content, style in sorted(walk))
+
+
+def _with_sites(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
+    """On SDXL, which lacks the sites of the defaults, these stand for all that it has."""
+    method = spec.method
+    unchanged = type(method)(convention=method.convention).sites
+    if checkpoint.family == "sd" or method.sites != unchanged:
+        return spec
+    changed = method.model_copy(update={"sites": checkpoint.sites})
+    return spec.model_copy(update={"method": changed})
 
 
 def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:

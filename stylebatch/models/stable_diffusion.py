@@ -27,7 +27,7 @@ from stylebatch.diffusion.schedule import (
     scaled_linear_betas,
 )
 from stylebatch.errors import ManifestError
-from stylebatch.models.base import AttentionEdit, Conditioning, Site
+from stylebatch.models.base import NUM_SITES, AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.edits import (
     decoder_sites,
@@ -126,7 +126,7 @@ class StableDiffusion:
         self.schedule = schedule
         self.device = torch.device(unet.device)
         self.on_evaluations: Callable[[int], None] | None = None
-        self.sites: tuple[Site, ...] = tuple(sorted(decoder_sites(unet)))
+        self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
 
     @torch.inference_mode()
