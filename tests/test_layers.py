@@ -25,6 +25,7 @@ HOMES = {
         "stylebatch.methods",
         "stylebatch.engine.worker",
         "stylebatch.engine.style_bank",
+        "stylebatch.engine.blending",
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
         "stylebatch.engine.engines",

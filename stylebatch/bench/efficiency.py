@@ -14,7 +14,7 @@ import torch
 
 from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
-from stylebatch.data.plan import plan
+from stylebatch.data.plan import plan_pairs
 from stylebatch.methods.features import FeatureSource, SiteFeatures
 from stylebatch.models.stable_diffusion import StableDiffusion
 
@@ -83,7 +83,7 @@ def _block(
 ) -> tuple[list[Figure], dict[str, object]]:
     """The stylise phase, with the bare network measured in turn at its timesteps."""
     with tempfile.TemporaryDirectory() as folder:
-        resolved = plan(
+        resolved = plan_pairs(
             workload.run_spec(
                 Path(folder),
                 side,

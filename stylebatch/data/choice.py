@@ -120,7 +120,8 @@ def _codecs(spec: RunSpec, source: str) -> Iterator[Literal["kv", "x", "x8"]]:
 
 def needs_measuring(spec: RunSpec) -> bool:
     """Whether the choice depends on seconds and bytes, not on counts alone."""
-    return spec.features.source == "auto" and spec.features.cache is not None
+    features = spec.features
+    return spec.prompts is None and features.source == "auto" and features.cache is not None
 
 
 def choose(

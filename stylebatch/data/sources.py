@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ class ImageRow:
     parts: tuple[Part, ...] = ()
     mask: str = ""
 
+    @property
+    def mask_id(self) -> str:
+        """The mask's path relative to the image's, so that a moved folder keeps its plan."""
+        return os.path.relpath(self.mask, Path(self.path).parent)
+
+    def anchored(self, absolute: Callable[[str], str]) -> ImageRow:
+        """With every path made `absolute`."""
+        path, mask = (absolute(text) if text else "" for text in (self.path, self.mask))
+        parts = tuple(replace(part, path=absolute(part.path)) for part in self.parts)
+        return replace(self, path=path, mask=mask, parts=parts)
+
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
@@ -86,7 +97,7 @@ def checked(images: Iterable[ImageRow], path: Path, field: str) -> list[ImageRow
         raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
-        _require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
+        require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
         if row.id in seen:
             raise ManifestError(
                 f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once"
@@ -116,7 +127,7 @@ def _unreadable(error: OSError) -> None:
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")
 
 
-def _require_text(where: str, *texts: str) -> None:
+def require_text(where: str, *texts: str) -> None:
     """Raise ManifestError for a name or caption that no UTF-8 file could hold."""
     for text in texts:
         try:
@@ -163,7 +174,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
         pairs.append(PairRow(*indices, text_of(row, "label"), text_of(row, "caption")))
-        _require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
+        require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
     as_rows = [

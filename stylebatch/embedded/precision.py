@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylebatch.diffusion.noise import draw
 from stylebatch.embedded.evaluate import Evaluation
 from stylebatch.methods.pixels import to_pixels
-from stylebatch.methods.plain import text2img
-from stylebatch.methods.prompted import embedded
+from stylebatch.methods.plain import Text2Img
+from stylebatch.methods.samples import Samples
 from stylebatch.methods.stylealigned import Reference, StyleAligned
 from stylebatch.methods.styleid import StyleID
 from stylebatch.metrics import psnr
@@ -59,17 +58,18 @@ def _styleid(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
 
 
 def _text2img(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
-    prompts = embedded(model, PROMPTS, guidance=4.0)
-    return text2img(model, prompts, _noise(evaluation, len(PROMPTS)), steps=STEPS)
+    return Text2Img(steps=STEPS, guidance=4.0).render(model, _samples(evaluation))
 
 
 def _stylealigned(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
     method = StyleAligned(steps=STEPS, guidance=4.0, offset=0)
-    prompts = embedded(model, PROMPTS, guidance=4.0)
-    noise = _noise(evaluation, len(PROMPTS))
+    samples = _samples(evaluation)
+    prompts, noise = samples.prompts(model, method.guidance), samples.noise()
     reference = Reference(noise[:1], prompts.select([0]))
     return method.generate(model, reference, noise[1:], prompts.select([1, 2])).samples
 
 
-def _noise(evaluation: Evaluation, count: int) -> Tensor:
-    return draw(range(count), evaluation.content_latents.shape[1:])
+def _samples(evaluation: Evaluation) -> Samples:
+    channels, height, width = evaluation.content_latents.shape[1:]
+    count = len(PROMPTS)
+    return Samples(PROMPTS, (None,) * count, tuple(range(count)), (channels, height, width))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model, placement
 from stylebatch.store.bandwidth import cache_room, measure_bandwidth
 
@@ -37,7 +37,7 @@ def find_place(dtype: str) -> Place:
     return Place(device.type, resolved, round(total / 2**31, 1))
 
 
-def measure(plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+def measure(plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
     """Measure for `plan`, whose manifest names a cache. Raises CacheError when the cache fails."""
     cache = plan.spec.features.cache
     if cache is None:

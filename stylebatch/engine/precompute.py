@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from stylebatch.data.choice import Conditions
 from stylebatch.data.loading import load_input
-from stylebatch.data.plan import plan as resolve
+from stylebatch.data.plan import plan_pairs as resolve
 from stylebatch.engine.blending import components
 from stylebatch.engine.run import interruptible
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.manifest import check_inputs
-from stylebatch.methods import METHODS
+from stylebatch.methods.styleid import StyleID
 from stylebatch.models.stable_diffusion import load_model
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
@@ -38,6 +38,10 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
     written, Interrupted with whole styles kept.
     """
     features = spec.features
+    if spec.prompts is not None:
+        raise ManifestError(
+            f"method.name: found {spec.method.name}; accepted: styleid (reference images are inverted when first needed)"
+        )
     if features.cache is None or features.source not in ("auto", "cached"):
         raise ManifestError(
             f"features: found source {features.source}, cache {features.cache}; accepted: a cache to fill. Next: give "
@@ -50,7 +54,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         spec.model_copy(update={"features": cached}),
         conditions=Conditions(room_bytes=cache_room(features.cache)),
     )
-    method = METHODS[plan.spec.method.name](**plan.spec.method.model_dump())
+    method = StyleID(**plan.spec.styleid.model_dump())
     started, failed, num_found = time.monotonic(), 0, 0
     num_images = sum(len(row.parts) or 1 for row in plan.styles)
     progress.begin(

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -188,7 +188,7 @@ class RayEngine(LocalEngine):
         threads: int,
         executed: Executed | None = None,
     ) -> None:
-        plan, output = anchored(plan), output.resolve()
+        plan, output = plan.anchored(), output.resolve()
         queue = ShardQueue(shards, max_attempts=self.spec.max_attempts)
         account = _RemoteAccount(plan, output, queue, self.progress)
         reference = self.ray.put(plan)
@@ -196,11 +196,10 @@ class RayEngine(LocalEngine):
             self, ShardActor, lambda _: (reference, output, threads), threads, self.spec.workers
         )
         try:
-            if plan.choice.styles == "cached":
-                styles = range(len(plan.styles))
+            if plan.cached_styles:
                 drive.run(
                     "precompute",
-                    StyleBooks(ShardQueue(styles, max_attempts=self.spec.max_attempts)),
+                    StyleBooks(ShardQueue(plan.cached_styles, max_attempts=self.spec.max_attempts)),
                 )
             drive.run("render", account, executed)
         finally:
@@ -349,27 +348,6 @@ _PASSED_ON = {
     "DIFFUSERS_VERBOSITY": "error",
 }
 """Settings of the command line that workers of a cluster need too."""
-
-
-def anchored(plan: Plan) -> Plan:
-    """The plan with absolute paths: workers have working directories of their own."""
-    model, features = plan.spec.model, plan.spec.features
-    spec = plan.spec.model_copy(
-        update={
-            "model": model.model_copy(update={"path": _absolute(model.path)}),
-            "features": features.model_copy(update={"cache": _absolute(features.cache)}),
-        }
-    )
-    contents, styles = (
-        tuple(replace(row, path=str(_absolute(str(row.path)))) for row in rows)
-        for rows in (plan.contents, plan.styles)
-    )
-    return replace(plan, spec=spec, contents=contents, styles=styles)
-
-
-def _absolute(path: str | None) -> str | None:
-    """A local path made absolute; URLs as they are."""
-    return path if path is None or "://" in path else str(Path(path).absolute())
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.generations import History, plan_generations
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan, Plan, plan_pairs
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
@@ -133,7 +133,8 @@ def _lead(
         plans = (plan,) if limit is not None else _generations(plan, history(output))
         present = _run_record(plans, engine.name, place) | {"limit": limit}
         record = ledger.open(present)
-        remember(output, plans[-1].contents, plans[-1].styles)
+        if isinstance(plans[-1], PairPlan):
+            remember(output, plans[-1].contents, plans[-1].styles)
         ledger.forgive()
         executed = _revoke(plans, ledger, redo)
         work = [(plan, _remaining(plan, ledger)) for plan in plans]
@@ -164,9 +165,7 @@ def _generations(plan: Plan, former: History | None) -> tuple[Plan, ...]:
     """The plans of an output that may have grown; one in most runs."""
     if former is None:
         return (plan,)
-    return plan_generations(
-        plan.spec, former, choice=plan.choice, conditions=plan.chosen.conditions
-    )
+    return plan_generations(plan.spec, former, choice=plan.choice, conditions=plan.conditions)
 
 
 def _remaining(plan: Plan, ledger: Ledger) -> list[int]:
@@ -185,16 +184,16 @@ def _settle(
 ) -> Plan:
     """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
     resolved = (read_json(ledger.run_path) or {}).get("resolved", {})
-    choice = kept_choice(draft.spec, resolved.get("features"))
+    choice = kept_choice(draft.spec, resolved.get("features")) if draft.choice else None
     batch_gb = resolved.get("batch_gb", place.batch_gb)
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
-        plan = resolve(spec, limit=limit, conditions=conditions)
-        conditions = engine.call(partial(measure, plan, threads=_threads(spec), batch_gb=batch_gb))
-    same = conditions == draft.chosen.conditions and choice in (None, draft.choice)
+        trial = plan_pairs(spec, limit=limit, conditions=conditions)
+        conditions = engine.call(partial(measure, trial, threads=_threads(spec), batch_gb=batch_gb))
+    same = conditions == draft.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
-    if choice is None and len(plan.chosen.costs) > 1:
-        progress.note(plan.chosen.reason)
+    for reason in plan.reasons if choice is None else ():
+        progress.note(reason)
     return plan
 
 
@@ -270,8 +269,8 @@ def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, A
             {
                 "first_shard": part.first_shard,
                 "num_shards": part.num_shards,
-                "num_contents": len(part.contents),
-                "num_styles": len(part.styles),
+                "num_contents": part.totals[0],
+                "num_styles": part.totals[1],
                 "digest": part.digest,
             }
             for part in plans
@@ -283,16 +282,21 @@ def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, A
             "threads": _threads(plan.spec),
             "device": place.device,
             "dtype": place.dtype,
-            "batch_gb": plan.chosen.conditions.batch_gb,
-            "features": asdict(plan.choice),
-            "measured": asdict(plan.chosen.conditions),
-            "reason": plan.chosen.reason,
+            "batch_gb": plan.conditions.batch_gb,
+            "measured": asdict(plan.conditions),
+            **_feature_record(plan),
         },
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},
         },
     }
+
+
+def _feature_record(plan: Plan) -> dict[str, Any]:
+    if not isinstance(plan, PairPlan):
+        return {}
+    return {"features": asdict(plan.choice), "reason": plan.chosen.reason}
 
 
 def _version(package: str) -> str:

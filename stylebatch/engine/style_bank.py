@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.images import Component, Pixels
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import Inverted, SiteFeatures
 from stylebatch.methods.pixels import to_tensor
@@ -56,7 +56,7 @@ class StyleBank:
         self.num_built = 0
 
     @classmethod
-    def of_plan(cls, plan: Plan, method: StyleID, model: StableDiffusion) -> StyleBank:
+    def of_plan(cls, plan: PairPlan, method: StyleID, model: StableDiffusion) -> StyleBank:
         """The bank of a plan whose styles are cached; floats are stored in the network's own precision."""
         cache = plan.spec.features.cache
         if cache is None:

@@ -89,12 +89,17 @@ AttentionEdit = Callable[[Site, Tensor, SelfAttention], Tensor]
 
 
 class Denoiser(Protocol):
-    """A latent diffusion model. Latents are float32; H W pixels, h w latent cells."""
+    """A latent diffusion model. Latents are float32; H W pixels, h w latent cells.
+
+    `native_cells`: cells per side that the network was trained on.
+    """
 
     schedule: Schedule
     device: torch.device
     sites: tuple[Site, ...]
     latent_factor: int
+    latent_channels: int
+    native_cells: int
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, c, h, w), the posterior's mode, scaled as the network expects."""

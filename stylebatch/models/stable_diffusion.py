@@ -128,6 +128,8 @@ class StableDiffusion:
         self.on_evaluations: Callable[[int], None] | None = None
         self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.latent_channels = int(unet.config.in_channels)
+        self.native_cells = int(unet.config.sample_size or 64)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

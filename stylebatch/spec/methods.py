@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -12,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from stylebatch.spec.method import BlockSize, PromptMethod
+from stylebatch.spec.plain import WindowOptions
 from stylebatch.spec.section import Section
 
 BEYOND_THE_PAPER = (
@@ -196,8 +199,10 @@ class StyleIDOptions(Section):
         return self.steps - 1 if self.start == "paper" and self.grid == "stride" else self.steps
 
 
-class StyleAlignedOptions(Section):
+class StyleAlignedOptions(PromptMethod):
     """Options of StyleAligned (arXiv 2312.02133). Defaults are those of the authors' code."""
+
+    uses_sets: ClassVar[bool] = True
 
     name: Literal["stylealigned"] = "stylealigned"
     steps: int = Field(50, ge=1, le=1000, description="DDIM steps, 1 to 1000")
@@ -241,6 +246,10 @@ class StyleAlignedOptions(Section):
         ge=0,
         description="A reference image starts this many steps less noisy than the samples; below `steps`",
     )
+    windows: WindowOptions | None = Field(
+        None,
+        description="Samples are panoramas, denoised by overlapping windows; the reference has the size of a window",
+    )
 
     @model_validator(mode="after")
     def _offset_below_steps(self) -> StyleAlignedOptions:
@@ -249,3 +258,28 @@ class StyleAlignedOptions(Section):
                 f"offset: found {self.offset} with steps {self.steps}; accepted: below steps"
             )
         return self
+
+    @property
+    def num_inversion_evaluations(self) -> int:
+        """Network rows that invert a reference image."""
+        return self.steps * (1 if self.inversion_guidance == 1.0 else 2)
+
+    def num_views(self, size: BlockSize) -> int:
+        """Windows per sample."""
+        if self.windows is None:
+            return 1
+        return self.windows.num_views(size.height, size.width, size.native)
+
+    def samples_per_batch(self, batch: int) -> int:
+        """Samples of one network evaluation of `batch` rows, the reference among them."""
+        return max(2, batch // self.rows_per_sample)
+
+    def samples_per_block(self, size: BlockSize) -> int:
+        """Samples beside the reference."""
+        return max(1, (self.samples_per_batch(size.batch) - 1) // self.num_views(size))
+
+    def evaluations(self, size: BlockSize) -> int:
+        """`size.samples` are those beside the reference, which every network batch repeats."""
+        views = size.samples * self.num_views(size)
+        batches = max(1, math.ceil(views / (self.samples_per_batch(size.batch) - 1)))
+        return (views + batches) * self.rows_per_sample * self.steps
