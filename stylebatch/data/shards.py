@@ -232,7 +232,14 @@ def anchored_spec(spec: RunSpec) -> RunSpec:
     """`spec` with absolute paths of model, cache and the file of a user's method."""
     model, features, method = spec.model, spec.features, spec.method
     changes: dict[str, Any] = {
-        "model": model.model_copy(update={"path": absolute(model.path)}),
+        "model": model.model_copy(
+            update={
+                "path": absolute(model.path),
+                "lora": tuple(
+                    lora.model_copy(update={"path": absolute(lora.path)}) for lora in model.lora
+                ),
+            }
+        ),
         "features": features.model_copy(update={"cache": absolute(features.cache)}),
     }
     if ".py:" in (path := getattr(method, "path", "")):

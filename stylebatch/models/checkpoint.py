@@ -15,7 +15,7 @@ from typing import Any, Literal
 import xxhash
 
 from stylebatch.errors import ManifestError
-from stylebatch.spec import MODEL_IDS, ModelSpec
+from stylebatch.spec import MODEL_IDS, LoraSpec, ModelSpec
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 XL_COMPONENTS = (*COMPONENTS, "text_encoder_2", "tokenizer_2")
@@ -30,6 +30,7 @@ class Checkpoint:
 
     folder: Path
     variant: str | None = None
+    loras: tuple[LoraSpec, ...] = ()
 
     def config(self, component: str) -> dict[str, Any]:
         """Parsed config of `unet`, `vae`, ...; raises ManifestError when the folder lacks it."""
@@ -91,11 +92,15 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use."""
+        """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use, LoRA included."""
         second = [
             part for part in XL_COMPONENTS[len(COMPONENTS) :] if (self.folder / part).is_dir()
         ]
-        return self.digest(*COMPONENTS, *second)
+        own = self.digest(*COMPONENTS, *second)
+        if not self.loras:
+            return own
+        added = [f"{_xxh3_of(lora)}\0{lora.scale}\n" for lora in self.loras]
+        return hashlib.sha256("\n".join([own, *added]).encode()).hexdigest()
 
     def digest(self, *parts: str) -> str:
         """The fingerprint of some components alone."""
@@ -112,6 +117,15 @@ class Checkpoint:
         if suffix == "safetensors":
             return infix == ([self.variant] if self.variant else []) and bool(stem)
         return suffix in ("json", "txt")
+
+
+def _xxh3_of(lora: LoraSpec) -> str:
+    try:
+        return _xxh3(Path(lora.path))
+    except OSError as error:
+        raise ManifestError(
+            f"model.lora: {lora.path}: cannot be read ({error.strerror}); accepted: a .safetensors file"
+        ) from None
 
 
 def _xxh3(path: Path) -> str:
@@ -134,7 +148,7 @@ def find_checkpoint(spec: ModelSpec, *, families: tuple[Family, ...] = ("sd",)) 
         folder = TINY
     else:
         folder = _snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
-    checkpoint = Checkpoint(folder, spec.variant)
+    checkpoint = Checkpoint(folder, spec.variant, spec.lora)
     for component in ("unet", "vae", "text_encoder", "scheduler"):
         checkpoint.config(component)
     if checkpoint.family not in families:

@@ -36,6 +36,7 @@ from stylebatch.models.edits import (
     norms_shared,
     self_attentions,
 )
+from stylebatch.models.lora import add_loras
 from stylebatch.spec import MODEL_IDS, ModelSpec
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -310,23 +311,28 @@ def load_checkpoint(
     unet = network(UNet2DConditionModel, "unet")
     schedule = schedule_from_config(checkpoint.config("scheduler"))
     if checkpoint.family == "sd":
+        text_encoder = network(CLIPTextModel, "text_encoder")
+        add_loras(checkpoint.loras, {"unet": unet, "text_encoder": text_encoder}, unet.config)
         return StableDiffusion(
             unet,
             schedule,
             vae=network(AutoencoderKL, "vae"),
-            text_encoder=network(CLIPTextModel, "text_encoder"),
+            text_encoder=text_encoder,
             tokenizer=load(CLIPTokenizer, "tokenizer"),
         )
     # SDXL's own VAE overflows in float16; a retrained one says force_upcast: false
     upcast = resolved == "float16" and checkpoint.config("vae").get("force_upcast", True)
+    encoders = (
+        network(CLIPTextModel, "text_encoder"),
+        network(CLIPTextModelWithProjection, "text_encoder_2"),
+    )
+    named = {"unet": unet, "text_encoder": encoders[0], "text_encoder_2": encoders[1]}
+    add_loras(checkpoint.loras, named, unet.config)
     return StableDiffusionXL(
         unet,
         schedule,
         vae=network(AutoencoderKL, "vae", dtype="float32" if upcast else resolved),
-        text_encoders=(
-            network(CLIPTextModel, "text_encoder"),
-            network(CLIPTextModelWithProjection, "text_encoder_2"),
-        ),
+        text_encoders=encoders,
         tokenizers=(load(CLIPTokenizer, "tokenizer"), load(CLIPTokenizer, "tokenizer_2")),
         zeros_for_nothing=checkpoint.zeros_for_nothing,
     )

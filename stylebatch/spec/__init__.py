@@ -8,7 +8,7 @@ from stylebatch.spec.custom import CustomMethod
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.method import BlockSize, PromptMethod
 from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
-from stylebatch.spec.model import MODEL_IDS, ModelSpec
+from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.plain import (
     Img2ImgOptions,
@@ -33,6 +33,7 @@ __all__ = [
     "ImageSpec",
     "Img2ImgOptions",
     "InpaintOptions",
+    "LoraSpec",
     "METHOD_OPTIONS",
     "MODEL_IDS",
     "ModelSpec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,13 @@ MODEL_IDS: dict[str, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 """Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
+
+
+class LoraSpec(Section):
+    """LoRA weights that are added to the networks."""
+
+    path: str = Field(min_length=1, description="A .safetensors file")
+    scale: float = Field(1.0, ge=-10.0, le=10.0, description="How much of it is added")
 
 
 class ModelSpec(Section):
@@ -34,6 +41,9 @@ class ModelSpec(Section):
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
         "auto", description="auto: float32 on CPU, float16 on GPU"
+    )
+    lora: Annotated[tuple[LoraSpec, ...], Field(strict=False)] = Field(
+        (), description="LoRA weights that are added, in this order"
     )
 
     @model_validator(mode="after")

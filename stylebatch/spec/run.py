@@ -200,10 +200,19 @@ def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:
             continue
         paths = {name: section[name] for name in names if isinstance(section.get(name), str)}
         joined[field] = section | {name: str(folder / path) for name, path in paths.items()}
+    model = joined.get("model")
+    if isinstance(model, dict) and isinstance(model.get("lora"), list):
+        joined["model"] = model | {"lora": [_joined(lora, folder) for lora in model["lora"]]}
     method = joined.get("method")
     if isinstance(method, dict) and ".py:" in str(method.get("path")):
         joined["method"] = method | {"path": str(folder / method["path"])}
     return joined
+
+
+def _joined(section: Any, folder: Path) -> Any:
+    if not isinstance(section, dict) or not isinstance(section.get("path"), str):
+        return section
+    return section | {"path": str(folder / section["path"])}
 
 
 _INPUT_PATHS = {
