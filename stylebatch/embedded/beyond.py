@@ -54,6 +54,7 @@ def curve() -> list[tuple[str, dict[str, Any]]]:
     spread = {"grid": "spread", "start": "paper"}
     return [
         ("50 steps, the paper", {"steps": 50}),
+        ("50 steps, start: level", {"steps": 50, "start": "level"}),
         *((f"DDIM {n}", {"steps": n, "start": "level"}) for n in (25, 20, 10, 8)),
         ("DDIM 16, spread", {**spread, "steps": 16}),
         *((f"AB2 {n}, spread", {**spread, "steps": n, "solver": "ab2"}) for n in (25, 16, 12, 10, 8)),
