@@ -22,6 +22,7 @@ from stylebatch.data.sources import ImageRow, Part, list_images
 from stylebatch.errors import ManifestError, SampleError
 from tests.images import picture
 
+MANIFESTS = Path(__file__).parent.parent / "manifests"
 TABLE = """blend,path,weight,license
 dawn,a.png,0.7,cc0-1.0
 dawn,b.png,0.3,cc-by-4.0
@@ -162,6 +163,14 @@ def test_blends_render_as_styles_of_the_grid(folder: Path) -> None:
     assert Counter(row["style_id"] for row in rows) == {"dawn": 3, "c.png": 3, "dusk": 3}
     assert {row["status"] for row in rows} == {"success"}
     assert len({row["sha256"] for row in rows}) == 9
+
+
+def test_the_example_plans_two_blends_of_four_images() -> None:
+    planned = plan(stylebatch.load_spec(MANIFESTS / "blends.yaml"))
+    assert [row.id for row in planned.styles] == [
+        "night and carpet", "bridge and fireworks", "styles/starry_night.jpg",
+    ]  # fmt: skip
+    assert planned.evaluations == 16 * (6 + 4 + 18)
 
 
 def test_a_cache_holds_the_images_and_gives_the_same_pictures(folder: Path) -> None:
