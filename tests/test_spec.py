@@ -231,11 +231,10 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def test_every_field_has_accepted_and_refused_values_below() -> None:
-    found = {name for name in leaf_fields(RunSpec) if not name.startswith("prompts.")} - {"method"}
+    elsewhere = ("prompts.", "model.lora.")
+    found = {name for name in leaf_fields(RunSpec) if not name.startswith(elsewhere)} - {"method"}
     found |= leaf_fields(StyleIDOptions, "method.")
-    assert (
-        found == set(ACCEPTED) == set(REFUSED)
-    )  # of prompts and other methods: test_prompt_spec.py
+    assert found == set(ACCEPTED) == set(REFUSED)  # the others: test_prompts.py, test_lora.py
 
 
 def test_every_field_is_described() -> None:

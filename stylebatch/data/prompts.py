@@ -10,9 +10,9 @@ import difflib
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stylebatch.data.shards import sample_seed
 from stylebatch.data.sources import list_images, read_rows, require_text, text_of
@@ -25,8 +25,7 @@ IMAGE_COLUMNS = ("image", "mask", "reference")
 MAX_SEED = 2**63
 
 
-@dataclass(frozen=True, slots=True)
-class PromptRow:
+class PromptRow(NamedTuple):
     """One requested sample. Empty texts stand for what a row does not give; images are ids (see `PromptTable.files`).
 
     `number`: of the row in its file, or of the combination, from 1.
@@ -49,15 +48,19 @@ class PromptRow:
     def facts(self) -> tuple[str, ...]:
         """All that affects the sample or its record, as texts."""
         negative = "" if self.negative_prompt is None else f"-{self.negative_prompt}"
-        texts = (self.id, self.prompt, str(self.seed), negative, self.label, self.caption)
-        return (
-            *texts,
-            self.style,
-            self.image,
-            self.mask,
-            self.reference,
-            self.reference_prompt,
-        )
+        return (self.id, self.prompt, str(self.seed), negative, *self[4:-1])
+
+
+class Place(NamedTuple):
+    """Where a row stands: in a file, or as a combination of a template; and the image it is for."""
+
+    source: str | None
+    number: int
+    image: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.source}: row" if self.source else "prompts.template: combination"
+        return f"{where} {self.number}" + (f", image {self.image}" if self.image else "")
 
 
 @dataclass
@@ -77,13 +80,12 @@ def list_prompts(spec: RunSpec) -> PromptTable:
     if source is None:
         raise ManifestError("prompts: missing; accepted: rows or a template")
     table = PromptTable([])
-    asked = list(_rows(source, method, spec, table))
-    where = source.path or "prompts.template"
-    if not asked:
-        raise ManifestError(f"prompts.path: {where}: found no rows; accepted: at least one")
     seen: set[str] = set()
     repeats: dict[str, int] = {}
-    for place, row, seed in asked:
+    references: dict[str, tuple[str, str]] = {}
+    for place, row, seed in _rows(source, method, spec, table):
+        if method.uses_sets:
+            _check_reference(place, row, references)
         name = row.id or _hash_of(row)
         if not row.id:
             repeats[name] = repeats.get(name, 0) + 1
@@ -96,12 +98,13 @@ def list_prompts(spec: RunSpec) -> PromptTable:
                 )
             seen.add(id_)
             own = sample_seed(spec.seed, id_, "") if seed is None else (seed + j) % MAX_SEED
-            table.rows.append(replace(row, id=id_, seed=own))
-    _check_sets(asked, method)
+            table.rows.append(row._replace(id=id_, seed=own))
+    if not table.rows:
+        raise ManifestError(f"prompts.path: {source.path}: found no rows; accepted: at least one")
     return table
 
 
-Asked = tuple[str, PromptRow, int | None]
+Asked = tuple[Place, PromptRow, int | None]
 """Where a row stands, the row, and the seed it asks for."""
 
 
@@ -124,8 +127,9 @@ def _rows(
                     f"{place}: image: found {row.image or defaults['image']!r} beside contents; accepted: one of the two"
                 )
             id_ = f"{row.id}/{image.id}" if row.id else ""
-            made = replace(row, id=id_, image=image.id, label=row.label or image.label)
-            yield f"{place}, image {image.id}", _filled(place, made, source, method, defaults), seed
+            made = row._replace(id=id_, image=image.id, label=row.label or image.label)
+            where = place._replace(image=image.id)
+            yield where, _filled(where, made, source, method, defaults), seed
 
 
 def _given(
@@ -138,7 +142,7 @@ def _given(
 
 
 def _filled(
-    place: str,
+    place: Place,
     row: PromptRow,
     source: PromptSource,
     method: PromptMethod,
@@ -152,7 +156,7 @@ def _filled(
         changes["negative_prompt"] = source.negative_prompt
     if not row.reference_prompt and source.reference_prompt:
         changes["reference_prompt"] = source.reference_prompt
-    row = replace(row, **changes, caption=row.caption or row.prompt)
+    row = row._replace(**changes, caption=row.caption or row.prompt)
     for name in ("prompt", *method.inputs):
         if not getattr(row, name):
             raise ManifestError(
@@ -174,7 +178,7 @@ def _shared(source: PromptSource, name: str, table: PromptTable) -> str:
 def _of_file(path: Path, method: PromptMethod, table: PromptTable) -> Iterator[Asked]:
     accepted = [*COLUMNS, *method.inputs, *(SET_COLUMNS if method.uses_sets else ())]
     for number, row in read_rows(path):
-        place = f"{path}: row {number}"
+        place = Place(str(path), number)
         for column in row:
             if column not in accepted:
                 raise _unknown_column(place, column, accepted)
@@ -193,7 +197,7 @@ def _of_file(path: Path, method: PromptMethod, table: PromptTable) -> Iterator[A
         )
 
 
-def _unknown_column(place: str, column: Any, accepted: list[str]) -> ManifestError:
+def _unknown_column(place: Place, column: Any, accepted: list[str]) -> ManifestError:
     close = difflib.get_close_matches(str(column), accepted, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     what = "more values than columns" if column is None else f"unknown column {column!r}"
@@ -202,7 +206,7 @@ def _unknown_column(place: str, column: Any, accepted: list[str]) -> ManifestErr
     )
 
 
-def _seed(place: str, value: Any) -> int | None:
+def _seed(place: Place, value: Any) -> int | None:
     """The seed that a row asks for."""
     if value is None or value != value or str(value).strip() == "":
         return None
@@ -226,7 +230,7 @@ def _of_template(source: PromptSource, texts: Mapping[str, str]) -> Iterator[Ask
         by_name = dict(zip(source.values, chosen, strict=True))
         known = {**texts, **{name: text for name, (_, text) in by_name.items()}}
         yield (
-            f"prompts.template: combination {number}",
+            Place(None, number),
             PromptRow(
                 id="",
                 prompt=_put(str(source.template), known, "template"),
@@ -255,18 +259,14 @@ def _hash_of(row: PromptRow) -> str:
     return hashlib.sha256("\0".join(row.facts).encode()).hexdigest()[:16]
 
 
-def _check_sets(asked: list[Asked], method: PromptMethod) -> None:
-    """Rows of one set have one reference."""
-    if not method.uses_sets:
-        return
-    references: dict[str, tuple[str, str]] = {}
-    for place, row, _ in asked:
-        own = (row.reference, row.reference_prompt)
-        before = references.setdefault(row.style, own)
-        if own != before:
-            field = "reference" if own[0] != before[0] else "reference_prompt"
-            found, other = (pair[field == "reference_prompt"] for pair in (own, before))
-            raise ManifestError(
-                f"{place}: {field}: found {found!r} in set {row.style!r}, whose first row has {other!r}; accepted: one "
-                "reference per style"
-            )
+def _check_reference(place: Place, row: PromptRow, references: dict[str, tuple[str, str]]) -> None:
+    """Rows of one set have one reference; `references`: of the sets so far."""
+    own = (row.reference, row.reference_prompt)
+    before = references.setdefault(row.style, own)
+    if own != before:
+        field = "reference" if own[0] != before[0] else "reference_prompt"
+        found, other = (pair[field == "reference_prompt"] for pair in (own, before))
+        raise ManifestError(
+            f"{place}: {field}: found {found!r} in set {row.style!r}, whose first row has {other!r}; accepted: one "
+            "reference per style"
+        )

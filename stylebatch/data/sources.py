@@ -127,9 +127,11 @@ def _unreadable(error: OSError) -> None:
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")
 
 
-def require_text(where: str, *texts: str) -> None:
+def require_text(where: object, *texts: str) -> None:
     """Raise ManifestError for a name or caption that no UTF-8 file could hold."""
     for text in texts:
+        if text.isascii():
+            continue
         try:
             text.encode()
         except UnicodeEncodeError:

@@ -30,7 +30,7 @@ from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.measure import Place, find_place, measure
-from stylebatch.engine.shards import Executed
+from stylebatch.engine.shards import HOPELESS, Executed, HopelessError
 from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
@@ -151,6 +151,7 @@ def _lead(
                     engine.render(plan, output, shards, threads=threads, executed=executed)
         seconds = time.monotonic() - started
         ledger.sweep()
+        _require_some(ledger)
         finished = report(output)
         version = _version("stylebatch")
         write_card(plans[-1], output, num_samples=finished.num_success, version=version)
@@ -159,6 +160,14 @@ def _lead(
     num_attempted = sum(plan.shard_size(shard) for plan, shards in work for shard in shards)
     allowed = plan.spec.max_failed_fraction
     return RunResult(output, num_pairs, num_attempted, done, seconds, finished, allowed, poisoned)
+
+
+def _require_some(ledger: Ledger) -> None:
+    """Raise HopelessError where shards were left out and there is none to report on."""
+    poisoned = list(ledger.poisoned().values())
+    if poisoned and not any((ledger.output / "metadata").glob("*_stats.json")):
+        attempts, reason = poisoned[0]["attempts"], poisoned[0]["reason"]
+        raise HopelessError(HOPELESS.format(count=len(poisoned), attempts=attempts, reason=reason))
 
 
 def _generations(plan: Plan, former: History | None) -> tuple[Plan, ...]:

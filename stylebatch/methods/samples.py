@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,10 @@ class Samples:
         """Parts of at most `size` rows."""
         rows = range(len(self))
         return [self.select(rows[i : i + size]) for i in range(0, len(self), size)]
+
+    def with_texts(self, texts: Sequence[str]) -> Samples:
+        """The same rows with other prompts."""
+        return replace(self, texts=tuple(texts))
 
     def noise(self) -> Tensor:
         """Standard normal (N, c, h, w), each row from a stream of its own."""

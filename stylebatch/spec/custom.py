@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from stylebatch.spec.method import PromptMethod
+from stylebatch.spec.method import RECORD_COLUMNS, PromptMethod
 from stylebatch.spec.section import Section
 
 ENTRY_POINTS = "stylebatch.methods"
@@ -63,6 +63,15 @@ class CustomMethod(Section):
             if not (isinstance(found, type) and issubclass(found, PromptMethod)):
                 what = "no such name" if found is None else "not a class derived from PromptMethod"
                 raise ValueError(f"path: {name} in {file}: {what}; accepted: {_FORM}")
+            taken = sorted(RECORD_COLUMNS & set(found.model_fields))
+            if taken:
+                raise ValueError(
+                    f"path: {name} has a field {taken[0]!r}, which is a column of the records; accepted: another name"
+                )
+            if not callable(getattr(found, "render", None)):
+                raise ValueError(
+                    f"path: {name} has no `render`; accepted: render(self, model, samples, *, batch)"
+                )
             _loaded[key] = found
         return _loaded[key]
 

@@ -9,6 +9,16 @@ from pydantic import Field
 
 from stylebatch.spec.section import Section
 
+RECORD_COLUMNS = frozenset(
+    (
+        *("key", "shard", "id", "prompt", "negative_prompt", "image", "mask", "style", "reference"),
+        *("label", "caption", "method", "model", "seed", "width", "height", "original_width"),
+        *("original_height", "status", "error_code", "error_message", "sha256", "structure"),
+        *("color_distance", "contrast", "name"),
+    )
+)
+"""Columns that every record of prompts may have; no option is named so."""
+
 
 @dataclass(frozen=True)
 class BlockSize:

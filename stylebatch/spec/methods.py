@@ -244,16 +244,24 @@ class StyleAlignedOptions(PromptMethod):
     offset: int = Field(
         5,
         ge=0,
-        description="A reference image starts this many steps less noisy than the samples; below `steps`",
+        description="A reference image starts this many steps less noisy than the samples; below `steps`, default 5 where "
+        "there are as many",
     )
     windows: WindowOptions | None = Field(
         None,
         description="Samples are panoramas, denoised by overlapping windows; the reference has the size of a window",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _offset_of_few_steps(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "offset" not in data and type(data.get("steps")) is int:
+            return {**data, "offset": max(0, min(5, data["steps"] - 1))}
+        return data
+
     @model_validator(mode="after")
     def _offset_below_steps(self) -> StyleAlignedOptions:
-        if "offset" in self.model_fields_set and self.offset >= self.steps:
+        if self.offset >= self.steps:
             raise ValueError(
                 f"offset: found {self.offset} with steps {self.steps}; accepted: below steps"
             )
