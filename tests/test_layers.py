@@ -30,6 +30,7 @@ HOMES = {
         "stylebatch.engine.rendering",
         "stylebatch.engine.blending",
         "stylebatch.engine.style_bank",
+        "stylebatch.engine.blending",
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
         "stylebatch.engine.engines",

@@ -58,7 +58,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "method.site_gammas": [[1.0, 0.9, 0.8, 0.5, 0.25, 0.0], None],
     "method.grid": ["stride", "spread"],
     "method.solver": ["ddim", "ab2", "dpmpp_2m"],
-    "method.inversion": ["ddim", "bdia", "obelm"],
+    "method.inversion": ["ddim", "bdia"],
     "method.blend": ["tokens", "outputs"],
     "model.name": ["tiny", "sd14", "sd15", "sd21-base", "sd21"],
     "model.path": ["DIR/checkpoint"],

@@ -140,7 +140,8 @@ class PairPlan(Plan):
 
     def anchored(self) -> PairPlan:
         contents, styles = (
-            tuple(_anchored(row) for row in rows) for rows in (self.contents, self.styles)
+            tuple(row.anchored(lambda path: str(absolute(path))) for row in rows)
+            for rows in (self.contents, self.styles)
         )
         return replace(self, spec=anchored_spec(self.spec), contents=contents, styles=styles)
 
@@ -178,12 +179,6 @@ class PairPlan(Plan):
         ]
 
 
-def _anchored(row: ImageRow) -> ImageRow:
-    parts = tuple(replace(part, path=str(absolute(part.path))) for part in row.parts)
-    mask = str(absolute(row.mask)) if row.mask else ""
-    return replace(row, path=str(absolute(row.path)), mask=mask, parts=parts)
-
-
 def plan(
     spec: RunSpec,
     *,
@@ -211,7 +206,8 @@ def plan_pairs(
     start goes before the one that `conditions` make cheapest. Raises ManifestError
     for sources that hold nothing, a size the model cannot take, lists of different length for zip.
     """
-    checkpoint = find_checkpoint(spec.model)
+    checkpoint = find_checkpoint(spec.model, families=("sd", "sdxl"))
+    spec = _with_sites(spec, checkpoint)
     size = _size(spec, checkpoint)
     missing = sorted(set(spec.styleid.sites) - set(checkpoint.sites))
     if missing:
@@ -308,6 +304,16 @@ def _preview(
     return preview, tuple(PairRow(content, style) for content, style in sorted(walk))
 
 
+def _with_sites(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
+    """On SDXL, which lacks the sites of the defaults, these stand for all that it has."""
+    method = spec.styleid
+    unchanged = StyleIDOptions(convention=method.convention).sites
+    if checkpoint.family == "sd" or method.sites != unchanged:
+        return spec
+    changed = method.model_copy(update={"sites": checkpoint.sites})
+    return spec.model_copy(update={"method": changed})
+
+
 def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
     size = spec.image.size or checkpoint.native_size
     if size % checkpoint.size_multiple:
@@ -342,7 +348,8 @@ def _identity(
         "num_contents": len(contents),
         "num_styles": len(styles),
         "contents": rows_digest(
-            (row.id, row.label, row.caption, *([row.mask] if row.mask else [])) for row in contents
+            (row.id, row.label, row.caption, *([row.mask_id] if row.mask else []))
+            for row in contents
         ),
         "styles": rows_digest(
             (row.id, *(f"{part.weight!r} {part.id}" for part in row.parts)) for row in styles

@@ -23,12 +23,28 @@ def feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     channels: list[int] = list(reversed(checkpoint.config("unet")["block_out_channels"]))
     top = len(channels) - 1
     cells = size // checkpoint.latent_factor
+    depths = _transformer_depths(checkpoint, len(channels))
     elements = sum(
-        channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2
+        depths[min(site // 3, top)]
+        * channels[min(site // 3, top)]
+        * (cells >> (top - min(site // 3, top))) ** 2
         for site in spec.styleid.sites
     )
     steps = spec.styleid.num_reverse_evaluations if spec.styleid.inject else 0
     return elements * steps * value_bytes(spec)
+
+
+def _transformer_depths(checkpoint: Checkpoint, num_levels: int) -> list[int]:
+    """Self-attention layers at each site, by level of the decoder, deepest first."""
+    unet = checkpoint.config("unet")
+    depths: int | list[int] = (
+        unet.get("reverse_transformer_layers_per_block")
+        or unet.get("transformer_layers_per_block")
+        or 1
+    )
+    if isinstance(depths, int):
+        return [depths] * num_levels
+    return depths if unet.get("reverse_transformer_layers_per_block") else depths[::-1]
 
 
 def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int | tuple[int, int]) -> int:

@@ -55,7 +55,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         spec.model_copy(update={"features": cached}),
         conditions=Conditions(room_bytes=cache_room(features.cache)),
     )
-    method = StyleID(**spec.styleid.model_dump())
+    method = StyleID(**plan.spec.styleid.model_dump())
     started, failed, num_found = time.monotonic(), 0, 0
     num_images = sum(len(row.parts) or 1 for row in plan.styles)
     progress.begin(

@@ -94,12 +94,8 @@ class StyleBank:
         """The styles as one batch, features streamed from the cache; those it lacks are written first."""
         opened = [self.open(style) for style in styles]
         levels = [cached.trajectory() for cached in opened]
-        starts = {
-            level: torch.from_numpy(np.stack([latents[level] for latents in levels])).to(
-                self.model.device
-            )
-            for level in self.method.start_levels(self.model)
-        }
+        last = max(levels[0])
+        latent = torch.from_numpy(np.stack([latents[last] for latents in levels]))
         steps = self.method.trajectory(self.model).reverse
         timesteps = tuple(step.t for step in steps) if self.method.inject else ()
 
@@ -108,7 +104,7 @@ class StyleBank:
             return self.open(styles[row])
 
         features = CachedFeatures(opened, timesteps, self.model.device, again)
-        return Inverted(starts[max(starts)], features, starts)
+        return Inverted(latent.to(self.model.device), features)
 
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""

@@ -13,7 +13,11 @@ from torch import Tensor
 from stylebatch.diffusion.schedule import Schedule
 
 Site = int
-"""Self-attention layer of the decoder, 0..11: three positions for each of four levels, deepest first."""
+"""Self-attention of the decoder, 0..11: three positions for each of four levels, deepest first.
+
+Layer b of a position with several transformer blocks (SDXL) has the number `site + NUM_SITES * b`.
+"""
+NUM_SITES = 12
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class Denoiser(Protocol):
         ...
 
     def editing(self, edit: AttentionEdit, sites: tuple[Site, ...]) -> AbstractContextManager[None]:
-        """Install `edit` at `sites` for the duration of a `with` block; always removed."""
+        """Install `edit` at `sites`, all their layers, for the duration of a `with` block; always removed."""
         ...
 
     @property

@@ -228,7 +228,7 @@ def find_checkpoint(spec: ModelSpec, *, families: tuple[Family, ...] = ("sd",)) 
         checkpoint.config(component)
     if checkpoint.family not in families:
         raise ManifestError(
-            f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which method styleid "
+            f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which training "
             "does not take; accepted: Stable Diffusion 1.x and 2.x"
         )
     if checkpoint.family == "sdxl":

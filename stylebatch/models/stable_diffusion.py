@@ -24,7 +24,7 @@ from stylebatch.diffusion.schedule import (
     scaled_linear_betas,
 )
 from stylebatch.errors import ManifestError
-from stylebatch.models.base import AttentionEdit, Conditioning, Site
+from stylebatch.models.base import NUM_SITES, AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.edits import (
     decoder_sites,
@@ -103,7 +103,7 @@ class StableDiffusion:
         self.schedule = schedule
         self.device = torch.device(unet.device) if device is None else device
         self.on_evaluations: Callable[[int], None] | None = None
-        self.sites: tuple[Site, ...] = tuple(sorted(decoder_sites(unet)))
+        self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.latent_channels = int(unet.config.in_channels)
         self.native_cells = int(unet.config.sample_size or 64)

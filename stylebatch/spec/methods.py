@@ -92,9 +92,9 @@ class StyleIDOptions(Section):
         "ddim",
         description="Of inversion and reverse. ab2 (Adams-Bashforth) and dpmpp_2m (DPM-Solver++) are of second order, for few steps",
     )
-    inversion: Literal["ddim", "bdia", "obelm"] = Field(
+    inversion: Literal["ddim", "bdia"] = Field(
         "ddim",
-        description="bdia, obelm: exactly invertible two-step rules, both ways; `convention: ldm`, `start: level`, `solver: ddim`",
+        description="bdia: an exactly invertible rule, both ways; with `convention: ldm`, `start: level`, `solver: ddim`",
     )
     blend: Literal["tokens", "outputs"] = Field(
         "tokens",
@@ -189,13 +189,13 @@ class StyleIDOptions(Section):
     @property
     def num_inversion_evaluations(self) -> int:
         """Network evaluations that invert one image."""
-        return self.steps if self.inversion == "ddim" else self.steps - 1
+        return self.steps if self.inversion == "ddim" else self.steps + 1
 
     @property
     def num_reverse_evaluations(self) -> int:
         """Network evaluations that render one pair."""
         if self.inversion != "ddim":
-            return self.steps - 2
+            return self.steps - 1
         return self.steps - 1 if self.start == "paper" and self.grid == "stride" else self.steps
 
 
