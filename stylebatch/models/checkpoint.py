@@ -38,8 +38,8 @@ class SiteShape:
 
     @property
     def elements(self) -> int:
-        """Numbers of each of x, q, k and v, for one picture and timestep."""
-        return self.side**2 * self.channels
+        """Numbers of each of x, q, k and v over the site's layers, for one picture and timestep."""
+        return self.layers * self.side**2 * self.channels
 
 
 @dataclass(frozen=True)
