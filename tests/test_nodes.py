@@ -96,8 +96,11 @@ def _paused(run: Run) -> Iterator[None]:
     """While the block runs, workers that are ready stand still, so that the others are there before the work is done."""
     run.wait_for("committed", 1)
     pids: list[int] = []
+    deadline = time.monotonic() + PATIENCE_S
     while not pids:  # between two shards a worker has another name
         assert run.process.poll() is None, run.log.read_text()
+        assert time.monotonic() < deadline, run.log.read_text()
+        time.sleep(0.02)
         pids = [pid for pid in descendants(os.getpid()) if RENDERING in named(pid)]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
