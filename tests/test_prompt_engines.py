@@ -29,7 +29,7 @@ def expected(manifest: Path) -> dict[str, str]:
     done = render(manifest, manifest.parent / "local")
     assert done.returncode == 0, done.stderr
     found = digests(manifest.parent / "local")
-    assert sum(name.endswith(".tar") for name in found) == 3
+    assert sum(name.endswith(".tar") for name in found) == 2
     return found
 
 
