@@ -13,10 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from stylebatch.bench.affinity import affinity
 from stylebatch.bench.ray_scheduling import queue, scheduling
 from stylebatch.bench.record import Part, Size, measure
 
-PARTS: dict[str, Part] = {"queue": queue, "scheduling": scheduling}
+PARTS: dict[str, Part] = {"queue": queue, "affinity": affinity, "scheduling": scheduling}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

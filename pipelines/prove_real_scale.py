@@ -9,16 +9,13 @@ check fails: bytes on disk per timestep, bytes held, peak resident memory, held 
 from __future__ import annotations
 
 import ctypes
-import gc
 import json
 import math
 import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from stylebatch.bench.proof import Check as Check
+from stylebatch.bench.proof import Record, peak, random_network, resident
 from stylebatch.data.choice import Choice
 from stylebatch.data.images import load_picture
 from stylebatch.data.sides import feature_bytes, stored_bytes
@@ -84,70 +83,6 @@ class Arithmetic:
             return self.elements + 4 * sum(self.shape(site)[1] for site in self.sites)
         numbers = self.elements * (2 if codec.name == "kv" else 1)
         return numbers * (2 if codec.dtype == "float16" else 4)
-
-
-@dataclass(frozen=True)
-class Check:
-    """A figure beside what the arithmetic says; `tolerance` is relative, 0 for exact."""
-
-    name: str
-    measured: float
-    expected: float
-    tolerance: float = 0.0
-
-    @property
-    def holds(self) -> bool:
-        return abs(self.measured - self.expected) <= self.tolerance * abs(self.expected)
-
-    def line(self) -> str:
-        told = f"{self.name:<54} {self.measured:>16,.0f} {self.expected:>16,.0f}"
-        off = f"{self.measured / self.expected - 1:>+8.2%} of {self.tolerance:.0%}"
-        return f"{told} {off}  {'holds' if self.holds else 'FAILS'}"
-
-
-@dataclass
-class Record:
-    """Checks, and figures without an expectation (seconds and bytes)."""
-
-    checks: list[Check] = field(default_factory=list)
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def check(self, name: str, measured: float, expected: float, tolerance: float = 0.0) -> None:
-        self.checks.append(Check(name, float(measured), float(expected), tolerance))
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.figures[f"{name}, s"] = round(time.perf_counter() - started, 3)
-
-
-def resident() -> int:
-    """Bytes of the resident set once freed memory is given back; `peak` counts from here."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak(of="VmRSS")
-
-
-def peak(of: str = "VmHWM") -> int:
-    """Largest resident set, in bytes, since `resident()`."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{of}:"))
-
-
-def random_network(cls: Any, config: Mapping[str, Any], seed: int = 0) -> Any:
-    """A network that is in memory once: weights drawn with variance 1/4 per unit of input, no biases."""
-    with torch.device("meta"):
-        network = cls(**config)
-    network.to_empty(device="cpu").eval().requires_grad_(False)
-    draw = torch.Generator().manual_seed(seed)
-    for name, weights in network.named_parameters():
-        weights.fill_(1.0 if name.endswith("weight") else 0.0)
-        if weights.ndim > 1:
-            bound = 0.5 * math.sqrt(3 * weights.shape[0] / weights.numel())
-            weights.uniform_(-bound, bound, generator=draw)
-    return network
 
 
 class RandomDiffusion(StableDiffusion):
@@ -290,8 +225,8 @@ def main(names: Sequence[str]) -> int:
     about = {"size": scale.size, "threads": torch.get_num_threads(), "torch": torch.__version__}
     told = {**about, "steps": STEPS, "unet": UNET, "vae": VAE, **asdict(record)}
     (out / "real_scale.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    figures = [f"{name:<54} {value:>16,.3f}" for name, value in record.figures.items()]
-    head = f"{'bytes, or 1 for yes':<54} {'measured':>16} {'computed':>16}"
+    figures = [f"{name:<60} {value:>16,.3f}" for name, value in record.figures.items()]
+    head = f"{'bytes, or 1 for yes':<60} {'measured':>16} {'computed':>16}"
     sys.stdout.write("\n".join([head, *(c.line() for c in record.checks), *figures, ""]))
     return 0 if all(check.holds for check in record.checks) else 1
 

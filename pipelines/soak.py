@@ -31,17 +31,22 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("outputs/soak"))
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # beside other work Ray's workers would starve
     args.out.mkdir(parents=True, exist_ok=True)
     options = ["--engine", "ray", "--workers", "2"] if args.engine == "ray" else []
-    victims = list(WORKERS) if args.engine == "ray" else ["driver"]
+    setting = ["--set", "method.steps=10"] if options else []  # so that kills fall into rendering
+    # every other kill is of a worker: the run goes on, and may lose more
+    victims = [*WORKERS, "worker"] if args.engine == "ray" else ["driver"]
     undisturbed = args.out / "undisturbed"
-    subprocess.run(command(args.manifest, undisturbed, []), check=True)
+    subprocess.run(command(args.manifest, undisturbed, setting), check=True)
     expected, draw, kills, failures = digests(undisturbed), random.Random(args.seed), 0, 0
     with (args.out / "rounds.jsonl").open("a") as log:
         while kills < args.kills:
             done = kill_and_resume(
                 args.manifest, args.out / "killed", expected,
-                options=options, victims=victims, draw=draw, kills=PER_ROUND,
+                options=options, setting=setting, victims=victims, draw=draw, kills=PER_ROUND,
                 at_most_s=12.0 if options else 5.0,
             )  # fmt: skip
             kills += len(done.kills)

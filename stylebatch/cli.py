@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylebatch.errors import Interrupted, ManifestError, StylebatchError
+from stylebatch.doctor.arguments import add_doctor_arguments
+from stylebatch.errors import Interrupted, LeaderFailedError, ManifestError, StylebatchError
 
 if TYPE_CHECKING:
     from stylebatch.engine.run import RunResult
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.verb(args)
         sys.stdout.flush()
         return code
+    except LeaderFailedError as error:
+        return error.exit_code
     except StylebatchError as error:
         manifest = getattr(args, "manifest", None)
         named = (
@@ -111,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("output", type=Path, metavar="OUTPUT")
     report.set_defaults(verb=_report)
+
+    doctor = verbs.add_parser("doctor", help="check a checkpoint, or this machine")
+    add_doctor_arguments(doctor)
+    doctor.set_defaults(verb=_doctor)
 
     conformance = verbs.add_parser(
         "conformance", help="run reference cases; exit 0 only if every tensor holds"
@@ -291,6 +298,12 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from stylebatch.doctor.verb import doctor
+
+    return doctor(args, os.environ)
+
+
 def _conformance(args: argparse.Namespace) -> int:
     from stylebatch.conformance import run_cases
 
@@ -334,21 +347,9 @@ def _train(args: argparse.Namespace) -> int:
         raise ManifestError(
             f"training needs {', '.join(missing)}; next: pip install 'stylebatch[train]'"
         )
-    from stylebatch.manifest import load_document
-    from stylebatch.training.spec import TrainSpec, join_inputs
+    from stylebatch.training.verb import train
 
-    spec = load_document(args.manifest, args.overrides, TrainSpec, join_inputs, output=args.output)
-
-    from stylebatch.progress import Progress, for_terminal
-    from stylebatch.training.trainer import train
-
-    main_process = os.environ.get("RANK", "0") == "0"
-    result = train(spec, for_terminal() if main_process else Progress())
-    if main_process:
-        measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())
-        print(f"Trained {spec.stage} for {result.steps} steps ({measures})\n"
-              f"{result.model}: use it as `model: {{path: {result.model}}}`")  # fmt: skip
-    return 0
+    return train(args, os.environ)
 
 
 def _schema(args: argparse.Namespace) -> int:

@@ -33,6 +33,14 @@ class StorageError(StylebatchError, OSError):
     exit_code = 5
 
 
+class LeaderFailedError(StylebatchError):
+    """The first rank could not go on and has told why; the others end with its exit code, and say nothing."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("the first rank told why")
+        self.exit_code = exit_code
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; nothing partial was committed. Exit code 128 + signal."""
 

@@ -118,7 +118,8 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
 
 def _accepted(field: str) -> str:
     rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
-    return {"pairing": rows, "prompts": rows, "model": "a `from_pretrained` folder"}.get(
+    model = "a `from_pretrained` folder or a .safetensors file"
+    return {"pairing": rows, "prompts": rows, "model": model}.get(
         field, f"an image folder or {rows}, relative to the manifest"
     )
 

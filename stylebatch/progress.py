@@ -118,9 +118,10 @@ class PlainProgress(_Counts):
     def _say(self) -> None:
         self._last = time.monotonic()
         percent = 100 * min(1.0, self.evaluations / self.evaluations_total)
+        place = f", {'shard ' if self.unit == 'samples' else ''}{self.shard}" if self.shard else ""
         self.note(
             f"{self.samples}/{self.samples_total} {self.unit}, {percent:.0f} % of the work, {self.rate()}, "
-            f"{self.eta()} left, {'shard ' if self.unit == 'samples' else ''}{self.shard}"
+            f"{self.eta()} left{place}"
         )
 
     def note(self, text: str) -> None:

@@ -89,3 +89,31 @@ def linked(tmp_path: Path) -> Callable[..., Path]:
         return link_folder(source, tmp_path / name, without=without)
 
     return link
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`twins(name)`: a folder like a published checkpoint's, with random weights and narrow layers."""
+    from tests.checkpoints import twin
+
+    built: dict[str, Path] = {}
+
+    def of(name: str) -> Path:
+        if name not in built:
+            built[name] = twin(name, tmp_path_factory.mktemp(name) / "model")
+        return built[name]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def twin_model(twins: Callable[[str], Path]) -> Callable[[str], StableDiffusion]:
+    """`twin_model(name)`: that checkpoint, loaded on the CPU."""
+    loaded: dict[str, StableDiffusion] = {}
+
+    def of(name: str) -> StableDiffusion:
+        if name not in loaded:
+            loaded[name] = _load(twins(name))
+        return loaded[name]
+
+    return of

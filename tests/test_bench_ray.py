@@ -37,6 +37,17 @@ def test_two_workers_and_the_queue_are_measured(tmp_path: Path) -> None:
     assert all(0 < cost < 2000 for cost in costs)
 
 
+def test_the_queue_costs_no_more_inversions_than_turns(tmp_path: Path) -> None:
+    done = bench(tmp_path, "affinity")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "bench_ray.json").read_text())
+    more = {f["name"]: f["value"] for f in record["parts"]["affinity"]["figures"]}
+    assert len(more) == 12
+    for name, value in more.items():
+        assert 0 <= value <= more[name.replace("queue", "by turns")]
+    assert any(more[n] < more[n.replace("queue", "by turns")] for n in more if "queue" in n)
+
+
 def test_measuring_nothing_fails(tmp_path: Path) -> None:
     done = bench(tmp_path)
     assert done.returncode == 1

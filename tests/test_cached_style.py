@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylebatch.store import cached_style
 from stylebatch.store.cache_index import DamagedStyleError, StyleIndex
 from stylebatch.store.cached_style import CachedStyle, SiteArrays, prefetch
 from stylebatch.store.codecs import CodecName
@@ -114,7 +115,16 @@ def test_prefetch_gives_the_same_arrays_in_the_order_asked(
     assert list(prefetch(styles, ())) == []
 
 
-def test_prefetch_reads_one_timestep_ahead_on_one_thread(cache: StyleCache) -> None:
+@pytest.mark.parametrize(
+    ("ahead_bytes", "asked_first"), [(1, [1, 251]), (1025, [1, 251, 501, 751])]
+)
+def test_prefetch_reads_ahead_on_one_thread_and_no_more_than_it_should(
+    cache: StyleCache,
+    monkeypatch: pytest.MonkeyPatch,
+    ahead_bytes: int,
+    asked_first: list[int],
+) -> None:
+    monkeypatch.setattr(cached_style, "READ_AHEAD_BYTES", ahead_bytes)
     asked: list[tuple[int, str]] = []
     before = set(threading.enumerate())
     second = threading.Event()
@@ -122,17 +132,18 @@ def test_prefetch_reads_one_timestep_ahead_on_one_thread(cache: StyleCache) -> N
     class Watched(CachedStyle):
         def at(self, timestep: int) -> SiteArrays:
             asked.append((timestep, threading.current_thread().name))
-            if timestep == 251:
+            if timestep == asked_first[-1]:
                 second.set()
             return super().at(timestep)
 
     key = write(cache, style_key())
     with (cache.folder / f"{key}.parquet").open("rb") as file:
         style = Watched(cache.folder / f"{key}.tar", StyleIndex.from_parquet(file, key))
+    assert style.num_bytes(1) == 1024  # two sites' k and v, float16
     steps = prefetch([style], TIMESTEPS)
     next(steps)
-    assert second.wait(10)  # the next one is read while the caller holds the first
-    assert [timestep for timestep, _ in asked] == [1, 251]
+    assert second.wait(10)  # the next ones are read while the caller holds the first
+    assert [timestep for timestep, _ in asked] == asked_first
     assert len({thread for _, thread in asked}) == 1
     assert threading.current_thread().name != asked[0][1]
     steps.close()

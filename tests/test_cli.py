@@ -66,6 +66,16 @@ def test_verbs_and_flags_are_these() -> None:
         "verify": ["--help", "--json", "-h"],
         "repair": ["--help", "-h"],
         "report": ["--help", "-h"],
+        "doctor": [
+            "--config",
+            "--dtype",
+            "--help",
+            "--json",
+            "--no-measure",
+            "--size",
+            "--variant",
+            "-h",
+        ],
         "conformance": ["--help", "-h"],
         "cache ls": ["--help", "--json", "-h"],
         "cache verify": ["--help", "--repair", "-h"],
@@ -165,7 +175,7 @@ def test_schema_is_json_and_knows_the_short_forms(capsys: pytest.CaptureFixture[
 
 
 def test_locked_output_exits_4(manifest: Path) -> None:
-    from stylebatch.store.ledger import RunLock
+    from stylebatch.store.run_lock import RunLock
 
     with RunLock(manifest.parent / "out"):
         result = _stylebatch("run", str(manifest))

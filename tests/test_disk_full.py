@@ -28,15 +28,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [
+        ("--engine", "local"),
+        pytest.param(("--engine", "ray", "--workers", "2"), marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
-    small_disk: Path, tmp_path: Path
+    engine: tuple[str, ...], small_disk: Path, tmp_path: Path
 ) -> None:
     manifest = small_manifest(tmp_path / "in", contents=3, styles=3)
     whole = tmp_path / "whole"
     assert render(manifest, whole).returncode == 0
     output = small_disk / "out"
     (small_disk / "filler").write_bytes(bytes(4_030_000))
-    stopped = render(manifest, output)
+    stopped = render(manifest, output, *engine)
     assert stopped.returncode == 5, stopped.stderr
     assert str(output) in stopped.stderr
     assert "bytes are free" in stopped.stderr
@@ -46,7 +53,7 @@ def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
         "missing: the shard was never committed"
     }
     (small_disk / "filler").unlink()
-    done = render(manifest, output)
+    done = render(manifest, output, *engine)
     assert done.returncode == 0, done.stderr
     assert 0 < len(committed) < len(list(output.glob("data/*.tar")))
     assert digests(output) == digests(whole)

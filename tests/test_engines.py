@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from stylebatch.bench.crashes import descendants, named
 from stylebatch.engine.engines import engine_name, open_engine
 from stylebatch.errors import ManifestError
 from stylebatch.progress import Progress
@@ -79,7 +82,7 @@ def test_two_torchrun_ranks_write_the_same_bytes(
     ]
     done = subprocess.run(
         [*launch, *command(manifest, tmp_path / "ranks", "--json-logs")[1:]],
-        capture_output=True, text=True, env=environment(), timeout=300, check=False,
+        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     _same(tmp_path / "ranks", expected)
@@ -88,19 +91,38 @@ def test_two_torchrun_ranks_write_the_same_bytes(
     assert 0 < len(shards) < sum(name.endswith(".tar") for name in expected)  # rank 1 made others
 
 
-def test_one_process_of_a_launcher_says_how_to_get_more(manifest: Path, tmp_path: Path) -> None:
-    done = render(
-        manifest,
-        tmp_path / "one",
-        "--engine",
-        "accelerate",
-        "--limit",
-        "1",
-        ACCELERATE_USE_CPU="true",
-    )
+@pytest.mark.parametrize(("asked", "told"), [("2", True), ("1", False)])
+def test_fewer_ranks_than_asked_are_told(
+    asked: str, told: bool, manifest: Path, tmp_path: Path
+) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", asked]
+    done = subprocess.run(
+        [*launch, *command(manifest, tmp_path / "one", "--limit", "1")[1:]],
+        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "accelerate started 1 rank" in done.stdout
-    assert "torchrun --nproc_per_node" in done.stdout
+    record = json.loads((tmp_path / "one-preview-1" / "run.json").read_text())
+    assert record["resolved"]["engine"] == "accelerate"
+    assert ("accelerate started 1 rank, where several were asked for" in done.stdout) is told
+    assert ("torchrun --nproc_per_node" in done.stdout) is told
+
+
+def test_a_tracker_logs_every_commit_beside_the_data(
+    manifest: Path, expected: dict[str, str], tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    output = tmp_path / "out"
+    for limit in (["--limit", "1"], []):  # the preview leaves nothing in the way of the run
+        done = render(manifest, output, "--tracker", "tensorboard", *limit)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out-preview-1" / "logs").is_dir()
+    _same(output, expected)
+    log = EventAccumulator(str(output / "logs" / "small"))
+    log.Reload()
+    assert [scalar.step for scalar in log.Scalars("samples")] == list(range(1, 19))
+    assert {scalar.value for scalar in log.Scalars("failed")} == {0.0}
+    assert all(scalar.value > 0 for scalar in log.Scalars("evaluations_per_second"))
 
 
 @pytest.mark.slow
@@ -147,16 +169,62 @@ def test_sigterm_ends_a_ray_run_which_then_resumes(
         command(manifest, output, *RAY, "--workers", "1"),
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(),
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not list(output.glob("metadata/*_stats.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     run.send_signal(signal.SIGTERM)
-    _, stderr = run.communicate(timeout=120)
+    _, stderr = run.communicate(timeout=600)
     assert run.returncode == 143, stderr
     assert "Run the same command again" in stderr
     done = render(manifest, output)
     assert done.returncode == 0, done.stderr
     _same(output, expected)
+
+
+@pytest.mark.slow
+def test_a_run_refused_under_torchrun_says_so_once(manifest: Path, tmp_path: Path) -> None:
+    assert render(manifest, tmp_path / "out").returncode == 0
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run = command(manifest, tmp_path / "out", "--set", "method.gamma=0.5")
+    done = subprocess.run(
+        [sys.executable, *launch, *run[1:]],
+        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("method.gamma: 0.75 -> 0.5") == 1
+    assert done.stderr.count("exitcode  : 4") == 2
+    assert "[rank1]" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test asks for")
+def test_a_gpu_that_this_machine_lacks_is_not_waited_for(manifest: Path, tmp_path: Path) -> None:
+    done = render(manifest, tmp_path / "out", *RAY, "--set", "engine.gpus_per_worker=1")
+    assert done.returncode == 2
+    assert "engine.gpus_per_worker: found 1; accepted: at most 0" in done.stderr
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_ray_run_with_all_its_processes(manifest: Path, tmp_path: Path) -> None:
+    """The signal goes to the whole process group, as a terminal sends it."""
+    output = tmp_path / "stopped"
+    run = subprocess.Popen(
+        command(manifest, output, *RAY, "--workers", "2"),
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(),
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 600
+    while not list(output.glob("metadata/*_stats.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    below = descendants(run.pid)
+    os.killpg(run.pid, signal.SIGINT)
+    _, stderr = run.communicate(timeout=600)
+    assert run.returncode == 130, stderr
+    assert "Run the same command again" in stderr
+    assert leftovers(output) == []
+    while any(named(pid) for pid in below) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not any(named(pid) for pid in below)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pytest
 
 from stylebatch.cli import main
 from stylebatch.data.plan import plan
+from stylebatch.engine import local, measure, worker
 from stylebatch.engine.run import run
 from stylebatch.manifest import load_spec
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from stylebatch.spec import ModelSpec
 from stylebatch.store.style_cache import StyleCache
 from tests.images import write_inputs, write_manifest
 
@@ -84,6 +88,26 @@ def test_precompute_leaves_no_style_to_invert(
         method.num_inversion_evaluations * contents
         + method.num_reverse_evaluations * contents * styles
     )
+
+
+def test_a_measured_run_loads_its_model_once(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[object] = []
+
+    def counting(spec: ModelSpec) -> StableDiffusion:
+        loaded.append(spec)
+        return load_model(spec)
+
+    for module in (local, measure, worker):
+        monkeypatch.setattr(module, "load_model", counting)
+    spec = load_spec(manifest, [f"features.cache={tmp_path / 'cache'}"], output=str(tmp_path / "o"))
+    result = run(spec)
+    assert result.exit_code == 0
+    resolved = json.loads((tmp_path / "o" / "run.json").read_text())["resolved"]
+    assert resolved["measured"]["evaluation_s"] > 0
+    assert resolved["measured"]["read_bytes_s"] > 0
+    assert len(loaded) == 1
 
 
 def test_precompute_without_a_cache_says_what_to_give(

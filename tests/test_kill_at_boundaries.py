@@ -58,7 +58,7 @@ def test_resuming_after_kills_at_random_times(
             command(manifest, output),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
         )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not output.exists() and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(draw.uniform(0.0, 4.0))

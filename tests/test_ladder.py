@@ -91,6 +91,20 @@ def test_a_repeated_rendering_starts_at_the_recorded_rung(resolved: Plan, tmp_pa
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+def test_a_shard_does_not_depend_on_what_its_worker_met_before(tmp_path: Path) -> None:
+    manifest = small_manifest(tmp_path / "in", contents=4, styles=4)
+    changes = ["engine.feature_gb=0.0015", "output.shard_size=4"]
+    resolved, device = plan(load_spec(manifest, changes)), Device(1)
+    with Worker(resolved, tmp_path / "a", threads=1, on_evaluations=device) as worker:
+        assert worker.render(0)["executed"]
+        device.rows = 99
+        assert worker.render(1)["executed"] == []
+    with Worker(resolved, tmp_path / "b", threads=1) as worker:
+        worker.render(1)
+    found, alone = digests(tmp_path / "a"), digests(tmp_path / "b")
+    assert {name: found[name] for name in alone} == alone
+
+
 def test_samples_that_never_fit_are_failed_rows(resolved: Plan, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 

@@ -21,6 +21,15 @@ def test_plain_lines_tell_samples_rate_remaining_time_and_shard() -> None:
     assert "left, shard train-00001" in second
 
 
+def test_plain_lines_name_what_is_counted_and_no_shard_where_there_is_none() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, every_s=0.0)
+    progress.begin(evaluations=100, samples=2, samples_done=0, unit="styles")
+    progress.advance(50)
+    assert stream.getvalue().startswith("0/2 styles, 50 % of the work")
+    assert stream.getvalue().endswith(" left\n")
+
+
 def test_plain_lines_come_at_most_every_few_seconds() -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream, every_s=60.0)

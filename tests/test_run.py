@@ -24,7 +24,7 @@ from stylebatch.data.plan import plan
 from stylebatch.engine.run import RunResult, run
 from stylebatch.errors import OutputLockedError, PlanChangedError
 from stylebatch.manifest import load_spec
-from stylebatch.store.ledger import RunLock
+from stylebatch.store.run_lock import RunLock
 from tests.images import write_inputs, write_manifest
 
 

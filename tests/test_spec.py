@@ -66,6 +66,10 @@ ACCEPTED: dict[str, list[Any]] = {
     "model.revision": ["main"],
     "model.variant": ["fp16"],
     "model.dtype": ["float32", "float16", "bfloat16"],
+    "model.config": ["DIR/checkpoint"],
+    "model.offload": ["model", "sequential"],
+    "model.vae_slicing": [True],
+    "model.vae_tiling": [True],
     "image.size": [32, 512, 4096],
     "image.mode": ["resize"],
     "image.width": [None],
@@ -86,6 +90,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "engine.gpus_per_worker": [0.0, 0.5, 2.0],
     "engine.cpus_per_worker": [0.5, 4.0],
     "engine.max_attempts": [1, 10],
+    "engine.drain_s": [0.0, 60.0],
     "engine.tracker": ["tensorboard", "wandb"],
     "engine.threads": [1, 64],
     "engine.batch": [1, 1024],
@@ -128,6 +133,10 @@ REFUSED: dict[str, list[Any]] = {
     "model.revision": [1],
     "model.variant": [1],
     "model.dtype": ["fp16", None],
+    "model.config": ["", 1],
+    "model.offload": ["cpu", True],
+    "model.vae_slicing": [1, "yes"],
+    "model.vae_tiling": [1, "yes"],
     "image.size": [31, 4097, 64.5, "64", True],
     "image.mode": ["crop", None],
     "image.width": [31, 16385, 64.5, "64", True],
@@ -148,6 +157,7 @@ REFUSED: dict[str, list[Any]] = {
     "engine.gpus_per_worker": [-1.0, "1"],
     "engine.cpus_per_worker": [0.0, -1.0, "1"],
     "engine.max_attempts": [0, 1.5, "3"],
+    "engine.drain_s": [-1.0, 86401.0, "20"],
     "engine.tracker": ["mlflow", 1],
     "engine.threads": [0, -1, 1.5, "4"],
     "engine.batch": [0, 1025, 2.5],
@@ -207,7 +217,10 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
     data = base
     if field == "model.revision":
         data = put(data, "model.id", "owner/name")
-    elif field in ("model.variant", "model.dtype"):
+    elif field == "model.config":
+        (folder / "weights.safetensors").touch()
+        data = put(data, "model.path", str(folder / "weights.safetensors"))
+    elif field.startswith("model.") and field not in ("model.name", "model.path", "model.id"):
         data = put(data, "model.name", "tiny")
     if field == "method.start":
         data = put(data, "method.steps", 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -24,10 +25,11 @@ import pytest
 import yaml
 
 from tests.images import write_inputs, write_manifest
+from tests.runs import small_manifest
 
 ROOT = Path(__file__).parent.parent
 TOKEN = secrets.token_hex(32)
-OWN = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0",
+OWN = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}  # fmt: skip
 PLAIN = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | OWN
 
@@ -52,7 +54,10 @@ def head() -> Iterator[str]:
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus", "2",
                "--disable-usage-stats", "--temp-dir", folder, "--node-ip-address", "127.0.0.1",
                "--dashboard-host", "127.0.0.1", *(f"--{name}={port}" for name, port in ports.items())]  # fmt: skip
-    environment = PLAIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    environment = PLAIN | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_JOB_STOP_WAIT_TIME_S": "600",  # a busy machine may take more than three seconds to stop
+    }  # fmt: skip
     log = Path(folder, "start.log")
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -126,6 +131,46 @@ def test_the_exit_code_is_that_of_the_run(manifest: Path, head: str) -> None:
     assert result.returncode == 2, result.stderr
     assert "Submitted" in result.stderr
     assert "where this model has no self-attention" in result.stdout
+
+
+@pytest.mark.slow
+def test_ray_job_submit_needs_no_submitter_of_ours(manifest: Path, head: str) -> None:
+    """Inside a job the cluster's address is known; the job's own variables go before ours."""
+    output = manifest.parent / "plain"
+    own = json.dumps({"env_vars": {"OMP_WAIT_POLICY": "ACTIVE"}})
+    run = [sys.executable, "-m", "stylebatch", "run", str(manifest), "--output", str(output),
+           "--engine", "ray"]  # fmt: skip
+    ray = str(Path(sys.executable).parent / "ray")
+    done = subprocess.run(
+        [ray, "job", "submit", "--address", head, "--runtime-env-json", own, "--", *run],
+        capture_output=True, text=True,
+        env=PLAIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Went through 4 of 4 samples" in done.stdout
+    assert json.loads((output / "run.json").read_text())["resolved"]["engine"] == "ray"
+
+
+@pytest.mark.slow
+def test_a_stopped_job_ends_in_order(tmp_path: Path, head: str) -> None:
+    manifest, output = small_manifest(tmp_path / "in"), tmp_path / "stopped"
+    arguments = [sys.executable, str(ROOT / "pipelines/submit.py"), str(manifest), "--address", head,
+                 "--output", str(output), "--set", "method.steps=50"]  # fmt: skip
+    environment = PLAIN | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+    job = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    assert job.stderr is not None
+    name = job.stderr.readline().split()[1].rstrip(":")
+    while not list(output.glob("metadata/*_stats.json")):
+        assert job.poll() is None
+        time.sleep(0.1)
+    ray = str(Path(sys.executable).parent / "ray")
+    subprocess.run([ray, "job", "stop", "--address", head, name], env=environment, check=True)
+    stdout, stderr = job.communicate()
+    assert job.returncode == 143, stderr + stdout
+    assert "committed shards are kept, nothing partial was written" in stdout
+    assert not list(output.rglob(".*"))
 
 
 @pytest.mark.slow

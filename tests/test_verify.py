@@ -167,12 +167,20 @@ def test_repair_needs_the_run_record(output: Path) -> None:
         list(verify(output))
 
 
-def test_repair_repeats_the_batches_that_memory_allowed(output: Path) -> None:
+def test_repair_repeats_the_batches_that_memory_allowed_for_that_shard_alone(
+    base: Path, output: Path
+) -> None:
     _change_stats(output, "executed", [[1, 1, 1]])
     _tar(output).unlink()
+    (output / "data" / "train-00003.tar").unlink()
     repair(output)
-    stats = json.loads((output / "metadata" / f"{SHARD}_stats.json").read_text())
-    assert stats["executed"] == [[1, 1, 1]]
+    executed = [
+        json.loads((output / "metadata" / f"{name}_stats.json").read_text())["executed"]
+        for name in (SHARD, "train-00003")
+    ]
+    assert executed == [[[1, 1, 1]], []]
+    name = "data/train-00003.tar"
+    assert digests(output)[name] == digests(base / "out")[name]
 
 
 def test_failed_samples_are_retried_when_asked(base: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Kills runs at random times and compares what resuming gives with an undisturbed run.
 
-A round: start the run on one output, wait a random time, kill -9 the driver, a worker or a raylet; repeat `kills`
-times on the same output; then let it finish. The data tars and metadata must be those of the undisturbed run, nothing else left.
+A round: start the run on one output, wait a random time, kill -9 the driver, a worker or a raylet; repeat until there were
+`kills` on the same output; then let it finish. The data tars and metadata must be those of the undisturbed run, nothing else left.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ FAST = (
     "output.shard_size=1",
 )
 """Overrides under which a sample takes a fraction of a second: what is tested is the books, not the pictures."""
+MOST_TRIES = 3
+"""Tries per kill: a run may end before its time comes."""
 WORKERS = {"driver": "", "worker": "ray::ShardActor", "raylet": "raylet/raylet"}
 
 
@@ -67,60 +69,73 @@ def kill_and_resume(
     draw: random.Random,
     kills: int,
     at_most_s: float,
+    setting: Sequence[str] = (),
 ) -> Round:
-    """One round; `victims`: of driver, worker, raylet; a run lives `at_most_s` after its output appears."""
+    """One round; `victims`: of driver, worker, raylet, killed within `at_most_s` of being there.
+
+    A run whose worker was killed goes on and may lose more; the last start is a local one, whatever the engine of the others.
+    """
     started, done = time.monotonic(), Round(" ".join(options) or "local")
     shutil.rmtree(output, ignore_errors=True)
-    for _ in range(kills):
+    run: subprocess.Popen[bytes] | None = None
+    for _ in range(MOST_TRIES * kills):
+        if len(done.kills) == kills:
+            break
+        if run is None or run.poll() is not None:
+            run = subprocess.Popen(
+                command(manifest, output, [*setting, *options]),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
         victim, delay = draw.choice(list(victims)), draw.uniform(0.0, at_most_s)
-        run = subprocess.Popen(
-            command(manifest, output, options),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        while run.poll() is None and not _is_there(run.pid, victim, output):
-            time.sleep(0.05)
-        time.sleep(delay if victim != "worker" else delay / 4)
-        if run.poll() is None and _kill(run.pid, victim):
+        rendering = victim == "worker" or (bool(options) and draw.random() < 0.5)
+        while run.poll() is None and not _is_there(run.pid, rendering, output):
+            time.sleep(0.1)
+        time.sleep(delay / 4 if rendering else delay)
+        if run.poll() is None and _kill(run.pid, victim, draw):
             done.kills.append((victim, round(delay, 2)))
-        if victim == "driver":
-            run.kill()
+        if victim != "worker":
+            run.wait()
+    if run is not None:
         run.wait()
     last = subprocess.run(
-        command(manifest, output, options), capture_output=True, text=True, check=False
-    )
+        command(manifest, output, [*setting, "--engine", "local"]),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     done.same = last.returncode == 0 and digests(output) == expected
     done.detail = "" if done.same else f"exit {last.returncode}: {last.stderr[-2000:]}"
     done.seconds = round(time.monotonic() - started, 1)
     return done
 
 
-def _is_there(driver: int, victim: str, output: Path) -> bool:
-    """Whether there is something to kill: the output was begun, and a worker runs where one is to die."""
-    if victim != "worker":
+def _is_there(driver: int, rendering: bool, output: Path) -> bool:
+    """Whether the output was begun, or, where the run shall be `rendering`, a worker runs."""
+    if not rendering:
         return output.exists()
-    return any(WORKERS[victim] in _named(pid) for pid in _descendants(driver))
+    return any(WORKERS["worker"] in named(pid) for pid in descendants(driver))
 
 
-def _kill(driver: int, victim: str) -> bool:
+def _kill(driver: int, victim: str, draw: random.Random) -> bool:
     """kill -9 one process of a run: the driver, or one of its descendants by command line."""
     name = WORKERS[victim]
-    targets = [driver] if not name else [pid for pid in _descendants(driver) if name in _named(pid)]
-    for pid in targets[:1]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-    return bool(targets)
+    targets = [driver] if not name else [pid for pid in descendants(driver) if name in named(pid)]
+    if not targets:
+        return False
+    try:
+        os.kill(draw.choice(targets), signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
-def _named(pid: int) -> str:
+def named(pid: int) -> str:
+    """Command line of a process, or "" (Linux)."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except (OSError, ValueError):
         return ""
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """Processes below `pid` (Linux)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):

@@ -18,8 +18,9 @@ from typing import Any
 
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.bench.sleeper import Sleeper
+from stylebatch.engine.drive import Drive, Staff
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.ray_pool import Drive, RayEngine
+from stylebatch.engine.ray_pool import RayEngine
 from stylebatch.engine.shards import Failure
 from stylebatch.progress import Progress
 from stylebatch.spec import EngineSpec
@@ -126,7 +127,7 @@ def _scheduled(engine: RayEngine, num_workers: int, per_worker: int, size: Size)
         return SLOW if is_slow else 1.0, delays[number % num_workers], work
 
     tally = Tally(ShardQueue(range(len(work))))
-    drive = Drive(engine, Sleeper, arguments, 1, num_workers)
+    drive = Drive(engine.cluster(1), Staff(Sleeper, arguments, num_workers), drain_s=0.0)
     try:
         drive.run("render", tally)
         end = time.monotonic()

@@ -30,6 +30,7 @@ from stylebatch.data.shards import (
     absolute,
     anchored_spec,
     class_names,
+    output_path,
     previewed,
     rows_digest,
     sample_seed,
@@ -40,7 +41,16 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.spec import RunSpec, StyleIDOptions
 
-__all__ = ["Extension", "PairPlan", "Plan", "list_sources", "plan", "plan_pairs", "sample_seed"]
+__all__ = [
+    "Extension",
+    "PairPlan",
+    "Plan",
+    "list_sources",
+    "output_path",
+    "plan",
+    "plan_pairs",
+    "sample_seed",
+]
 
 
 @dataclass(frozen=True)
@@ -130,8 +140,7 @@ class PairPlan(Plan):
 
     def anchored(self) -> PairPlan:
         contents, styles = (
-            tuple(row.anchored(lambda path: str(absolute(path))) for row in rows)
-            for rows in (self.contents, self.styles)
+            tuple(_anchored(row) for row in rows) for rows in (self.contents, self.styles)
         )
         return replace(self, spec=anchored_spec(self.spec), contents=contents, styles=styles)
 
@@ -167,6 +176,13 @@ class PairPlan(Plan):
             f"with {self.spec.method.name} on model {self.model}",
             f"features: {self.choice}{measured}; batches of up to {self.batch}",
         ]
+
+
+def _anchored(row: ImageRow) -> ImageRow:
+    parts = tuple(replace(part, path=str(absolute(part.path))) for part in row.parts)
+    mask = str(absolute(row.mask)) if row.mask else ""
+    path = str(absolute(row.path)) if row.path else ""
+    return replace(row, path=path, mask=mask, parts=parts)
 
 
 def plan(

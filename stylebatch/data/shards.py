@@ -205,13 +205,20 @@ def rows_digest(rows: Iterable[tuple[str, ...]]) -> str:
     return digest.hexdigest()
 
 
+def output_path(spec: RunSpec, limit: int | None) -> Path:
+    """Where a run writes; a preview of `limit` samples has a directory of its own, beside that of the run."""
+    output = Path(spec.output.path)
+    if limit is None:
+        return output
+    output = output if output.name else output.resolve()
+    return output.with_name(f"{output.name}-preview-{limit}")
+
+
 def previewed(spec: RunSpec, limit: int) -> RunSpec:
     """`spec` with an output of its own for a preview of `limit` samples."""
     if limit < 1:
         raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-    output = Path(spec.output.path)
-    output = output if output.name else output.resolve()
-    path = str(output.with_name(f"{output.name}-preview-{limit}"))
+    path = str(output_path(spec, limit))
     return spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
 
 
@@ -235,6 +242,7 @@ def anchored_spec(spec: RunSpec) -> RunSpec:
         "model": model.model_copy(
             update={
                 "path": absolute(model.path),
+                "config": absolute(model.config),
                 "lora": tuple(
                     lora.model_copy(update={"path": absolute(lora.path)}) for lora in model.lora
                 ),

@@ -49,13 +49,18 @@ def _transformer_depths(checkpoint: Checkpoint, num_levels: int) -> list[int]:
 
 def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int | tuple[int, int]) -> int:
     """Bytes of activations that one row of a network evaluation needs at its peak, with fused attention."""
+    return activation_bytes(checkpoint, size, value_bytes(spec))
+
+
+def activation_bytes(checkpoint: Checkpoint, size: int | tuple[int, int], value_bytes: int) -> int:
+    """As `row_bytes`, for numbers of `value_bytes`."""
     unet = checkpoint.config("unet")
     widths: list[int] = unet["block_out_channels"]
     sides = (size, size) if isinstance(size, int) else size
     wide, tall = (side // checkpoint.latent_factor for side in sides)
     per_level = int(unet.get("layers_per_block", 2)) + 1
     planes = [width * (wide >> i) * (tall >> i) for i, width in enumerate(widths)]
-    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes(spec)
+    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes
 
 
 def batch_rows(

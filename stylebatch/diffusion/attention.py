@@ -120,7 +120,7 @@ def fall(shape: Fall, progress: float) -> float:
 
 def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:
     """Query preservation: gamma q_content + (1 - gamma) q, StyleID eq. 5; shapes (B, H, L, d)."""
-    return gamma * content + (1.0 - gamma) * own
+    return torch.lerp(own, content, gamma)
 
 
 def attend(
@@ -161,18 +161,12 @@ def attend_shared(
 
 
 def _fold(q: Tensor, count: int) -> Tensor:
-    """(S * count, H, L, d) -> (S, H, count * L, d)."""
-    if count == 1:
-        return q
+    """(S * count, H, L, d) -> (S, H, count * L, d); a view where heads lie within tokens, as projections give them."""
     rows, heads, tokens, dim = q.shape
-    folded = q.reshape(rows // count, count, heads, tokens, dim).transpose(1, 2)
-    return folded.reshape(rows // count, heads, count * tokens, dim)
+    return q.transpose(1, 2).reshape(rows // count, count * tokens, heads, dim).transpose(1, 2)
 
 
 def _unfold(out: Tensor, count: int) -> Tensor:
-    """(S, H, count * L, d) -> (S * count, H, L, d)."""
-    if count == 1:
-        return out
+    """(S, H, count * L, d) -> (S * count, H, L, d); a view where heads lie within tokens, as kernels give them."""
     rows, heads, tokens, dim = out.shape
-    split = out.reshape(rows, heads, count, tokens // count, dim).transpose(1, 2)
-    return split.reshape(rows * count, heads, tokens // count, dim)
+    return out.transpose(1, 2).reshape(rows * count, tokens // count, heads, dim).transpose(1, 2)

@@ -7,7 +7,7 @@ import os
 import torch
 
 from stylebatch.engine.local import LocalEngine
-from stylebatch.engine.ranks import RanksEngine
+from stylebatch.engine.ranks import RanksEngine, by_accelerate
 from stylebatch.engine.ray_pool import RayEngine
 from stylebatch.errors import ManifestError
 from stylebatch.progress import Progress
@@ -24,7 +24,7 @@ def engine_name(spec: EngineSpec) -> str:
     """What `auto` means here: a launcher's rank, a Ray cluster, several devices, or this process alone."""
     if spec.name != "auto":
         return spec.name
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or by_accelerate():
         return "accelerate"
     if spec.address is not None or os.environ.get("RAY_ADDRESS"):
         return "ray"

@@ -60,8 +60,9 @@ class Inputs:
         self._ahead: dict[tuple[int, ...], list[Future[Picture | SampleError]]] = {}
 
     def forget(self) -> None:
-        """Drop all inversions."""
+        """Drop all inversions, and what was decoded ahead for them."""
         self._groups.clear()
+        self._ahead.clear()
 
     def prefetch(self, indices: tuple[int, ...]) -> None:
         """Start decoding a group, unless it is kept or under way."""

@@ -7,12 +7,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from stylebatch.data.plan import Plan
+from stylebatch.data.choice import Conditions
+from stylebatch.data.plan import PairPlan, Plan
+from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.shards import Account, Executed, render_here
 from stylebatch.engine.worker import Worker
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
 from stylebatch.progress import Progress
-from stylebatch.spec import EngineSpec
+from stylebatch.spec import EngineSpec, ModelSpec
 
 T = TypeVar("T")
 
@@ -26,6 +29,7 @@ class LocalEngine:
     def __init__(self, spec: EngineSpec, progress: Progress) -> None:
         self.spec = spec
         self.progress = progress
+        self._loaded: tuple[ModelSpec, StableDiffusion] | None = None
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -40,6 +44,16 @@ class LocalEngine:
     def call(self, function: Callable[[], T]) -> T:
         """Run `function` on a device of the kind that renders."""
         return function()
+
+    def measure(self, plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
+        """What decides where the features of `plan` come from, measured on a device that renders."""
+        return measure(plan, threads=threads, batch_gb=batch_gb, model=self._model(plan.spec.model))
+
+    def _model(self, spec: ModelSpec) -> StableDiffusion:
+        """The model of this run, loaded once for measuring and for all plans."""
+        if self._loaded is None or self._loaded[0] != spec:
+            self._loaded = (spec, load_model(spec))
+        return self._loaded[1]
 
     def follow(self) -> Any:
         """Where `leads` is false: work for the leading process; its result."""
@@ -61,5 +75,11 @@ class LocalEngine:
         queue = ShardQueue(shards, in_flight=1, max_attempts=self.spec.max_attempts)
         account = Account(plan, output, queue, self.progress)
         again = executed or {}
-        with Worker(plan, output, threads=threads, on_evaluations=self.progress.advance) as worker:
+        with Worker(
+            plan,
+            output,
+            threads=threads,
+            on_evaluations=self.progress.advance,
+            model=self._model(plan.spec.model),
+        ) as worker:
             render_here(account, self.name, lambda shard: worker.render(shard, again.get(shard)))

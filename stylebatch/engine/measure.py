@@ -37,8 +37,10 @@ def find_place(dtype: str) -> Place:
     return Place(device.type, resolved, round(total / 2**31, 1))
 
 
-def measure(plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
-    """Measure for `plan`, whose manifest names a cache. Raises CacheError when the cache fails."""
+def measure(
+    plan: PairPlan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
+) -> Conditions:
+    """Measure for `plan`, whose manifest names a cache; with `model`, or its own. Raises CacheError when the cache fails."""
     cache = plan.spec.features.cache
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
@@ -46,7 +48,7 @@ def measure(plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditio
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        seconds = evaluation_seconds(load_model(plan.spec.model), plan.size, plan.batch)
+        seconds = evaluation_seconds(model or load_model(plan.spec.model), plan.size, plan.batch)
     finally:
         torch.set_num_threads(before)
     return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)

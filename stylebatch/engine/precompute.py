@@ -61,6 +61,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         evaluations=num_images * method.num_inversion_evaluations,
         samples=len(plan.styles),
         samples_done=0,
+        unit="styles",
     )
     with interruptible():
         try:

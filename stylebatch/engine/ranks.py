@@ -7,7 +7,9 @@ told until rank 0 says that it is over. A rank that dies ends the launch; the sa
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +22,34 @@ from accelerate.utils import broadcast_object_list
 from stylebatch.data.plan import Plan
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.shards import Executed
+from stylebatch.errors import LeaderFailedError, StylebatchError
 
 PATIENCE = timedelta(days=30)
 """How long a rank waits for the slowest one."""
+
+
+class RankLostError(StylebatchError):
+    """Another rank died; nobody can go on without it."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """Told to the other ranks when the first one cannot go on."""
+
+    exit_code: int
+
+
+def by_accelerate() -> bool:
+    """Whether `accelerate launch` started this process: it always says which mixed precision it was told."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ and "ACCELERATE_DYNAMO_BACKEND" in os.environ
+
+
+def _meant_several() -> bool:
+    """Whether `accelerate launch` was asked for several processes but started one.
+
+    Without GPUs it sets a meeting point for them, and then runs the script once.
+    """
+    return by_accelerate() and "MASTER_ADDR" in os.environ
 
 
 class RanksEngine(LocalEngine):
@@ -34,11 +61,13 @@ class RanksEngine(LocalEngine):
         self.state = PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)
         self.leads = self.state.is_main_process
         ranks, asked = self.state.num_processes, self.spec.workers
-        launched = any(name.startswith("ACCELERATE_") for name in os.environ)
-        if self.leads and ((asked or 1) > ranks or (ranks == 1 and launched and asked is None)):
+        self._others_listen = ranks > 1
+        if self.leads and (
+            (asked or 1) > ranks or (ranks == 1 and asked is None and _meant_several())
+        ):
             self.progress.note(
-                f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}"
-                + (f", engine.workers asks for {asked}" if asked else "")
+                f"accelerate started {ranks} {'rank' if ranks == 1 else 'ranks'}, "
+                + (f"engine.workers asks for {asked}" if asked else "where several were asked for")
                 + "; for several on one machine: torchrun --nproc_per_node N -m stylebatch run MANIFEST"
             )
         return self
@@ -49,6 +78,9 @@ class RanksEngine(LocalEngine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self.leads and self._others_listen and isinstance(error, StylebatchError):
+            with suppress(RankLostError):
+                self._share(_Failed(error.exit_code))
         if kind is None:
             self.state.destroy_process_group()
 
@@ -56,6 +88,8 @@ class RanksEngine(LocalEngine):
         """On every rank but the first: render what rank 0 hands out, until it gives the result."""
         while isinstance(work := self._share(None), tuple):
             self._own_part(*work)
+        if isinstance(work, _Failed):
+            raise LeaderFailedError(work.exit_code)
         return work
 
     def conclude(self, result: Any) -> None:
@@ -73,7 +107,9 @@ class RanksEngine(LocalEngine):
     ) -> None:
         if self.state.num_processes > 1:
             self._share((plan, output, list(shards), threads, executed))
+        self._others_listen = False
         self._own_part(plan, output, shards, threads, executed)
+        self._others_listen = self.state.num_processes > 1
 
     def _own_part(
         self,
@@ -86,10 +122,24 @@ class RanksEngine(LocalEngine):
         mine = shards[self.state.process_index :: self.state.num_processes]
         if mine:
             super().render(plan, output, mine, threads=threads, executed=executed)
-        self.state.wait_for_everyone()
+        with _together():
+            self.state.wait_for_everyone()
 
     def _share(self, work: Any) -> Any:
         """What rank 0 gives, on every rank."""
         parcel = [work]
-        broadcast_object_list(parcel, from_process=0)
+        with _together():
+            broadcast_object_list(parcel, from_process=0)
         return parcel[0]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What all ranks do at once. Raises RankLostError when one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLostError(
+            f"another rank ended, so this one does ({str(error).splitlines()[0]}).\n"
+            "Next: see what that rank said, and run the same command again; committed shards are kept."
+        ) from error

@@ -12,6 +12,7 @@ or fail a run when a node does not come back.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -21,34 +22,36 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from stylebatch.data.plan import Plan
+from stylebatch.data.choice import Conditions
+from stylebatch.data.plan import PairPlan, Plan
+from stylebatch.engine.drive import (
+    POLL_S,
+    SAY_WAITING_EVERY_S,
+    Cluster,
+    Drive,
+    RayError,
+    Staff,
+)
 from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.shards import Account, Books, Executed, Failure, StyleBooks
+from stylebatch.engine.shards import Account, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
-from stylebatch.errors import StylebatchError
+from stylebatch.errors import ManifestError, StylebatchError
 from stylebatch.progress import Event
 
 T = TypeVar("T")
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 """For the cluster of one run; Ray turns 127.0.0.1 into the machine's outer address."""
-POLL_S = 0.5
 CONNECT_S = 10.0
-GROW_EVERY_S = 5.0
-SAY_WAITING_EVERY_S = 30.0
-MAX_FAILED_STARTS = 5
-"""Workers in a row that died before they were ready; then the run stops."""
-
-
-class RayError(StylebatchError):
-    """The cluster cannot be reached, or cannot run a worker."""
-
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set for the driver of a submitted job."""
 
 Outcome = tuple[Literal["done", "failed", "fatal"], Any]
 
@@ -92,15 +95,6 @@ class _RemoteAccount(Account):
         self.progress.advance(stats["evaluations"])
 
 
-@dataclass
-class _Seat:
-    """A worker as the driver sees it."""
-
-    name: str
-    actor: Any
-    is_ready: bool = False
-
-
 class RayEngine(LocalEngine):
     """Workers of a Ray cluster; see the module."""
 
@@ -138,7 +132,7 @@ class RayEngine(LocalEngine):
         try:
             if address is not None:
                 _knock(address)
-                self.ray.init(address=address, runtime_env={"env_vars": _PASSED_ON}, **quiet)
+                self.ray.init(address=address, runtime_env={"env_vars": _passed_on()}, **quiet)
                 return
             cores = os.cpu_count() or 1
             asked = (self.spec.workers or 1) * (self.spec.cpus_per_worker or 1)
@@ -157,9 +151,15 @@ class RayEngine(LocalEngine):
             ) from error
 
     def call(self, function: Callable[[], T]) -> T:
-        remote = self.ray.remote(max_retries=3, **self._resources(1))(_outcome)
+        cluster = self.cluster(1)
+        call = self.ray.remote(max_retries=3, **cluster.need)(_outcome).remote(function)
+        said = time.monotonic()
+        while not self.ray.wait([call], timeout=POLL_S)[0]:
+            if time.monotonic() - said > SAY_WAITING_EVERY_S:
+                said = time.monotonic()
+                self.progress.event(Event("waiting", cluster.shortage()))
         try:
-            kind, value = self.ray.get(remote.remote(function))
+            kind, value = self.ray.get(call)
         except self.ray.exceptions.RayError as error:
             raise RayError(f"a worker could not be asked what device it has: {error}") from error
         if kind == "fatal":
@@ -169,15 +169,26 @@ class RayEngine(LocalEngine):
         result: T = value
         return result
 
-    def _resources(self, threads: int) -> dict[str, float]:
-        """What a worker asks of a node."""
-        gpus = self.spec.gpus_per_worker
+    def measure(self, plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
+        return self.call(partial(measure, plan, threads=threads, batch_gb=batch_gb))
+
+    def cluster(self, threads: int) -> Cluster:
+        """The cluster, and what a worker asks of it. Raises ManifestError for what one of this machine will never have."""
+        total, spec = self.ray.cluster_resources(), self.spec
+        gpus = spec.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if self.ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        cpus = self.spec.cpus_per_worker
+            gpus = 1.0 if total.get("GPU", 0) >= 1 else 0.0
+        cpus = spec.cpus_per_worker
         if cpus is None:
-            cpus = 1.0 if gpus or self.spec.workers else float(threads)
-        return {"num_cpus": cpus, "num_gpus": gpus}
+            cpus = 1.0 if gpus or spec.workers else float(threads)
+        for field, found, kind in (("gpus", gpus, "GPU"), ("cpus", cpus, "CPU")):
+            has = total.get(kind, 0)
+            if self.address is None and not self._joined and found > has:
+                raise ManifestError(
+                    f"engine.{field}_per_worker: found {found:g}; accepted: at most {has:g}, the {kind}s of this machine. "
+                    "Next: lower it, or join a cluster with --address"
+                )
+        return Cluster(self.ray, self.progress, {"num_cpus": cpus, "num_gpus": gpus})
 
     def render(
         self,
@@ -192,9 +203,8 @@ class RayEngine(LocalEngine):
         queue = ShardQueue(shards, max_attempts=self.spec.max_attempts)
         account = _RemoteAccount(plan, output, queue, self.progress)
         reference = self.ray.put(plan)
-        drive = Drive(
-            self, ShardActor, lambda _: (reference, output, threads), threads, self.spec.workers
-        )
+        staff = Staff(ShardActor, lambda _: (reference, output, threads), self.spec.workers)
+        drive = Drive(self.cluster(threads), staff, drain_s=_drain_s(self.spec.drain_s))
         try:
             if plan.cached_styles:
                 drive.run(
@@ -204,134 +214,15 @@ class RayEngine(LocalEngine):
             drive.run("render", account, executed)
         finally:
             drive.dismiss()
+            account.ledger.sweep()  # what workers left that were ended in the middle of a shard
 
 
-class Drive:
-    """The driver's loop: seats, what each was given, and how it ended.
-
-    `kind`: class of the actors, `arguments` of each by its number; `workers`: None for what the cluster has room for.
-    """
-
-    def __init__(
-        self,
-        engine: RayEngine,
-        kind: type,
-        arguments: Callable[[int], tuple[Any, ...]],
-        threads: int,
-        workers: int | None,
-    ) -> None:
-        self.ray, self.progress = engine.ray, engine.progress
-        self.kind, self.arguments, self.workers = kind, arguments, workers
-        self.resources = engine._resources(threads)
-        self.seats: dict[str, _Seat] = {}
-        self.calls: dict[Any, tuple[_Seat, int | None]] = {}
-        self.num_named = self.failed_starts = 0
-        self._grown = self._heard = self._said = -1e9
-
-    def run(self, job: str, books: Books, executed: Executed | None = None) -> None:
-        """Call the actors' method `job` until every number of the queue is done or poisoned."""
-        queue = books.queue
-        for seat in self.seats.values():
-            if seat.is_ready:
-                queue.join(seat.name)
-        self._heard = time.monotonic()
-        while not queue.is_finished:
-            self._grow(queue)
-            self._hand_out(job, queue, executed or {})
-            ready, _ = self.ray.wait(list(self.calls), num_returns=1, timeout=POLL_S)
-            for call in ready:
-                self._heard = time.monotonic()
-                self._hear(call, books)
-            self._say_waiting()
-
-    def _grow(self, queue: ShardQueue) -> None:
-        """Ask for workers up to what was asked of us, or what the cluster has room for."""
-        if time.monotonic() - self._grown < GROW_EVERY_S and self.seats:
-            return
-        self._grown = time.monotonic()
-        wanted = self.workers or self._room()
-        left = len(queue.shards) - queue.num_done - len(queue.poisoned)
-        actor = self.ray.remote(max_restarts=0, max_task_retries=0, **self.resources)(self.kind)
-        while len(self.seats) < min(wanted, left):
-            name = f"worker-{self.num_named}"
-            handle = actor.remote(*self.arguments(self.num_named))
-            self.num_named += 1
-            self.seats[name] = _Seat(name, handle)
-            self.calls[handle.start.remote()] = (self.seats[name], None)
-
-    def _room(self) -> int:
-        """Workers that the cluster has resources for, at least one."""
-        total = self.ray.cluster_resources()
-        cpus, gpus = self.resources["num_cpus"], self.resources["num_gpus"]
-        by_cpu = int(total.get("CPU", 0) / cpus + 1e-9)
-        return max(1, min(by_cpu, int(total.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu)
-
-    def _hand_out(self, job: str, queue: ShardQueue, executed: Executed) -> None:
-        for seat in self.seats.values():
-            while seat.is_ready and (number := queue.next(seat.name)) is not None:
-                method = getattr(seat.actor, job)
-                self.calls[method.remote(number, executed.get(number))] = (seat, number)
-
-    def _hear(self, call: Any, books: Books) -> None:
-        """What became of a call."""
-        if call not in self.calls:
-            return
-        seat, number = self.calls.pop(call)
-        try:
-            kind, value = self.ray.get(call)
-        except self.ray.exceptions.RayError as error:
-            self._lose(seat, books, Failure("the worker process or its node died", str(error)))
-            return
-        if kind == "fatal":
-            raise value
-        if number is None:
-            if kind == "failed":
-                raise RayError(f"{seat.name} cannot start: {value.reason}\n{value.trace}")
-            seat.is_ready, self.failed_starts = True, 0
-            books.queue.join(seat.name)
-            self.progress.event(Event("joined", "", "", seat.name, {"device": value}))
-        elif kind == "failed":
-            books.failed(seat.name, number, value)
-        else:
-            books.committed(seat.name, number, value)
-
-    def _lose(self, seat: _Seat, books: Books, failure: Failure) -> None:
-        """A worker is gone: forget it, give back what it had, and replace it at the next turn."""
-        del self.seats[seat.name]
-        for other in [call for call, (owner, _) in self.calls.items() if owner is seat]:
-            del self.calls[other]
-        self._grown = -1e9
-        if seat.is_ready:
-            books.lost(seat.name, failure)
-        else:
-            self.failed_starts += 1
-            if self.failed_starts >= MAX_FAILED_STARTS:
-                raise RayError(
-                    f"{self.failed_starts} workers in a row died before they were ready: {failure.trace}\n"
-                    "Next: look into the worker logs of the Ray session; committed shards are kept"
-                )
-
-    def _say_waiting(self) -> None:
-        """Tell when no worker answers because none could be placed."""
-        now = time.monotonic()
-        if any(seat.is_ready for seat in self.seats.values()):
-            return
-        if now - max(self._heard, self._said) < SAY_WAITING_EVERY_S:
-            return
-        self._said = now
-        need = ", ".join(f"{value:g} {key[4:].upper()}" for key, value in self.resources.items())
-        total = self.ray.cluster_resources()
-        have = f"{total.get('CPU', 0):g} CPUS, {total.get('GPU', 0):g} GPUS"
-        self.progress.event(
-            Event("waiting", f"no worker has started yet; one needs {need}, the cluster has {have}")
-        )
-
-    def dismiss(self) -> None:
-        """End all workers."""
-        for seat in self.seats.values():
-            self.ray.kill(seat.actor)
-        self.seats.clear()
-        self.calls.clear()
+def _drain_s(asked: float) -> float:
+    """Seconds to drain: Ray kills the driver of a stopped job soon after SIGTERM, and the workers must be ended before."""
+    if JOB_CONFIG not in os.environ:
+        return asked
+    killed_after = float(os.environ.get("RAY_JOB_STOP_WAIT_TIME_S", "3"))
+    return min(asked, max(0.0, killed_after - 2.0))
 
 
 def _knock(address: str) -> None:
@@ -348,6 +239,15 @@ _PASSED_ON = {
     "DIFFUSERS_VERBOSITY": "error",
 }
 """Settings of the command line that workers of a cluster need too."""
+_PASSED_ON_AS_SET = ("ACCELERATE_MIXED_PRECISION",)
+
+
+def _passed_on() -> dict[str, str]:
+    """Those that the job's own runtime environment does not set: Ray refuses a variable that both set."""
+    job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
+    given = (job.get("runtime_env") or {}).get("env_vars") or {}
+    ours = {name: os.environ[name] for name in _PASSED_ON_AS_SET if name in os.environ}
+    return {name: value for name, value in (_PASSED_ON | ours).items() if name not in given}
 
 
 @contextmanager

@@ -25,11 +25,11 @@ from typing import Any, Literal
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.generations import History, plan_generations
-from stylebatch.data.plan import PairPlan, Plan, plan_pairs
+from stylebatch.data.plan import PairPlan, Plan, output_path, plan_pairs
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
-from stylebatch.engine.measure import Place, find_place, measure
+from stylebatch.engine.measure import Place, find_place
 from stylebatch.engine.shards import HOPELESS, Executed, HopelessError
 from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
@@ -38,7 +38,8 @@ from stylebatch.progress import Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
 from stylebatch.store.inputs_record import history, remember
-from stylebatch.store.ledger import Ledger, RunLock, diff, read_json
+from stylebatch.store.ledger import Ledger, diff, read_json
+from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 
 MAX_THREADS = 8
@@ -109,7 +110,7 @@ def run(
     ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = tracked(progress or Progress(), spec)
+    progress = tracked(progress or Progress(), spec, output_path(spec, limit))
     check_inputs(spec)
     with interruptible(), open_engine(spec.engine, progress) as engine:
         if not engine.leads:
@@ -126,7 +127,7 @@ def _lead(
     """The run itself, in the process that plans."""
     draft = resolve(spec, limit=limit)
     output = Path(draft.spec.output.path)
-    with RunLock(output):
+    with RunLock(output, note=progress.note):
         ledger = Ledger(output)
         place = engine.call(partial(find_place, spec.model.dtype))
         plan = _settle(spec, limit, draft, ledger, engine, place, progress)
@@ -198,7 +199,7 @@ def _settle(
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
         trial = plan_pairs(spec, limit=limit, conditions=conditions)
-        conditions = engine.call(partial(measure, trial, threads=_threads(spec), batch_gb=batch_gb))
+        conditions = engine.measure(trial, threads=_threads(spec), batch_gb=batch_gb)
     same = conditions == draft.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
     for reason in plan.reasons if choice is None else ():

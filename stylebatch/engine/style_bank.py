@@ -21,7 +21,7 @@ from stylebatch.methods.features import Inverted, SiteFeatures
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.stable_diffusion import StableDiffusion
-from stylebatch.store.cache_index import DamagedStyleError
+from stylebatch.store.cache_index import DamagedStyleError, MissingStyleError
 from stylebatch.store.cached_style import CachedStyle, SiteArrays, prefetch
 from stylebatch.store.codecs import Codec
 from stylebatch.store.style_cache import StyleCache, StyleKey, hash_pixels
@@ -107,13 +107,14 @@ class StyleBank:
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""
         digest = style.key.digest
-        if self.has(style):
-            try:
-                opened = self.cache.open(digest)
-                opened.trajectory()  # read now, so that its damage is seen here
-                return opened
-            except DamagedStyleError:
-                self.cache.set_aside(digest)
+        try:
+            opened = self.cache.open(digest)
+            opened.trajectory()  # read now, so that its damage is seen here
+            return opened
+        except MissingStyleError:
+            pass
+        except DamagedStyleError:
+            self.cache.set_aside(digest)
         self.build(style)
         return self.cache.open(digest)
 

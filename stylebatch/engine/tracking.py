@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from stylebatch.spec import RunSpec
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def tracked(progress: Progress, spec: RunSpec) -> Progress:
-    """`progress`, or one that logs each commit too. Raises ManifestError when the tracker's package is missing."""
+def tracked(progress: Progress, spec: RunSpec, output: Path) -> Progress:
+    """`progress`, or one that logs each commit too, TensorBoard's into `output`/logs.
+
+    Raises ManifestError when the tracker's package is missing. Nothing is written before work begins.
+    """
     name = spec.engine.tracker
     if name is None or os.environ.get("RANK", "0") != "0":
         return progress
@@ -26,18 +30,22 @@ def tracked(progress: Progress, spec: RunSpec) -> Progress:
         raise ManifestError(
             f"engine.tracker: {name} is not installed; next: pip install {PACKAGES[name]}"
         )
-    folder = Path(spec.output.path) / "logs"
-    if name == "tensorboard":
+    if name == "wandb":
+        return Tracked(progress, lambda: WandBTracker(spec.name))
+
+    def tensorboard() -> TensorBoardTracker:
+        folder = output / "logs"
         folder.mkdir(parents=True, exist_ok=True)
-        return Tracked(progress, TensorBoardTracker(spec.name, str(folder)))
-    return Tracked(progress, WandBTracker(spec.name))
+        return TensorBoardTracker(spec.name, str(folder))
+
+    return Tracked(progress, tensorboard)
 
 
 class Tracked(Progress):
-    """Passes everything on; logs samples, failures and rates against the samples done."""
+    """Passes everything on; logs samples, failures and rates against the samples done. `make` gives the tracker."""
 
-    def __init__(self, shown: Progress, tracker: Any) -> None:
-        self.shown, self.tracker = shown, tracker
+    def __init__(self, shown: Progress, make: Callable[[], Any]) -> None:
+        self.shown, self.make = shown, make
         self.samples = self.failed = self.evaluations = 0
         self.started = time.monotonic()
 
@@ -46,6 +54,7 @@ class Tracked(Progress):
     ) -> None:
         self.samples, self.started = samples_done, time.monotonic()
         self._before = samples_done
+        self.tracker = self.make()
         self.tracker.start()
         self.shown.begin(
             evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit

@@ -4,18 +4,21 @@ A shard is made in these steps:
 1. The inputs of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
 2. The block's samples are rendered together, in batches that the plan fixes: pairs of contents and styles, whose inversions
    stay for the next blocks (`pairs.py`), or rows with prompts (`prompts.py`).
-3. A thread measures and encodes the pictures of this block while the next one is rendered.
-4. Records are appended to the shard in key order; after the last block the shard is committed.
+3. A thread measures and encodes the pictures of this block, and appends them to the shard in key order, while the next one
+   is rendered.
+4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
+   process must kill the shard that it belongs to.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
-the block is tried again in smaller batches, then in smaller parts (`ladder.py`).
+the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
+so that its bytes do not depend on what its worker met before.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +35,7 @@ from stylebatch.engine.pairs import PairRenderer
 from stylebatch.engine.prompts import PromptRenderer
 from stylebatch.engine.rendering import Renderer, Rendering
 from stylebatch.errors import SampleError
-from stylebatch.models.stable_diffusion import load_model
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
 from stylebatch.store.records import Record, schema_of
 from stylebatch.store.sinks import WebDatasetShard
 
@@ -40,7 +43,8 @@ from stylebatch.store.sinks import WebDatasetShard
 class Worker:
     """A loaded model and the inputs it keeps; a context manager. `render` makes and commits one shard.
 
-    `on_evaluations` is told the rows of each network evaluation, on the rendering thread.
+    `on_evaluations` is told the rows of each network evaluation, on the rendering thread. `model`: the plan's, where
+    the caller has loaded it already.
     """
 
     def __init__(
@@ -50,17 +54,19 @@ class Worker:
         *,
         threads: int,
         on_evaluations: Callable[[int], None] | None = None,
+        model: StableDiffusion | None = None,
     ) -> None:
         self.plan = plan
         self.output = output
         self.threads = threads
         self.on_evaluations = on_evaluations
+        self._given = model
         self.schema = schema_of(plan.method)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
 
     def __enter__(self) -> Worker:
-        self.model = load_model(self.plan.spec.model)
+        self.model = self._given or load_model(self.plan.spec.model)
         self._former_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.model.on_evaluations = self._count
@@ -78,6 +84,7 @@ class Worker:
         for pool in (self._decoders, self._finisher):
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
+        self.model.on_evaluations = None
 
     def _make_renderer(self) -> Renderer:
         plan = self.plan
@@ -101,10 +108,9 @@ class Worker:
         shard = plan.shard(shard_id)
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
+        self._step_to(self._top)
         with WebDatasetShard(self.output, plan.shard_name(shard_id), self.schema) as sink:
-            for records in self._records(shard, planned, rungs):
-                for record in records:
-                    sink.write(record)
+            self._fill(sink, shard, planned, rungs)
             lowered = any(rung != self._top for rung in rungs)
             return sink.commit(
                 {
@@ -117,23 +123,27 @@ class Worker:
                 }
             )
 
-    def _records(
-        self, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
-    ) -> Iterator[list[Record]]:
-        """Records of each block; a block is finished on a thread while the next one is rendered."""
+    def _fill(
+        self, sink: WebDatasetShard, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
+    ) -> None:
+        """Render all blocks; each is finished and written on a thread while the next one is rendered."""
         blocks = list(self.plan.samples(shard))
-        pending: Future[list[Record]] | None = None
-        for position, (block, samples) in enumerate(blocks):
-            upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
-            if planned is not None:
-                self._step_to(planned[position])
-            rendered = self._render_block(block, samples, upcoming)
-            rungs.append(self.rung)
-            if pending is not None:
-                yield pending.result()
-            pending = self._finisher.submit(self._finish, shard.id, samples, rendered)
-        if pending is not None:
-            yield pending.result()
+        writing: Future[None] | None = None
+        try:
+            for position, (block, samples) in enumerate(blocks):
+                upcoming = blocks[position + 1][0] if position + 1 < len(blocks) else None
+                if planned is not None:
+                    self._step_to(planned[position])
+                rendered = self._render_block(block, samples, upcoming)
+                rungs.append(self.rung)
+                if writing is not None:
+                    writing.result()
+                writing = self._finisher.submit(self._finish, sink, shard.id, samples, rendered)
+        finally:
+            if writing is not None:
+                wait([writing])
+        if writing is not None:
+            writing.result()
 
     def _step_to(self, rung: Rung) -> None:
         """Go on at `rung`; what was made at another is forgotten, so that bytes do not depend on history."""
@@ -184,9 +194,14 @@ class Worker:
             rendering.give_up(block, contents, styles, failure)
 
     def _finish(
-        self, shard_id: int, samples: Sequence[Sample], rendering: Rendering
-    ) -> list[Record]:
-        return [self._record(shard_id, sample, rendering) for sample in samples]
+        self,
+        sink: WebDatasetShard,
+        shard_id: int,
+        samples: Sequence[Sample],
+        rendering: Rendering,
+    ) -> None:
+        for sample in samples:
+            sink.write(self._record(shard_id, sample, rendering))
 
     def _record(self, shard_id: int, sample: Sample, rendering: Rendering) -> Record:
         row = self._row(shard_id, sample) | rendering.row(sample)

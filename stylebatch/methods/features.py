@@ -82,7 +82,7 @@ class Recorder:
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
         if self.kind == "query":
-            self.seen[site] = {"q": q.contiguous()}
+            self.seen[site] = {"q": q}
         else:
             self.seen[site] = self.codec.encode({"k": k, "v": v, "x": hidden})
         return layer.output(self.attend(q, k, v, scale=layer.scale))

@@ -65,11 +65,11 @@ class Injection:
         self.style = StyleFeatures({})
 
     def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-        content_q = self.content[site]["q"]
+        # by token, as the projection wrote it: rows are then copied whole, and folding them copies nothing
+        by_token = self.content[site]["q"].transpose(1, 2)
+        content_q = by_token.index_select(0, self.content_rows).transpose(1, 2)
         own = layer.query(hidden)
-        q = attention.blend_query(
-            own, content_q.index_select(0, self.content_rows), self.gammas[site % NUM_SITES]
-        )
+        q = attention.blend_query(own, content_q, self.gammas[site % NUM_SITES])
         k, v = self.style.at(site, layer, q.dtype)
         attended = self._attend(q, k, v, layer.scale)
         if self.masks is not None:

@@ -6,17 +6,14 @@ come from the checkpoint's config files, never from its name.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import (
@@ -37,27 +34,16 @@ from stylebatch.models.edits import (
     self_attentions,
 )
 from stylebatch.models.lora import add_loras
-from stylebatch.spec import MODEL_IDS, ModelSpec
+from stylebatch.models.offload import Offload, place
+from stylebatch.models.parts import quiet, read_parts, read_unet
+from stylebatch.spec import ModelSpec, describe_model
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' notices (missing optional packages, progress of loading) from our users."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(previous)
-
-
-with _quiet():
+with quiet():
     from accelerate import PartialState
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-    from transformers.utils import logging as transformers_logging
+    from accelerate.utils import parse_choice_from_env
+
+_PRECISIONS = {"no": "", "fp16": "float16", "bf16": "bfloat16"}
+"""Accelerate's names."""
 
 
 def schedule_from_config(config: dict[str, Any]) -> Schedule:
@@ -97,17 +83,6 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
     )
 
 
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
 class StableDiffusion:
     """A loaded checkpoint. `load_model` makes one; parts that a caller does not need may be None."""
 
@@ -119,13 +94,14 @@ class StableDiffusion:
         vae: Any = None,
         text_encoder: Any = None,
         tokenizer: Any = None,
+        device: torch.device | None = None,
     ) -> None:
         self.unet = unet
         self.vae = vae
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
         self.schedule = schedule
-        self.device = torch.device(unet.device)
+        self.device = torch.device(unet.device) if device is None else device
         self.on_evaluations: Callable[[int], None] | None = None
         self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
@@ -213,8 +189,9 @@ class StableDiffusionXL(StableDiffusion):
         text_encoders: tuple[Any, Any] | None = None,
         tokenizers: tuple[Any, Any] | None = None,
         zeros_for_nothing: bool = True,
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__(unet, schedule, vae=vae)
+        super().__init__(unet, schedule, vae=vae, device=device)
         self.text_encoders = text_encoders
         self.tokenizers = tokenizers
         self.zeros_for_nothing = zeros_for_nothing
@@ -269,84 +246,74 @@ def load_model(
 ) -> StableDiffusion:
     """Load a checkpoint in inference mode on the device that accelerate assigns to this process.
 
-    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, or a `ModelSpec`. Raises
+    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, or a `ModelSpec` (single files, variants, offload). Raises
     ManifestError, one paragraph, for what cannot be found, fetched or used.
     """
     if not isinstance(spec, ModelSpec):
-        known = str(spec) in ("tiny", *MODEL_IDS)
-        spec = ModelSpec.model_validate({"name" if known else "path": str(spec)})
+        try:
+            spec = describe_model(str(spec))
+        except ValueError as error:
+            raise ManifestError(f"model: {error}") from None
     checkpoint = find_checkpoint(spec, families=("sd", "sdxl"))
-    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device)
+    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
 
 
 def placement(
     dtype: str = "auto", device: str | torch.device | None = None
 ) -> tuple[torch.device, str]:
-    """Device that accelerate assigns to this process, and the dtype that `auto` means there."""
+    """Device that accelerate assigns to this process, and the dtype that `auto` means there.
+
+    That is accelerate's mixed precision where it was given one. Raises ManifestError for one that cannot be had.
+    """
     target = torch.device(device) if device is not None else PartialState().device
-    return target, dtype if dtype != "auto" else "float32" if target.type == "cpu" else "float16"
+    if dtype != "auto":
+        return target, dtype
+    wanted = parse_choice_from_env("ACCELERATE_MIXED_PRECISION", "no")
+    if wanted not in _PRECISIONS or (wanted == "fp16" and target.type == "cpu"):
+        raise ManifestError(
+            f"model.dtype: auto follows accelerate's mixed precision; found {wanted} on {target.type}; accepted: no, bf16, "
+            "or fp16 on a GPU. Next: accelerate launch --mixed_precision no, or set model.dtype"
+        )
+    return target, _PRECISIONS[wanted] or ("float32" if target.type == "cpu" else "float16")
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, *, dtype: str = "auto", device: str | torch.device | None = None
+    checkpoint: Checkpoint,
+    *,
+    dtype: str = "auto",
+    device: str | torch.device | None = None,
+    offload: Offload = "none",
 ) -> StableDiffusion:
-    """Load the parts of a pipeline folder; see `load_model`."""
+    """Load the parts of a pipeline folder or single file; see `load_model`."""
     target, resolved = placement(dtype, device)
-
-    def load(cls: Any, part: str, **options: Any) -> Any:
-        try:
-            with _quiet(), _no_progress_bars():
-                return cls.from_pretrained(str(checkpoint.folder), subfolder=part, **options)
-        except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [error.__class__.__name__])[0]
-            raise ManifestError(
-                f"model: {part} of {checkpoint.folder} cannot be loaded: {reason}. Accepted: a Stable Diffusion "
-                "1.x, 2.x or XL pipeline folder with safetensors weights"
-            ) from error
-
-    def network(cls: Any, part: str, *, dtype: str = resolved) -> Any:
-        weights = {"variant": checkpoint.variant, "use_safetensors": True, "dtype": _DTYPES[dtype]}
-        return load(cls, part, **weights).to(target).eval().requires_grad_(False)
-
-    unet = network(UNet2DConditionModel, "unet")
     schedule = schedule_from_config(checkpoint.config("scheduler"))
+    parts = read_parts(checkpoint, resolved)
+    for name in checkpoint.vae_passes:
+        parts.vae.enable_slicing() if name == "slicing" else parts.vae.enable_tiling()
+    encoders = dict(zip(("text_encoder", "text_encoder_2"), parts.text_encoders, strict=False))
+    add_loras(checkpoint.loras, {"unet": parts.unet, **encoders}, parts.unet.config)
+    place([*parts.text_encoders, parts.unet, parts.vae], target, offload)
     if checkpoint.family == "sd":
-        text_encoder = network(CLIPTextModel, "text_encoder")
-        add_loras(checkpoint.loras, {"unet": unet, "text_encoder": text_encoder}, unet.config)
         return StableDiffusion(
-            unet,
+            parts.unet,
             schedule,
-            vae=network(AutoencoderKL, "vae"),
-            text_encoder=text_encoder,
-            tokenizer=load(CLIPTokenizer, "tokenizer"),
+            vae=parts.vae,
+            text_encoder=parts.text_encoders[0],
+            tokenizer=parts.tokenizers[0],
+            device=target,
         )
-    # SDXL's own VAE overflows in float16; a retrained one says force_upcast: false
-    upcast = resolved == "float16" and checkpoint.config("vae").get("force_upcast", True)
-    encoders = (
-        network(CLIPTextModel, "text_encoder"),
-        network(CLIPTextModelWithProjection, "text_encoder_2"),
-    )
-    named = {"unet": unet, "text_encoder": encoders[0], "text_encoder_2": encoders[1]}
-    add_loras(checkpoint.loras, named, unet.config)
     return StableDiffusionXL(
-        unet,
+        parts.unet,
         schedule,
-        vae=network(AutoencoderKL, "vae", dtype="float32" if upcast else resolved),
-        text_encoders=encoders,
-        tokenizers=(load(CLIPTokenizer, "tokenizer"), load(CLIPTokenizer, "tokenizer_2")),
+        vae=parts.vae,
+        text_encoders=(parts.text_encoders[0], parts.text_encoders[1]),
+        tokenizers=(parts.tokenizers[0], parts.tokenizers[1]),
         zeros_for_nothing=checkpoint.zeros_for_nothing,
+        device=target,
     )
 
 
 def load_unet(unet: Path, scheduler: Path) -> StableDiffusion:
     """A network without VAE and text encoder, from a UNet folder and a scheduler folder; CPU, float32."""
-    with _quiet(), _no_progress_bars():
-        network = (
-            UNet2DConditionModel.from_pretrained(
-                str(unet), use_safetensors=True, dtype=torch.float32
-            )
-            .eval()
-            .requires_grad_(False)
-        )
     config = json.loads((scheduler / "scheduler_config.json").read_text(encoding="utf-8"))
-    return StableDiffusion(network, schedule_from_config(config))
+    return StableDiffusion(read_unet(unet), schedule_from_config(config))

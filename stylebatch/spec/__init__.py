@@ -8,7 +8,7 @@ from stylebatch.spec.custom import CustomMethod
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.method import BlockSize, PromptMethod
 from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
-from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec
+from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec, describe_model
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.plain import (
     Img2ImgOptions,
@@ -52,6 +52,7 @@ __all__ = [
     "Text2ImgOptions",
     "WindowOptions",
     "canonical_json",
+    "describe_model",
     "join_inputs",
     "json_schema",
     "names",

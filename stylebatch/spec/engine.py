@@ -75,6 +75,12 @@ class EngineSpec(Section):
         le=100,
         description="A shard that failed so often is left out and named, exit code 3",
     )
+    drain_s: float = Field(
+        20.0,
+        ge=0.0,
+        le=86400.0,
+        description="Seconds that Ray workers get after SIGTERM to end the shard they are at; 0: none",
+    )
     tracker: Literal["tensorboard", "wandb"] | None = Field(
         None, description="Also log progress there, through accelerate"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from stylebatch.spec.section import Section
 
@@ -16,6 +17,8 @@ MODEL_IDS: dict[str, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 """Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
+SINGLE_FILE = ".safetensors"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
 class LoraSpec(Section):
@@ -26,7 +29,7 @@ class LoraSpec(Section):
 
 
 class ModelSpec(Section):
-    """A checkpoint: a known name, a local folder, or a hub id."""
+    """A checkpoint: a known name, a local folder or file, or a hub id."""
 
     name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21", "sdxl"] | None = Field(
         None, description="tiny is inside the package; the others stand for hub ids"
@@ -34,13 +37,28 @@ class ModelSpec(Section):
     path: str | None = Field(
         None,
         min_length=1,
-        description="A `from_pretrained` folder of a Stable Diffusion 1.x or 2.x pipeline",
+        description="A `from_pretrained` folder of a Stable Diffusion 1.x, 2.x or XL pipeline, or one "
+        ".safetensors file in the original layout (with `config`)",
+    )
+    config: str | None = Field(
+        None,
+        min_length=1,
+        description="With a single file: a pipeline folder's configs and tokenizers, weights not needed",
     )
     id: str | None = Field(None, min_length=1, description="A hub id, owner/name")
     revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
     variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto: float32 on CPU, float16 on GPU"
+        "auto",
+        description="Of the weights. auto: as `accelerate launch --mixed_precision` says, else float32 on CPU, float16 on GPU",
+    )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="Weights wait in main memory; on the device: the network at work (model), one layer (sequential)",
+    )
+    vae_slicing: bool = Field(False, description="Encode and decode pictures one by one")
+    vae_tiling: bool = Field(
+        False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
     )
     lora: Annotated[tuple[LoraSpec, ...], Field(strict=False)] = Field(
         (), description="LoRA weights that are added, in this order"
@@ -52,4 +70,35 @@ class ModelSpec(Section):
             raise ValueError("give exactly one of `name`, `path` and `id`")
         if self.revision is not None and self.id is None:
             raise ValueError("`revision` belongs to `id`")
+        suffix = PurePath(self.path).suffix.lower() if self.path is not None else ""
+        if suffix in PICKLED:
+            raise ValueError(
+                f"`path`: found {self.path!r}, pickled weights, which may run any code when they are read; accepted: "
+                "a .safetensors file or a pipeline folder (docs/models.md tells how to convert)"
+            )
+        if suffix == SINGLE_FILE and self.config is None:
+            raise ValueError(
+                f"`config` is missing: a single file ({self.path!r}) does not tell its architecture; give the folder "
+                "with model_index.json and the configs and tokenizers of its family"
+            )
+        if suffix != SINGLE_FILE and self.config is not None:
+            raise ValueError("`config` belongs to a `path` that is a .safetensors file")
+        if suffix == SINGLE_FILE and self.variant is not None:
+            raise ValueError(
+                "`variant` belongs to a folder or hub id; a single file is one variant"
+            )
         return self
+
+
+def describe_model(text: str, *, is_id: bool = False, **options: str) -> ModelSpec:
+    """The model that a person names: `tiny`, `sd15`, ..., a hub id, a folder or file. Raises ValueError, readable.
+
+    `options`: other fields (config, variant, dtype, ...).
+    """
+    origin = "name" if text in ("tiny", *MODEL_IDS) else "id" if is_id else "path"
+    try:
+        return ModelSpec.model_validate({origin: text, **options})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = "".join(f"{name}: " for name in fault["loc"])
+        raise ValueError(field + fault["msg"].removeprefix("Value error, ")) from None

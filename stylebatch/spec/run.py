@@ -216,6 +216,7 @@ def _joined(section: Any, folder: Path) -> Any:
 
 
 _INPUT_PATHS = {
-    **dict.fromkeys(("contents", "styles", "pairing", "model"), ("path",)),
+    **dict.fromkeys(("contents", "styles", "pairing"), ("path",)),
+    "model": ("path", "config"),
     "prompts": ("path", "image", "mask", "reference"),
 }

@@ -12,9 +12,8 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import PurePosixPath
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -28,12 +27,16 @@ FORMAT = 2
 TRAJECTORY = "style.safetensors"
 ENTRY = "style.json"
 TYPES = {"F16": "float16", "F32": "float32", "I8": "int8", "I64": "int64"}
-TYPE_NAMES = {numpy_name: name for name, numpy_name in TYPES.items()}
+TYPE_NAMES = {np.dtype(numpy_name).str: name for name, numpy_name in TYPES.items()}
 METADATA = b"stylebatch"
 
 
 class CacheError(StorageError):
     """The style cache cannot be read or written; names the file and the next step."""
+
+
+class MissingStyleError(CacheError):
+    """The style is not in the cache."""
 
 
 class DamagedStyleError(CacheError):
@@ -42,8 +45,7 @@ class DamagedStyleError(CacheError):
     what = ""
 
 
-@dataclass(frozen=True)
-class TensorRow:
+class TensorRow(NamedTuple):
     """Where one stored tensor lies; `offset` and `length` are bytes of the tar.
 
     `timestep` and `site` are None for the latents, `scale_tensor` and `scale_axis` unless int8.
@@ -94,8 +96,10 @@ class StyleIndex:
     def to_parquet(self) -> bytes:
         """The index file; the same bytes for the same index and library version."""
         facts = json.dumps({"tar_bytes": self.tar_bytes, **self.entry}, sort_keys=True)
-        table = pa.Table.from_pylist(
-            [asdict(row) for row in self.rows], schema=SCHEMA.with_metadata({METADATA: facts})
+        columns = map(list, zip(*self.rows, strict=True))
+        table = pa.Table.from_pydict(
+            dict(zip(TensorRow._fields, columns, strict=True)),
+            schema=SCHEMA.with_metadata({METADATA: facts}),
         )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -106,14 +110,12 @@ class StyleIndex:
         """Raises DamagedStyleError when the file is no index of this format."""
         try:
             # small, and a pool of threads left at exit can abort the process
-            table = pq.ParquetFile(file).read(use_threads=False)
+            table = pq.ParquetFile(pa.BufferReader(file.read())).read(use_threads=False)
             entry = json.loads(table.schema.metadata[METADATA])
             tar_bytes = int(entry.pop("tar_bytes"))
-            columns = [field.name for field in fields(TensorRow)]
-            rows = tuple(
-                TensorRow(**{**{name: row[name] for name in columns}, "shape": tuple(row["shape"])})
-                for row in table.to_pylist()
-            )
+            columns = {name: table.column(name).to_pylist() for name in TensorRow._fields}
+            columns["shape"] = [tuple(shape) for shape in columns["shape"]]
+            rows = tuple(map(TensorRow._make, zip(*columns.values(), strict=True)))
             index = cls(rows, tar_bytes, entry)
             _ = index.codec
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -155,17 +157,19 @@ def build_member(
     """
     # wide types first and a header of whole words, so that every tensor is aligned in the mapped tar
     ordered = dict(sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])))
-    sums = {stored: xxhash.xxh3_64_hexdigest(array.data) for stored, array in ordered.items()}
+    sums = {stored: xxhash.xxh3_64_intdigest(array.data) for stored, array in ordered.items()}
     facts: dict[str, Any] = {}
     position = 0
     for stored, array in ordered.items():
+        stop = position + array.nbytes
         facts[stored] = {
-            "dtype": TYPE_NAMES[array.dtype.name],
+            "dtype": TYPE_NAMES[array.dtype.str],
             "shape": list(array.shape),
-            "data_offsets": [position, position + array.nbytes],
+            "data_offsets": [position, stop],
         }
-        position += array.nbytes
-    header = json.dumps({"__metadata__": {"xxh3": json.dumps(sums)}, **facts}).encode()
+        position = stop
+    shown = json.dumps({stored: f"{checksum:016x}" for stored, checksum in sums.items()})
+    header = json.dumps({"__metadata__": {"xxh3": shown}, **facts}).encode()
     header += b" " * (-len(header) % 8)
     parts = [len(header).to_bytes(8, "little") + header]
     rows = _rows(name, facts, sums, offset + len(parts[0]))
@@ -189,18 +193,19 @@ def member_rows(name: str, data: bytes, offset: int, where: str) -> list[TensorR
 
 
 def _rows(
-    name: str, facts: Mapping[str, Any], sums: Mapping[str, str], data_offset: int
+    name: str, facts: Mapping[str, Any], sums: Mapping[str, int], data_offset: int
 ) -> list[TensorRow]:
     """Rows of a member, by tensor name; its first tensor byte lies at `data_offset` of the tar."""
     rows = []
+    timestep = None if name == TRAJECTORY else int(name.removesuffix(".safetensors"))
     for stored, fact in sorted(facts.items()):
         start, stop = fact["data_offsets"]
-        site, tensor = stored.split(".", 1) if name != TRAJECTORY else (None, stored)
+        site, tensor = stored.split(".", 1) if timestep is not None else (None, stored)
         scaled = stored + SCALE_SUFFIX in facts
         rows.append(
             TensorRow(
                 member=name,
-                timestep=None if site is None else int(PurePosixPath(name).stem),
+                timestep=timestep,
                 site=None if site is None else int(site),
                 tensor=tensor,
                 dtype=TYPES[fact["dtype"]],
@@ -209,18 +214,19 @@ def _rows(
                 scale_axis=len(fact["shape"]) - 1 if scaled else None,
                 offset=data_offset + start,
                 length=stop - start,
-                xxh3=int(sums[stored], 16),
+                xxh3=sums[stored],
             )
         )
     return rows
 
 
-def _header(name: str, data: bytes, where: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+def _header(name: str, data: bytes, where: str) -> tuple[int, dict[str, Any], dict[str, int]]:
     """(position of the first tensor byte, facts by tensor, checksum by tensor) of a safetensors file."""
     end = 8 + int.from_bytes(data[:8], "little")
     try:
         header: dict[str, Any] = json.loads(data[8:end])
-        sums: dict[str, str] = json.loads(header.pop("__metadata__")["xxh3"])
+        shown: dict[str, str] = json.loads(header.pop("__metadata__")["xxh3"])
+        sums = {stored: int(checksum, 16) for stored, checksum in shown.items()}
         whole = sums.keys() == header.keys()
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise damaged(where, f"{name} has no readable header") from error

@@ -55,7 +55,7 @@ class StyleWriter:
 
     def __enter__(self) -> StyleWriter:
         with explained(str(self.path), "written"):
-            self._file = self._files.enter_context(atomic_file(self.path))
+            self._file = self._files.enter_context(atomic_file(self.path, is_last=False))
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ class StyleWriter:
             file.write(END_OF_TAR)
             self._size += len(END_OF_TAR)
             file.flush()
-            os.fsync(file.fileno())  # here, so that the lock of `publish` is held for a moment only
+            os.fsync(file.fileno())  # here, so that `publish` holds its lock for a moment only
             self._publish(StyleIndex(tuple(self._rows), self._size, self.entry), self._finish)
 
     def _add_tensors(self, name: str, tensors: dict[str, Array]) -> None:

@@ -16,29 +16,35 @@ from stylebatch.errors import StorageError
 from stylebatch.store.faults import passing
 
 TEMPORARY = ".tmp-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, *, is_last: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file that appears under `path` when the block ends well, and never half written.
 
-    The temporary file lies in the same folder and is removed on any exception. Raises StorageError,
-    naming the path, when the disk is full or cannot be written.
+    The temporary file lies in the same folder and is removed on any exception. Without `is_last` the
+    caller syncs the file, and a later file in the folder brings the new name to disk with its own.
+    Raises StorageError, naming the path, when the disk is full or cannot be written.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         passing("before open")
-        with temporary.open("wb") as file:
+        with temporary.open("wb", buffering=BUFFER_BYTES) as file:
             passing("after open")
             yield file
             file.flush()
             passing("before fsync")
-            os.fsync(file.fileno())
+            if is_last:
+                os.fsync(file.fileno())
             passing("after fsync")
         passing("before rename")
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if is_last:
+            _sync_folder(path.parent)
         passing("after rename")
     except OSError as error:
         room = _room(temporary)
@@ -56,7 +62,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def create_exclusive(path: Path, data: bytes) -> bool:
-    """Create `path` with `data` unless it exists, by hard link; tell whether this call made it."""
+    """Create `path` with `data` unless it exists; tell whether this call made it.
+
+    By hard link, so that it is whole when it appears; in place on file systems that have none (FAT, some network shares).
+    """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +73,13 @@ def create_exclusive(path: Path, data: bytes) -> bool:
         raise storage_error(path, error) from error
     try:
         temporary.write_bytes(data)
-        os.link(temporary, path)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with path.open("xb") as file:
+                file.write(data)
     except FileExistsError:
         return False
     except OSError as error:
@@ -111,8 +126,12 @@ def _remove(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    """Make a renaming durable, where the file system can do that for a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(handle)

@@ -1,24 +1,16 @@
-"""What an output directory holds and who may write to it: run.json, commits, the run lock."""
+"""What an output directory holds: run.json, commits, poisoned shards."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import socket
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from stylebatch.errors import ManifestError, OutputLockedError, PlanChangedError
-from stylebatch.store.commit import create_exclusive, remove_temporaries, write_bytes
+from stylebatch.errors import ManifestError, PlanChangedError
+from stylebatch.store.commit import remove_temporaries, write_bytes
 
-HEARTBEAT_S = 5.0
-STALE_AFTER_S = 60.0
 _POISON = "_poison.json"
 
 
@@ -54,6 +46,8 @@ class Ledger:
             return run
         self.sweep()
         if not any((self.output / "metadata").glob("*_stats.json")):
+            if former.get("digest") != run["digest"]:
+                self._discard_uncommitted()
             write_bytes(self.run_path, _pretty(run))  # nothing was committed: nothing to protect
             return run
         if former.get("digest") == run["digest"]:
@@ -70,6 +64,12 @@ class Ledger:
             f"{changes or '  (unknown: run.json is of another version)'}\n"
             "Next: give the changed run a directory of its own with --output DIR, or remove the old one."
         )
+
+    def _discard_uncommitted(self) -> None:
+        """Remove tars and metadata of another plan that never got their commit: this one may not have such shards."""
+        for pattern in ("data/train-*.tar", "metadata/train-*.parquet"):
+            for path in self.output.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _require_empty(self) -> None:
         if self.run_path.exists():
@@ -123,8 +123,8 @@ class Ledger:
 
     def sweep(self) -> None:
         """Remove what writers that were killed left under temporary names; nobody may be writing."""
-        for folder in (self.output, self.output / "data", self.output / "metadata"):
-            remove_temporaries(folder)
+        for name in ("", "data", "metadata", "inputs"):
+            remove_temporaries(self.output / name)
 
 
 def diff(old: Any, new: Any, path: str = "") -> list[str]:
@@ -146,98 +146,3 @@ def diff(old: Any, new: Any, path: str = "") -> list[str]:
 
 def _pretty(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-class RunLock:
-    """One writer per output directory: a file with owner and heartbeat, taken over when its owner died.
-
-    A live owner on another host is known by a heartbeat younger than a minute; on this host by its
-    process. Raises OutputLockedError, naming the owner.
-    """
-
-    def __init__(self, output: Path) -> None:
-        self.path = output / ".run.lock"
-        self.owner = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": _process_start(os.getpid()),
-            "token": os.urandom(8).hex(),
-        }
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="run-lock")
-
-    def __enter__(self) -> RunLock:
-        while not create_exclusive(self.path, self._content()):
-            holder = read_json(self.path)
-            if holder is not None and not self._dead(holder):
-                raise OutputLockedError(
-                    f"{self.path.parent} is being written by process {holder.get('pid')} on {holder.get('host')} "
-                    f"(last seen {max(0.0, time.time() - float(holder.get('heartbeat', 0))):.0f} s ago). "
-                    "Next: wait for it, stop it, or give this run another directory with --output DIR."
-                )
-            self._set_aside(holder)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if self._ours():
-            self.path.unlink(missing_ok=True)
-
-    def _set_aside(self, holder: dict[str, Any] | None) -> None:
-        """Remove a dead owner's lock; renaming first lets exactly one taker win."""
-        grave = self.path.with_name(f"{self.path.name}.{self.owner['token']}")
-        try:
-            os.rename(self.path, grave)
-        except FileNotFoundError:
-            return
-        if read_json(grave) != holder:
-            os.replace(grave, self.path)
-            return
-        grave.unlink()
-
-    def _dead(self, holder: dict[str, Any]) -> bool:
-        try:
-            pid, heartbeat = int(holder["pid"]), float(holder["heartbeat"])
-        except (KeyError, TypeError, ValueError):
-            return True
-        if holder.get("host") == self.owner["host"]:
-            return _process_start(pid) != holder.get("started")
-        return time.time() - heartbeat > STALE_AFTER_S
-
-    def _ours(self) -> bool:
-        holder = read_json(self.path)
-        return holder is not None and holder.get("token") == self.owner["token"]
-
-    def _content(self) -> bytes:
-        return json.dumps({**self.owner, "heartbeat": time.time()}).encode()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_S):
-            if not self._ours():
-                return
-            with contextlib.suppress(OSError):  # a full disk may recover; the next beat tries again
-                write_bytes(self.path, self._content())
-
-
-def _process_start(pid: int) -> str | None:
-    """Start time of a live process of this host (it tells a reused pid apart), or None."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            return "alive"
-        return "alive"
-    return stat.rsplit(")", 1)[1].split()[19]

@@ -22,6 +22,7 @@ from stylebatch.store.cache_index import (
     FORMAT,
     CacheError,
     DamagedStyleError,
+    MissingStyleError,
     StyleIndex,
     key_of,
     read_entry,
@@ -123,7 +124,7 @@ class StyleCache:
     def open(self, key: str) -> CachedStyle:
         """Map a style, first copying it when the cache is remote; notes it as used.
 
-        Raises CacheError when it is not in the cache, DamagedStyleError when its copy is not whole.
+        Raises MissingStyleError when it is not in the cache, DamagedStyleError when its copy is not whole.
         """
         index = self._local_index(key)
         try:
@@ -134,7 +135,7 @@ class StyleCache:
                 index = self._read_index(self._local, key)
             style = CachedStyle(self.folder / f"{key}.tar", index)
         except FileNotFoundError:
-            raise CacheError(
+            raise MissingStyleError(
                 f"{self._files.path(key)}: not in the style cache. Next: write it with StyleCache.writer, "
                 "or run `stylebatch precompute MANIFEST`."
             ) from None

@@ -1,0 +1,1 @@
+"""`stylebatch doctor`: what a checkpoint is, needs and lacks, and what this machine has."""

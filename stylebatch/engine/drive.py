@@ -1,0 +1,228 @@
+"""The driver's loop of the ray engine: workers, what each was given, and how it ended.
+
+1. Workers are asked for, as many as were wanted or as the cluster has room for; whichever start get shards.
+2. A worker that dies takes nothing with it: its shards go back to the queue and a new worker is asked for.
+3. On SIGTERM nothing more is handed out; workers may end the shard they are at, for a while. A second signal ends them at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from stylebatch.engine.queue import ShardQueue
+from stylebatch.engine.shards import Books, Executed, Failure
+from stylebatch.errors import Interrupted, StylebatchError
+from stylebatch.progress import Event, Progress
+
+POLL_S = 0.5
+GROW_EVERY_S = 5.0
+SAY_WAITING_EVERY_S = 30.0
+DISMISSED_WITHIN_S = 10.0
+MAX_FAILED_STARTS = 5
+"""Workers in a row that died before they were ready; then the run stops."""
+
+
+class RayError(StylebatchError):
+    """The cluster cannot be reached, or cannot run a worker."""
+
+
+@dataclass
+class _Seat:
+    """A worker as the driver sees it."""
+
+    name: str
+    actor: Any
+    is_ready: bool = False
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected cluster. `ray`: the library; `need`: what a worker asks of a node (`num_cpus`, `num_gpus`)."""
+
+    ray: Any
+    progress: Progress
+    need: dict[str, float]
+
+    def room(self) -> int:
+        """Workers that the cluster has resources for, at least one."""
+        total = self.ray.cluster_resources()
+        cpus, gpus = self.need["num_cpus"], self.need["num_gpus"]
+        by_cpu = int(total.get("CPU", 0) / cpus + 1e-9)
+        return max(1, min(by_cpu, int(total.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu)
+
+    def shortage(self) -> str:
+        """What a worker needs and what there is, where none could be placed."""
+        need = ", ".join(f"{value:g} {key[4:].upper()}" for key, value in self.need.items())
+        total = self.ray.cluster_resources()
+        have = f"{total.get('CPU', 0):g} CPUS, {total.get('GPU', 0):g} GPUS"
+        return f"no worker has started yet; one needs {need}, the cluster has {have}"
+
+
+@dataclass(frozen=True)
+class Staff:
+    """The workers of a job: class of the actors, `arguments` of each by its number, `count` None for what there is room for."""
+
+    kind: type
+    arguments: Callable[[int], tuple[Any, ...]]
+    count: int | None
+
+
+class Drive:
+    """Seats, and what each was given. `drain_s`: seconds that workers get for the shards they are at after SIGTERM."""
+
+    def __init__(self, cluster: Cluster, staff: Staff, *, drain_s: float) -> None:
+        self.ray, self.cluster, self.staff, self.drain_s = cluster.ray, cluster, staff, drain_s
+        self.progress = cluster.progress
+        self.seats: dict[str, _Seat] = {}
+        self.calls: dict[Any, tuple[_Seat, int | None]] = {}
+        self.num_named = self.failed_starts = 0
+        self._grown = self._heard = self._said = -1e9
+
+    def run(self, job: str, books: Books, executed: Executed | None = None) -> None:
+        """Call the actors' method `job` until every number of the queue is done or poisoned."""
+        queue = books.queue
+        for seat in self.seats.values():
+            if seat.is_ready:
+                queue.join(seat.name)
+        self._heard = time.monotonic()
+        with _asked_to_stop() as stop:
+            while not queue.is_finished:
+                if stop.is_set():
+                    self._drain(books)
+                self._grow(queue)
+                self._hand_out(job, queue, executed or {})
+                ready, _ = self.ray.wait(list(self.calls), num_returns=1, timeout=POLL_S)
+                for call in ready:
+                    self._heard = time.monotonic()
+                    self._hear(call, books)
+                self._say_waiting()
+
+    def _drain(self, books: Books) -> None:
+        """Hear of the shards that workers are at, for a while; raises Interrupted."""
+        oldest: dict[str, Any] = {}
+        for call, (seat, number) in self.calls.items():
+            if number is not None:
+                oldest.setdefault(seat.name, call)
+        due, until = set(oldest.values()), time.monotonic() + self.drain_s
+        if due and self.drain_s:
+            self.progress.note(
+                f"Stopping: shards in work have {self.drain_s:g} s to end; a second signal ends them now"
+            )
+        while due and (left := until - time.monotonic()) > 0:
+            ready, _ = self.ray.wait(list(due), num_returns=1, timeout=min(POLL_S, left))
+            for call in ready:
+                self._hear(call, books)
+            due &= self.calls.keys()
+        raise Interrupted(signal.SIGTERM)
+
+    def _grow(self, queue: ShardQueue) -> None:
+        """Ask for workers up to what was asked of us, or what the cluster has room for."""
+        if time.monotonic() - self._grown < GROW_EVERY_S and self.seats:
+            return
+        self._grown = time.monotonic()
+        wanted = self.staff.count or self.cluster.room()
+        left = len(queue.shards) - queue.num_done - len(queue.poisoned)
+        actor = self.ray.remote(max_restarts=0, max_task_retries=0, **self.cluster.need)(
+            self.staff.kind
+        )
+        while len(self.seats) < min(wanted, left):
+            name = f"worker-{self.num_named}"
+            handle = actor.remote(*self.staff.arguments(self.num_named))
+            self.num_named += 1
+            self.seats[name] = _Seat(name, handle)
+            self.calls[handle.start.remote()] = (self.seats[name], None)
+
+    def _hand_out(self, job: str, queue: ShardQueue, executed: Executed) -> None:
+        for seat in self.seats.values():
+            while seat.is_ready and (number := queue.next(seat.name)) is not None:
+                method = getattr(seat.actor, job)
+                self.calls[method.remote(number, executed.get(number))] = (seat, number)
+
+    def _hear(self, call: Any, books: Books) -> None:
+        """What became of a call."""
+        if call not in self.calls:
+            return
+        seat, number = self.calls.pop(call)
+        try:
+            kind, value = self.ray.get(call)
+        except self.ray.exceptions.RayError as error:
+            self._lose(seat, books, Failure("the worker process or its node died", str(error)))
+            return
+        if kind == "fatal":
+            raise value
+        if number is None:
+            if kind == "failed":
+                raise RayError(f"{seat.name} cannot start: {value.reason}\n{value.trace}")
+            seat.is_ready, self.failed_starts = True, 0
+            books.queue.join(seat.name)
+            self.progress.event(Event("joined", "", "", seat.name, {"device": value}))
+        elif kind == "failed":
+            books.failed(seat.name, number, value)
+        else:
+            books.committed(seat.name, number, value)
+
+    def _lose(self, seat: _Seat, books: Books, failure: Failure) -> None:
+        """A worker is gone: forget it, give back what it had, and replace it at the next turn."""
+        del self.seats[seat.name]
+        self.ray.kill(seat.actor)  # one that only lost its connection would go on
+        for other in [call for call, (owner, _) in self.calls.items() if owner is seat]:
+            del self.calls[other]
+        self._grown = -1e9
+        if seat.is_ready:
+            books.lost(seat.name, failure)
+        else:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_FAILED_STARTS:
+                raise RayError(
+                    f"{self.failed_starts} workers in a row died before they were ready: {failure.trace}\n"
+                    "Next: look into the worker logs of the Ray session; committed shards are kept"
+                )
+
+    def _say_waiting(self) -> None:
+        """Tell when no worker answers because none could be placed."""
+        now = time.monotonic()
+        if any(seat.is_ready for seat in self.seats.values()):
+            return
+        if now - max(self._heard, self._said) < SAY_WAITING_EVERY_S:
+            return
+        self._said = now
+        self.progress.event(Event("waiting", self.cluster.shortage()))
+
+    def dismiss(self) -> None:
+        """End all workers, and wait until they are gone: what they leave is swept then."""
+        for seat in self.seats.values():
+            self.ray.kill(seat.actor)
+        if self.calls:
+            calls = list(self.calls)
+            self.ray.wait(calls, num_returns=len(calls), timeout=DISMISSED_WITHIN_S)
+        self.seats.clear()
+        self.calls.clear()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """An event that the first SIGTERM sets; a second raises Interrupted. Main thread only."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    former = signal.getsignal(signal.SIGTERM)
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(signum, former)
+            raise Interrupted(signum)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, former)
