@@ -211,3 +211,9 @@ class PairRendering:
 def _good(group: Group) -> dict[int, Picture]:
     """The pictures that were inverted, in their order."""
     return {i: image for i, image in group.pictures.items() if isinstance(image, Picture)}
+
+
+def _wanted(
+    block: Block, contents: tuple[int, ...], styles: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    return [pair for pair in block.pairs if pair[0] in contents and pair[1] in styles]
