@@ -22,7 +22,7 @@ from stylebatch.data.sources import (
     image_row,
     list_images,
     read_rows,
-    text_of,
+    text,
 )
 from stylebatch.errors import ManifestError
 
@@ -44,9 +44,7 @@ def list_styles(path: str | Path) -> list[ImageRow]:
     if path.is_dir():
         return list_images(path, "styles")
     rows = (
-        BlendRow(
-            image_row(path, number, row, "styles"), text_of(row, "blend"), text_of(row, "weight")
-        )
+        BlendRow(image_row(path, number, row, "styles"), text(row, "blend"), text(row, "weight"))
         for number, row in read_rows(path)
     )
     return checked(gather(rows, f"styles.path: {path}"), path, "styles")

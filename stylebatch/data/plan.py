@@ -140,8 +140,7 @@ class PairPlan(Plan):
 
     def anchored(self) -> PairPlan:
         contents, styles = (
-            tuple(row.anchored(lambda path: str(absolute(path))) for row in rows)
-            for rows in (self.contents, self.styles)
+            tuple(_anchored(row) for row in rows) for rows in (self.contents, self.styles)
         )
         return replace(self, spec=anchored_spec(self.spec), contents=contents, styles=styles)
 
@@ -177,6 +176,13 @@ class PairPlan(Plan):
             f"with {self.spec.method.name} on model {self.model}",
             f"features: {self.choice}{measured}; batches of up to {self.batch}",
         ]
+
+
+def _anchored(row: ImageRow) -> ImageRow:
+    parts = tuple(replace(part, path=str(absolute(part.path))) for part in row.parts)
+    mask = str(absolute(row.mask)) if row.mask else ""
+    path = str(absolute(row.path)) if row.path else ""
+    return replace(row, path=path, mask=mask, parts=parts)
 
 
 def plan(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylebatch.data.shards import sample_seed
-from stylebatch.data.sources import list_images, read_rows, require_text, text_of
+from stylebatch.data.sources import list_images, read_rows, require_text, text
 from stylebatch.errors import ManifestError
 from stylebatch.spec import PromptMethod, PromptSource, RunSpec, names
 
@@ -182,7 +182,7 @@ def _of_file(path: Path, method: PromptMethod, table: PromptTable) -> Iterator[A
         for column in row:
             if column not in accepted:
                 raise _unknown_column(place, column, accepted)
-        texts = {name: text_of(row, name) for name in accepted}
+        texts = {name: text(row, name) for name in accepted}
         require_text(place, *texts.values())
         seed = _seed(place, row.get("seed"))
         del texts["seed"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,6 @@ class ImageRow:
     def mask_id(self) -> str:
         """The mask's path relative to the image's, so that a moved folder keeps its plan."""
         return os.path.relpath(self.mask, Path(self.path).parent)
-
-    def anchored(self, absolute: Callable[[str], str]) -> ImageRow:
-        """With every path made `absolute`."""
-        path, mask = (absolute(text) if text else "" for text in (self.path, self.mask))
-        parts = tuple(replace(part, path=absolute(part.path)) for part in self.parts)
-        return replace(self, path=path, mask=mask, parts=parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,7 @@ def require_text(where: object, *texts: str) -> None:
 
 def image_row(path: Path, number: int, row: dict[str, Any], field: str) -> ImageRow:
     """Row `number` of the table `path`; raises ManifestError where it names no image."""
-    image, mask = text_of(row, "path"), text_of(row, "mask")
+    image, mask = text(row, "path"), text(row, "mask")
     if not image:
         raise ManifestError(
             f"{field}.path: {path}: row {number} has no `path` (found columns {', '.join(map(str, row))}); "
@@ -151,9 +145,9 @@ def image_row(path: Path, number: int, row: dict[str, Any], field: str) -> Image
     return ImageRow(
         image,
         str(path.parent / image),
-        text_of(row, "label"),
-        text_of(row, "caption"),
-        text_of(row, "license"),
+        text(row, "label"),
+        text(row, "caption"),
+        text(row, "license"),
         mask=str(path.parent / mask) if mask and field == "contents" else "",
     )
 
@@ -168,14 +162,14 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     styles: dict[str, int] = {}
     pairs: list[PairRow] = []
     for number, row in read_rows(path):
-        content, style = text_of(row, "content"), text_of(row, "style")
+        content, style = text(row, "content"), text(row, "style")
         if not content or not style:
             raise ManifestError(
                 f"{path}: row {number} has no `{'style' if content else 'content'}` (found columns "
                 f"{', '.join(map(str, row))}); accepted columns: content, style[, label, caption]"
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
-        pairs.append(PairRow(*indices, text_of(row, "label"), text_of(row, "caption")))
+        pairs.append(PairRow(*indices, text(row, "label"), text(row, "caption")))
         require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
@@ -185,7 +179,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
     return as_rows[0], as_rows[1], pairs
 
 
-def text_of(row: dict[str, Any], column: str) -> str:
+def text(row: dict[str, Any], column: str) -> str:
     """The column as text; empty for null and NaN, `2` for the 2.0 of a column with gaps."""
     value = row.get(column)
     if value is None or value != value:

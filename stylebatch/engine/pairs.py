@@ -139,12 +139,12 @@ class PairRendering:
             tuple(contents.position[c] for c, _ in todo),
             tuple(styles.position[s] for _, s in todo),
         )
-        renderer, found = self.renderer, contents.inverted.latent
+        renderer = self.renderer
         _, mixtures = components(_good(styles), renderer.style_names)
-        masks = latent_masks(_good(contents).values(), (found.shape[-2], found.shape[-1]))
+        cells = (contents.inverted.latent.shape[-2], contents.inverted.latent.shape[-1])
         latents = renderer.method.stylise(
             renderer.model, contents.inverted, styles.inverted, pairs,
-            batch=renderer.batch, mixtures=mixtures, masks=masks,
+            batch=renderer.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
         )  # fmt: skip
         return dict(zip(todo, decoded(renderer.model, latents, renderer.batch), strict=True))
 
