@@ -169,7 +169,7 @@ def _evaluate(
     for shape in checkpoint.site_shapes(size):
         keys = found[shape.site]["k"]
         name = f"site {shape.site}: {shape.side} x {shape.side} cells, {shape.heads} heads; numbers of k"
-        record.check(name, keys.numel(), shape.elements)
+        record.check(name, keys.numel(), shape.elements // shape.layers)
         record.check(f"site {shape.site}: heads", keys.shape[1], shape.heads)
 
 

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from stylebatch.models.stable_diffusion import load_model as load_model
     from stylebatch.reports.report import report as report
     from stylebatch.spec import ModelSpec as ModelSpec
+    from stylebatch.spec import PromptMethod as PromptMethod
     from stylebatch.spec import RunSpec as RunSpec
 
 _HOMES = {
     "RunSpec": "spec",
     "ModelSpec": "spec",
+    "PromptMethod": "spec",
     "load_spec": "manifest",
     "plan": "data.plan",
     "run": "engine.run",

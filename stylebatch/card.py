@@ -9,11 +9,13 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
+from stylebatch.data.prompt_plan import PromptPlan
+from stylebatch.data.shards import Plan
 from stylebatch.data.sources import ImageRow
 from stylebatch.spec import Source
 from stylebatch.store.commit import write_bytes
-from stylebatch.store.records import JSON_COLUMNS, SCHEMA
+from stylebatch.store.records import json_columns, schema_of
 
 _TYPES = {
     pa.string(): "string",
@@ -36,7 +38,7 @@ def _header(plan: Plan) -> dict[str, Any]:
     return {
         "pretty_name": plan.spec.name,
         "license": plan.spec.license,
-        "tags": ["stylised", "style-transfer", plan.spec.method.name, "webdataset"],
+        "tags": [*_TAGS[isinstance(plan, PairPlan)], plan.spec.method.name, "webdataset"],
         "configs": [
             {
                 "config_name": "default",
@@ -50,9 +52,10 @@ def _header(plan: Plan) -> dict[str, Any]:
 def _features(plan: Plan) -> list[dict[str, Any]]:
     """Features in the order in which `datasets` finds the members of a sample."""
     members: dict[str, dict[str, Any]] = {plan.spec.output.image.format: {"dtype": "image"}}
-    members["json"] = {"struct": [_json_feature(name) for name in JSON_COLUMNS]}
+    schema = schema_of(plan.method)
+    members["json"] = {"struct": [_json_feature(schema, name) for name in json_columns(schema)]}
     if plan.spec.output.inputs:
-        members |= {"content.jpg": {"dtype": "image"}, "style.jpg": {"dtype": "image"}}
+        members |= {name: {"dtype": "image"} for name in plan.input_members}
     if plan.has_captions:
         members["txt"] = {"dtype": "string"}
     if plan.labels:
@@ -66,8 +69,8 @@ def _features(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _json_feature(name: str) -> dict[str, Any]:
-    kind = SCHEMA.field(name).type
+def _json_feature(schema: pa.Schema, name: str) -> dict[str, Any]:
+    kind = schema.field(name).type
     return (
         {"name": name, "list": _TYPES[kind.value_type]}
         if pa.types.is_list(kind)
@@ -79,20 +82,25 @@ def _body(plan: Plan, num_samples: int, version: str) -> str:
     method, image = plan.spec.method, plan.spec.output.image.format
     options = ", ".join(
         f"{k} {v}"
-        for k, v in method.model_dump(mode="json").items()
+        for k, v in plan.method.model_dump(mode="json").items()
         if k != "name" and v is not None
     )
-    members = [f"`{image}` (the stylised image)", "`json` (ids, label, parameters, quality)"]
+    pairs = isinstance(plan, PairPlan)
+    what = "the stylised image" if pairs else "the image"
+    ids = "ids, label, parameters" if pairs else "id, prompt, label, parameters"
+    members = [f"`{image}` ({what})", f"`json` ({ids}, quality)"]
     members += ["`txt` (caption)"] if plan.has_captions else []
     members += ["`cls` (label; -1 where there is none)"] if plan.labels else []
-    members += (
-        ["`content.jpg`, `style.jpg` (the inputs as fitted)"] if plan.spec.output.inputs else []
-    )
+    if plan.spec.output.inputs and plan.input_members:
+        members += [
+            ", ".join(f"`{name}`" for name in plan.input_members) + " (the inputs as fitted)"
+        ]
+    width, height = plan.image_size
+    size, model = str(width) if pairs else f"{width} x {height}", f"model `{plan.model}`"
     return f"""
 # {plan.spec.name}
 
-{num_samples} samples from {len(plan.contents)} contents and {len(plan.styles)} styles
-({plan.spec.pairing.mode} pairing), {plan.size} px, rendered by stylebatch {version} with {method.name} ({options}) on model `{plan.model}`
+{num_samples} samples from {_sources(plan)}, {size} px, rendered by stylebatch {version} with {method.name} ({options}) on {model}
 (fingerprint `{plan.identity["model_fingerprint"][:16]}`), plan `{plan.digest[:16]}`.
 
 ```python
@@ -106,15 +114,65 @@ dataset = webdataset.WebDataset(shards, shardshuffle=False).decode("pil")
 ```
 
 Members of a sample: {", ".join(members)}.
-Rows that could not be made are in `metadata/errors.parquet`. `structure` is the edge correlation with the content,
-`color_distance` the Lab distance to the style, `contrast` the spread of luma.
+Rows that could not be made are in `metadata/errors.parquet`. {_measures(plan)}
 
 ## Lineage and licences
 
-Contents: {_origin(plan.spec.contents, plan.spec.pairing.path)}; licences: {_licences(plan.contents, plan.spec.contents)}.
-Styles: {_origin(plan.spec.styles, plan.spec.pairing.path)}; licences: {_licences(plan.styles, plan.spec.styles)}.
+{_lineage(plan)}
 Licence of the dataset as its maker declared it: {plan.spec.license}.
 """
+
+
+_TAGS = {True: ("stylised", "style-transfer"), False: ("synthetic", "diffusion")}
+
+
+def _sources(plan: Plan) -> str:
+    if isinstance(plan, PairPlan):
+        counts = f"{len(plan.contents)} contents and {len(plan.styles)} styles"
+        return f"{counts}\n({plan.spec.pairing.mode} pairing)"
+    rows, sets = plan.totals
+    return f"{rows} rows with prompts" + (
+        f" in {sets} sets" if "reference.jpg" in plan.input_members else ""
+    )
+
+
+def _measures(plan: Plan) -> str:
+    """What the quality columns say."""
+    contrast = "`contrast` is the spread of luma."
+    if isinstance(plan, PairPlan):
+        return (
+            "`structure` is the edge correlation with the content,\n"
+            "`color_distance` the Lab distance to the style, `contrast` the spread of luma."
+        )
+    columns = schema_of(plan.method).names
+    found = ["`structure` is the edge correlation with the image"] * ("structure" in columns)
+    found += ["`color_distance` is the Lab distance to the reference of the set"] * (
+        "color_distance" in columns
+    )
+    return ", ".join([*found, contrast])
+
+
+def _lineage(plan: Plan) -> str:
+    spec = plan.spec
+    if isinstance(plan, PairPlan):
+        return (
+            f"Contents: {_origin(spec.contents, spec.pairing.path)}; licences: {_licences(plan.contents, spec.contents)}.\n"
+            f"Styles: {_origin(spec.styles, spec.pairing.path)}; licences: {_licences(plan.styles, spec.styles)}."
+        )
+    assert isinstance(plan, PromptPlan)
+    assert spec.prompts is not None
+    lines = []
+    if spec.contents is not None:
+        named = ", ".join(plan.licenses) or spec.contents.license or "not recorded"
+        lines.append(f"Images: {_origin(spec.contents, None)}; licences: {named}.")
+    where = "a template of the manifest"
+    if spec.prompts.path is not None:
+        where = f"`{Path(spec.prompts.path).name}`"
+    inputs = {
+        name: len(files) for name, files in plan.files.items() if files and spec.contents is None
+    }
+    given = "".join(f", {count} files in column {name}" for name, count in inputs.items())
+    return "\n".join([*lines, f"Prompts: {where}{given}."])
 
 
 def _origin(source: Source | None, pairs: str | None) -> str:

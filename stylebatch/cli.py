@@ -231,7 +231,6 @@ def _conclude(result: RunResult) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from stylebatch.data.choice import needs_measuring
     from stylebatch.data.generations import plan_generations
     from stylebatch.manifest import load_spec
     from stylebatch.store.inputs_record import history
@@ -242,25 +241,12 @@ def _plan(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(summary, indent=1))
         return 0
-    per_sample = summary["evaluations"] / summary["num_pairs"]
-    rows, columns = summary["block"]
-    measured = ", unless a run measures otherwise" if needs_measuring(resolved.spec) else ""
-    uses = summary.get("uses_per_style")
-    drawn = f" (each style {uses[0]} to {uses[1]} times)" if uses else ""
     if resolved.first_shard:
         print(
             f"{summary['output']} has {resolved.first_shard} shards of earlier inputs, which stay; of those added since:"
         )
-    print(
-        f"{resolved.spec.name}: {summary['num_contents']} contents, {summary['num_styles']} styles, "
-        f"{summary['pairing']} pairing{drawn}: {summary['num_pairs']} samples of {resolved.size} px\n"
-        f"{summary['num_shards']} shards of up to {resolved.shard_size(0)} samples, "
-        f"in blocks of up to {rows} contents x {columns} styles\n"
-        f"{summary['evaluations']} network evaluations ({per_sample:.1f} per sample) "
-        f"with {resolved.spec.method.name} on model {resolved.model}\n"
-        f"features: {resolved.choice}{measured}; batches of up to {resolved.batch}\n"
-        f"output: {summary['output']} (plan {summary['digest'][:16]})"
-    )
+    print("\n".join(resolved.lines()))
+    print(f"output: {summary['output']} (plan {summary['digest'][:16]})")
     return 0
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, create_model
 
 from stylebatch.errors import ManifestError
-from stylebatch.spec import MODEL_IDS, RunSpec, join_inputs
+from stylebatch.spec import METHOD_OPTIONS, MODEL_IDS, CustomMethod, RunSpec, join_inputs
 
 Document = TypeVar("Document", bound=BaseModel)
 ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -71,7 +71,8 @@ def _validated(path: Path, data: dict[str, Any], root: type[Document], next_step
     try:
         return root.model_validate_json(text)
     except ValidationError as error:
-        faults = (_explain(path, fault, root) for fault in error.errors())
+        method = _method_class(data.get("method")) if root is RunSpec else None
+        faults = (_explain(path, fault, root, method) for fault in error.errors())
         raise ManifestError("\n".join(faults) + f"\n{next_step}") from None
 
 
@@ -90,7 +91,7 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
         raise ManifestError(
             f"{where}: output.path: found {spec.output.path!r}, which is a file; accepted: a directory"
         )
-    for field in ("contents", "styles", "pairing", "model"):
+    for field in ("contents", "styles", "pairing", "prompts", "model"):
         section = getattr(spec, field)
         if section is None or section.path is None:
             continue
@@ -100,7 +101,7 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
                 f"{found}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
             )
         is_rows = path.is_file() and path.suffix.lower() in ROW_SUFFIXES
-        if (field == "pairing" and not is_rows) or (
+        if (field in ("pairing", "prompts") and not is_rows) or (
             field != "model" and path.is_file() and not is_rows
         ):
             raise ManifestError(f"{found}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
@@ -117,7 +118,8 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
 
 def _accepted(field: str) -> str:
     rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
-    return {"pairing": rows, "model": "a `from_pretrained` folder or a .safetensors file"}.get(
+    model = "a `from_pretrained` folder or a .safetensors file"
+    return {"pairing": rows, "prompts": rows, "model": model}.get(
         field, f"an image folder or {rows}, relative to the manifest"
     )
 
@@ -177,7 +179,7 @@ def _override(data: dict[str, Any], text: str) -> None:
         if inner is None:
             implied = parent == "model" and leaf not in ("name", "path", "id")
             inner = {"name": "tiny"} if implied else {}
-        elif isinstance(inner, str) and parent in ("model", "engine"):
+        elif isinstance(inner, str) and parent in ("model", "engine", "method"):
             inner = {"name": inner}
         elif not isinstance(inner, dict):
             raise ManifestError(f"--set {text}: {parent} is {inner!r}, which has no fields")
@@ -193,8 +195,31 @@ def _override(data: dict[str, Any], text: str) -> None:
         raise ManifestError(f"--set {text}: the value is not valid YAML: {error}") from None
 
 
-def _explain(path: Path, fault: Any, root: type[BaseModel]) -> str:
-    """`FILE: field.path: found VALUE; what is accepted`."""
+def _method_class(given: Any) -> type[BaseModel] | None:
+    """The options that a raw `method` section is checked against."""
+    if not isinstance(given, dict):
+        return METHOD_OPTIONS.get(str(given))
+    if given.get("path") is None:
+        return METHOD_OPTIONS.get(str(given.get("name", "styleid")))
+    try:
+        return CustomMethod.model_construct(path=str(given["path"])).load_class()
+    except ValueError:
+        return CustomMethod
+
+
+def _explain(
+    path: Path, fault: Any, root: type[BaseModel], method: type[BaseModel] | None = None
+) -> str:
+    """`FILE: field.path: found VALUE; what is accepted`. `method`: class of the section `method`."""
+    if fault["loc"][:1] == ("method",) and method is not None and len(fault["loc"]) > 1:
+        fault = {**fault, "loc": ("method", *fault["loc"][2:])}  # without the name of the choice
+        root = create_model("Manifest", method=(method, ...))
+    if fault["type"] == "method_unknown":
+        given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
+        return (
+            f"{path}: method.name: found {json.dumps(given, default=str)}; accepted: "
+            f"{', '.join(METHOD_OPTIONS)}, an entry point of the group stylebatch.methods, or {{path: FILE.py:CLASS}}"
+        )
     field = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"].removeprefix("Value error, ")
     found = json.dumps(fault["input"], ensure_ascii=False, default=str)

@@ -48,6 +48,19 @@ def quality(content: Pixels, style: Pixels, result: Pixels) -> Quality:
     )
 
 
+def measures(
+    result: Pixels, *, content: Pixels | None = None, style: Pixels | None = None
+) -> dict[str, float]:
+    """As `quality`, by name, without what needs a content or a style that is not there."""
+    small = _reduce(result)
+    found: dict[str, float] = {}
+    if content is not None:
+        found["structure"] = edge_correlation(_reduce(content), small)
+    if style is not None:
+        found["color_distance"] = lab_color_distance(_reduce(style), small)
+    return found | {"contrast": float(luma(small).std())}
+
+
 def edge_correlation(first: Pixels, second: Pixels) -> float:
     """Pearson correlation, -1 to 1, of the luma gradient magnitudes of two images of one size; 0.0 when either has none."""
     _require_equal_shapes(first, second)

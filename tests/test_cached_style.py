@@ -158,3 +158,10 @@ def test_prefetch_raises_an_error_where_it_is_due(cache: StyleCache) -> None:
     assert [next(steps)[0], next(steps)[0]] == [1, 251]
     with pytest.raises(DamagedStyleError):
         next(steps)
+
+
+def test_prefetch_of_a_timestep_that_is_not_stored_says_which_are(cache: StyleCache) -> None:
+    steps = prefetch([cache.open(write(cache, style_key()))], (1, 2))
+    next(steps)
+    with pytest.raises(ValueError, match="timestep 2 is not stored; accepted"):
+        next(steps)

@@ -89,6 +89,19 @@ def test_choice_follows_what_was_measured(resolve: Resolve, tmp_path: Path) -> N
     assert chosen(**slow_network, room_bytes=1000) == HELD
 
 
+@pytest.mark.parametrize("images", [4.5, 1000.0])
+def test_int8_is_not_weighed_where_the_disk_holds_the_exact_form(
+    resolve: Resolve, tmp_path: Path, images: float
+) -> None:
+    cache = f"features.cache={tmp_path / 'cache'}"
+    slow_disk = Conditions(
+        evaluation_s=1e-3, read_bytes_s=1e6, write_bytes_s=1e6, room_bytes=10**12
+    )
+    costs = resolve(cache, images=images, conditions=slow_disk).chosen.costs
+    assert any(choice.styles == "cached" and choice.codec == "x" for choice in costs)
+    assert all(choice.codec != "x8" for choice in costs)
+
+
 def test_explicit_fields_leave_nothing_to_choose(resolve: Resolve, tmp_path: Path) -> None:
     fixed = ["features.source=recomputed", "features.contents=recomputed", "features.codec=x8"]
     resolved = resolve(*fixed, f"features.cache={tmp_path}")
@@ -154,7 +167,7 @@ def test_measured_choice_is_told_recorded_and_kept(
     def never(*args: object, **kwargs: object) -> None:
         raise AssertionError("a resumed run measures nothing")
 
-    monkeypatch.setattr("stylebatch.engine.run.measure", never)
+    monkeypatch.setattr("stylebatch.engine.local.measure", never)
     next((output / "metadata").glob("*_stats.json")).unlink()
     resumed = run(load_spec(manifest, changes, output=str(output)))
     assert resumed.num_attempted > 0

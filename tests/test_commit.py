@@ -14,6 +14,7 @@ from stylebatch.store.commit import (
     atomic_file,
     create_exclusive,
     remove_temporaries,
+    start_writing,
     storage_error,
     write_bytes,
 )
@@ -73,3 +74,13 @@ def test_remains_of_crashed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "train-00000.tar").write_bytes(b"whole")
     assert remove_temporaries(tmp_path) == 1
     assert os.listdir(tmp_path) == ["train-00000.tar"]
+
+
+def test_writing_that_was_asked_for_early_changes_nothing(tmp_path: Path) -> None:
+    path, data = tmp_path / "a", bytes(range(256)) * 8192
+    with atomic_file(path) as file:
+        file.write(data[:1_000_000])
+        start_writing(file, 0, 1_000_000)
+        file.write(data[1_000_000:])
+        start_writing(file, 1_000_000, len(data))
+    assert path.read_bytes() == data

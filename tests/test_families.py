@@ -19,9 +19,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from stylebatch.diffusion.attention import attend
 from stylebatch.diffusion.noise import draw
+from stylebatch.methods import Text2Img
 from stylebatch.methods.features import Recorder
-from stylebatch.methods.plain import text2img
-from stylebatch.methods.prompted import embedded
+from stylebatch.methods.samples import Samples
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.models.families import PUBLISHED, names_of, narrowed
@@ -168,8 +168,8 @@ def test_text2img_is_the_stock_pipeline(family: str, model: StableDiffusion, sto
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 8)]
     options = {"num_inference_steps": 2, "guidance_scale": 5.0, "generator": generators}
     expected = stock(PROMPTS, height=128, width=64, output_type="latent", **options).images
-    prompts = embedded(model, PROMPTS, guidance=5.0)
-    found = text2img(model, prompts, draw([3, 8], (4, 16, 8)), steps=2)
+    asked = Samples(tuple(PROMPTS), (None, None), (3, 8), (4, 16, 8))
+    found = Text2Img(steps=2, guidance=5.0).render(model, asked)
     assert float((found - expected).abs().max()) <= TOLERANCE
     with torch.inference_mode():
         decoded = stock.vae.decode(found / stock.vae.config.scaling_factor).sample
@@ -202,10 +202,11 @@ def test_arithmetic_of_sites_is_what_the_network_shows(
     found = recorder.take()
     shapes = Checkpoint(twins(family)).site_shapes(128)
     assert [shape.site for shape in shapes] == list(model.sites)
+    assert len(found) == sum(shape.layers for shape in shapes)
     for shape in shapes:
         keys = found[shape.site]["k"]
         assert keys.shape[:3] == (1, shape.heads, shape.side**2)
         assert keys.shape[1] * keys.shape[3] == shape.channels
-        assert keys.numel() == shape.elements
+        assert keys.numel() * shape.layers == shape.elements
     depths = {"sdxl": [10] * 3 + [2] * 3}.get(family, [1] * 9)
     assert [shape.layers for shape in shapes] == depths

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from stylebatch.cli import main
 from stylebatch.data.plan import plan
 from stylebatch.engine import local, measure, worker
+from stylebatch.engine.precompute import precompute
 from stylebatch.engine.run import run
+from stylebatch.engine.style_bank import Style, StyleBank
 from stylebatch.manifest import load_spec
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model
 from stylebatch.spec import ModelSpec
@@ -108,6 +111,27 @@ def test_a_measured_run_loads_its_model_once(
     assert resolved["measured"]["evaluation_s"] > 0
     assert resolved["measured"]["read_bytes_s"] > 0
     assert len(loaded) == 1
+
+
+def test_precompute_inverts_with_the_threads_of_a_run(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, build = torch.get_num_threads(), StyleBank.build
+    seen: list[int] = []
+
+    def watched(bank: StyleBank, style: Style) -> None:
+        seen.append(torch.get_num_threads())
+        build(bank, style)
+
+    monkeypatch.setattr(StyleBank, "build", watched)
+    changes = ["engine.threads=3", "features.source=cached"]
+    precompute(load_spec(manifest, [*changes, f"features.cache={tmp_path / 'before'}"]))
+    assert torch.get_num_threads() == before
+    during = [*changes, f"features.cache={tmp_path / 'during'}"]
+    run(load_spec(manifest, during, output=str(tmp_path / "out")))
+    assert set(seen) == {3}
+    tars = [sorted((tmp_path / name).glob("*.tar")) for name in ("before", "during")]
+    assert [path.read_bytes() for path in tars[0]] == [path.read_bytes() for path in tars[1]]
 
 
 def test_precompute_without_a_cache_says_what_to_give(

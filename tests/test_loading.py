@@ -195,7 +195,10 @@ def test_a_run_of_an_offloaded_single_file_gives_the_pixels_of_the_folder(
             assert image is not None
             pixels.append(np.asarray(Image.open(image), dtype=int))
     assert pixels[0].std() > 1
-    assert np.abs(pixels[0] - pixels[1]).max() <= 3  # weights at other addresses: last bits
+    # weights at other addresses differ in the last bits, which may move a coefficient of the JPEG by one step
+    difference = np.abs(pixels[0] - pixels[1])
+    assert difference.mean() < 0.05
+    assert difference.max() <= 12
 
 
 def test_the_documented_conversion_of_pickled_weights_works(

@@ -114,7 +114,7 @@ def test_unknown_key_is_named_with_the_closest_one(
             {"method": {"convention": "sd"}},
             "method.convention: found \"sd\"; input should be 'ldm' or 'diffusers'",
         ),
-        ({"method": {"name": "adain"}}, "method.name: found \"adain\"; input should be 'styleid'"),
+        ({"method": {"name": "adain"}}, 'method.name: found "adain"; accepted: styleid, '),
         (
             {"image": {"size": 16}},
             "image.size: found 16; input should be greater than or equal to 32",

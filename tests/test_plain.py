@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,46 @@ import pytest
 import torch
 from diffusers import (
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UniPCMultistepScheduler,
 )
+from pydantic import ValidationError
 from torch import Tensor
 
 from stylebatch.diffusion.noise import draw
-from stylebatch.methods.plain import img2img, inpaint, text2img
+from stylebatch.methods import Img2Img, Inpaint, Text2Img
 from stylebatch.methods.prompted import embedded
+from stylebatch.methods.samples import Samples
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from stylebatch.spec import WindowOptions
 from tests.checkpoints import with_schedule
 
 PROMPTS = ["a cat", "two houses in the rain"]
 SEEDS = [3, 8]
 TOLERANCE = 1e-4
+
+
+STOCK = {
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "dpmpp": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
+
+
+def samples(
+    model: StableDiffusion, *, height: int = 8, width: int = 8, negative: str | None = None
+) -> Samples:
+    """The two samples of this file, on latents of `height` x `width`."""
+    return Samples(
+        tuple(PROMPTS), (negative, negative), tuple(SEEDS), (model.latent_channels, height, width)
+    )
 
 
 def generators() -> list[torch.Generator]:
@@ -76,11 +101,9 @@ def test_text2img_is_the_stock_pipeline(
         generator=generators(),
         output_type="latent",
     ).images
-    prompts = embedded(
-        model, PROMPTS, negative=None if negative is None else [negative], guidance=guidance
-    )
     side = 64 // model.latent_factor
-    found = text2img(model, prompts, draw(SEEDS, (4, side, side)), steps=7)
+    asked = samples(model, height=side, width=side, negative=negative)
+    found = Text2Img(steps=7, guidance=guidance).render(model, asked)
     assert float((found - expected).abs().max()) <= TOLERANCE
 
 
@@ -99,14 +122,8 @@ def test_img2img_is_the_stock_pipeline(
         generator=generators(),
         output_type="latent",
     ).images
-    found = img2img(
-        model,
-        embedded(model, PROMPTS, guidance=6.0),
-        clean,
-        draw(SEEDS, (4, 8, 8)),
-        steps=7,
-        strength=strength,
-    )
+    method = Img2Img(steps=7, strength=strength, guidance=6.0)
+    found = method.from_latents(model, samples(model), clean)
     assert float((found - expected).abs().max()) <= TOLERANCE
 
 
@@ -136,15 +153,9 @@ def test_inpaint_is_the_stock_pipeline(
         generator=generators(),
         output_type="latent",
     ).images
-    found = inpaint(
-        model,
-        embedded(model, PROMPTS, guidance=6.0),
-        clean,
-        draw(SEEDS, (4, 8, 8)),
-        half_mask(side),
-        steps=7,
-        strength=strength,
-    )
+    asked = replace(samples(model), images={"mask": half_mask(side).expand(2, -1, -1, -1)})
+    method = Inpaint(steps=7, strength=strength, guidance=6.0)
+    found = method.from_latents(model, asked, clean)
     assert float((found - expected).abs().max()) <= TOLERANCE
     assert torch.equal(found[..., 4:], clean[..., 4:])
 
@@ -173,28 +184,94 @@ def test_xl_text2img_is_the_stock_pipeline(
         output_type="latent",
     ).images
     model = load_model(folder, device="cpu")
-    prompts = embedded(
-        model, PROMPTS, negative=None if negative is None else [negative], guidance=6.0
-    )
-    found = text2img(model, prompts, draw(SEEDS, (4, 16, 8)), steps=5)
+    asked = samples(model, height=16, width=8, negative=negative)
+    found = Text2Img(steps=5, guidance=6.0).render(model, asked)
     assert float((found - expected).abs().max()) <= TOLERANCE
 
 
-def test_batches_change_nothing(eps_model: StableDiffusion) -> None:
-    noise = draw(range(5), (4, 8, 8))
-    assert torch.equal(draw([3], (4, 8, 8)), noise[3:4])
-    prompts = embedded(eps_model, [f"{i} cats" for i in range(5)], guidance=4.0)
-    whole = text2img(eps_model, prompts, noise, steps=3)
-    split = text2img(eps_model, prompts, noise, steps=3, batch=2)
+@pytest.mark.parametrize("scheduler", list(STOCK))
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_schedulers_are_those_of_the_stock_pipeline(
+    loaded: tuple[StableDiffusion, Path], scheduler: str, strength: float | None
+) -> None:
+    model, folder = loaded
+    cls = StableDiffusionPipeline if strength is None else StableDiffusionImg2ImgPipeline
+    pipeline = stock(cls, model, folder)
+    config = pipeline.scheduler.config
+    pipeline.scheduler = STOCK[scheduler].from_config(
+        config, timestep_spacing=config.timestep_spacing
+    )
+    clean = draw([20, 21], (4, 8, 8))
+    side = 8 * model.latent_factor
+    place = {"height": side, "width": side} if strength is None else {"image": clean}
+    expected = pipeline(
+        PROMPTS,
+        **place,
+        **({} if strength is None else {"strength": strength}),
+        num_inference_steps=7,
+        guidance_scale=6.0,
+        generator=generators(),
+        output_type="latent",
+    ).images
+    if strength is None:
+        method = Text2Img(steps=7, guidance=6.0, scheduler=scheduler)
+        found = method.render(model, samples(model))
+    else:
+        changed = Img2Img(steps=7, guidance=6.0, scheduler=scheduler, strength=strength)
+        found = changed.from_latents(model, samples(model), clean)
+    assert float((found - expected).abs().max()) <= TOLERANCE * max(
+        1.0, float(expected.abs().max())
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["dpmpp", "euler_ancestral"])
+def test_inpainting_by_another_scheduler_keeps_what_the_mask_leaves(
+    eps_model: StableDiffusion, scheduler: str
+) -> None:
+    clean = draw([20, 21], (4, 8, 8))
+    mask = half_mask(8 * eps_model.latent_factor).expand(2, -1, -1, -1)
+    asked = replace(samples(eps_model), images={"mask": mask})
+    found = Inpaint(steps=4, guidance=4.0, scheduler=scheduler).from_latents(
+        eps_model, asked, clean
+    )
+    assert torch.equal(found[..., 4:], clean[..., 4:])
+    assert float((found - clean)[..., :4].abs().mean()) > 0.1
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler_ancestral"])
+def test_batches_change_nothing(eps_model: StableDiffusion, scheduler: str) -> None:
+    asked = Samples(
+        tuple(f"{i} cats" for i in range(5)),
+        (None, "dogs", None, "", "mice"),
+        tuple(range(5)),
+        (4, 8, 8),
+    )
+    assert torch.equal(asked.select([3]).noise(), asked.noise()[3:4])
+    method = Text2Img(steps=3, guidance=4.0, scheduler=scheduler)
+    whole = method.render(eps_model, asked, batch=10)
+    split = method.render(eps_model, asked, batch=4)
     torch.testing.assert_close(split, whole, rtol=1e-4, atol=1e-4)
+    alone = method.render(eps_model, asked.select([1]))
+    torch.testing.assert_close(alone, whole[1:2], rtol=1e-4, atol=1e-4)
+
+
+def test_one_window_is_no_window_and_more_are_seamless(eps_model: StableDiffusion) -> None:
+    options = {"steps": 3, "guidance": 4.0}
+    plain = Text2Img(**options).render(eps_model, samples(eps_model))
+    one = Text2Img(**options, windows=WindowOptions(size=8, stride=4))
+    torch.testing.assert_close(one.render(eps_model, samples(eps_model)), plain)
+    wide = one.render(eps_model, samples(eps_model, width=24))
+    assert wide.shape == (2, 4, 8, 24)
+    few = one.render(eps_model, samples(eps_model, width=24), batch=4)
+    torch.testing.assert_close(few, wide, rtol=1e-4, atol=1e-4)
 
 
 def test_strength_zero_changes_nothing(eps_model: StableDiffusion) -> None:
-    clean, noise = draw([1], (4, 8, 8)), draw([2], (4, 8, 8))
-    prompts = embedded(eps_model, ["a cat"], guidance=4.0)
-    assert torch.equal(img2img(eps_model, prompts, clean, noise, steps=5, strength=0.0), clean)
-    with pytest.raises(ValueError, match=r"strength: found 1\.5; accepted: 0"):
-        img2img(eps_model, prompts, clean, noise, steps=5, strength=1.5)
+    clean = draw([1, 2], (4, 8, 8))
+    method = Img2Img(steps=5, strength=0.0)
+    assert torch.equal(method.from_latents(eps_model, samples(eps_model), clean), clean)
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        Img2Img(steps=5, strength=1.5)
 
 
 def test_guidance_below_one_and_texts_that_do_not_fit_are_refused(

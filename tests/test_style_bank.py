@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.images import Picture
-from stylebatch.engine.style_bank import StyleBank
+from stylebatch.engine.style_bank import Style, StyleBank
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import StyleID
@@ -118,3 +118,21 @@ def test_damaged_style_is_made_again_during_the_render(
     assert bank.num_built == 1
     assert torch.equal(found, expected)
     assert path.read_bytes() == whole
+
+
+def test_style_removed_between_writing_and_reading_is_made_again(
+    eps_model: StableDiffusion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, codec = styleid(), Codec("x", "float32")
+    expected, _ = render(tmp_path / "calm", method, eps_model, codec, count=1)
+    build = StyleBank.build
+
+    def built_and_collected(bank: StyleBank, style: Style) -> None:
+        build(bank, style)
+        if bank.num_built == 1:
+            assert len(StyleCache(tmp_path / "busy").gc(0)) == 1
+
+    monkeypatch.setattr(StyleBank, "build", built_and_collected)
+    found, bank = render(tmp_path / "busy", method, eps_model, codec, count=1)
+    assert bank.num_built == 2
+    assert torch.equal(found, expected)

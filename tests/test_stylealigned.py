@@ -9,9 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from stylebatch.diffusion import ddim
 from stylebatch.diffusion.noise import draw
+from stylebatch.diffusion.schedule import sampling_steps
 from stylebatch.diffusion.windows import Windows
-from stylebatch.methods.plain import text2img
 from stylebatch.methods.prompted import Prompts, embedded
 from stylebatch.methods.stylealigned import Reference, StyleAligned
 from stylebatch.models.checkpoint import Checkpoint
@@ -29,6 +30,16 @@ def network(request: pytest.FixtureRequest) -> StableDiffusion:
         {"sd": "v_model", "sdxl": "xl"}[request.param]
     )
     return loaded
+
+
+def text2img(model: StableDiffusion, prompts: Prompts, noise: Tensor, *, steps: int) -> Tensor:
+    """Plain DDIM sampling."""
+    return ddim.run(
+        model.schedule,
+        lambda x, step: prompts.predict(model, x, step),
+        noise,
+        sampling_steps(model.schedule, steps),
+    )
 
 
 TEXTS = ["a cat, stripes", "a house, stripes", "a train, stripes", "a tree, stripes"]

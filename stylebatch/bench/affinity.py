@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stylebatch.bench.record import Figure, Outcome, Size
-from stylebatch.data.plan import Plan, plan
+from stylebatch.data.plan import PairPlan, plan_pairs
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.manifest import load_spec
 
@@ -30,7 +30,7 @@ BLOCKS = (
 class Resident:
     """The inverted groups that one worker keeps."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PairPlan) -> None:
         self.plan = plan
         self.contents: OrderedDict[tuple[int, ...], None] = OrderedDict()
         self.styles: OrderedDict[tuple[int, ...], None] = OrderedDict()
@@ -57,7 +57,7 @@ class Resident:
         return len(group)
 
 
-def queued(plan: Plan, num_workers: int) -> int:
+def queued(plan: PairPlan, num_workers: int) -> int:
     """Evaluations of a whole run whose shards the queue hands out."""
     now, total = [0.0], 0
     queue = ShardQueue(plan.shards, clock=lambda: now[0])
@@ -79,7 +79,7 @@ def queued(plan: Plan, num_workers: int) -> int:
     return total
 
 
-def by_turns(plan: Plan, num_workers: int) -> int:
+def by_turns(plan: PairPlan, num_workers: int) -> int:
     """The same where worker k takes every n-th shard, as ranks do."""
     workers = [Resident(plan) for _ in range(num_workers)]
     return sum(workers[shard % num_workers].evaluations(shard) for shard in plan.shards)
@@ -103,7 +103,7 @@ def affinity(size: Size) -> Outcome:
     return Outcome(tuple(figures), {"reverse": REVERSE, "inversion": INVERSION})
 
 
-def _product(overrides: Sequence[str]) -> Plan:
+def _product(overrides: Sequence[str]) -> PairPlan:
     """A plan over files that are only listed."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -123,4 +123,4 @@ def _product(overrides: Sequence[str]) -> Plan:
                 }
             )
         )
-        return plan(load_spec(manifest, overrides))
+        return plan_pairs(load_spec(manifest, overrides))

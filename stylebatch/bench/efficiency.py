@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
-from stylebatch.data.plan import plan
+from stylebatch.data.plan import plan_pairs
 from stylebatch.methods.features import FeatureSource, SiteFeatures
 from stylebatch.models.stable_diffusion import StableDiffusion
 
@@ -52,16 +53,24 @@ class Interleaved:
     def __init__(self, source: FeatureSource, bare: Mapping[int, Callable[[], object]]) -> None:
         self.source, self.bare = source, bare
         self.turns = itertools.cycle(bare)
-        self.times: dict[int, list[float]] = {rows: [] for rows in bare}
+        self.times: dict[int, list[workload.Spent]] = {rows: [] for rows in bare}
 
     @property
-    def spent(self) -> float:
-        return sum(sum(times) for times in self.times.values())
+    def spent(self) -> workload.Spent:
+        every = [spent for times in self.times.values() for spent in times]
+        return workload.Spent(sum(spent.wall for spent in every), sum(spent.cpu for spent in every))
+
+    def per_row(self, clock: Literal["wall", "cpu"]) -> dict[int, float]:
+        """Median seconds of a row, by batch."""
+        return {
+            rows: statistics.median(getattr(spent, clock) for spent in times) / rows
+            for rows, times in self.times.items()
+        }
 
     def at(self, t: int) -> SiteFeatures:
         """The source's features, after PER_TIMESTEP bare evaluations."""
         for rows in itertools.islice(self.turns, PER_TIMESTEP):
-            self.times[rows].append(workload.seconds(self.bare[rows]))
+            self.times[rows].append(workload.spent(self.bare[rows]))
         return self.source.at(t)
 
 
@@ -83,7 +92,7 @@ def _block(
 ) -> tuple[list[Figure], dict[str, object]]:
     """The stylise phase, with the bare network measured in turn at its timesteps."""
     with tempfile.TemporaryDirectory() as folder:
-        resolved = plan(
+        resolved = plan_pairs(
             workload.run_spec(
                 Path(folder),
                 side,
@@ -102,12 +111,12 @@ def _block(
     contents = replace(contents, features=features)
     counted: list[int] = []
     model.on_evaluations = counted.append
-    wall = workload.seconds(lambda: method.stylise(model, contents, styles, batch=resolved.batch))
+    phase = workload.spent(lambda: method.stylise(model, contents, styles, batch=resolved.batch))
     model.on_evaluations = None
-    wall -= features.spent
+    wall, cpu = phase.wall - features.spent.wall, phase.cpu - features.spent.cpu
     if sum(counted) != planned:
         raise BenchmarkError(f"{sum(counted)} evaluations; the plan says {planned}")
-    per_row = {rows: statistics.median(times) / rows for rows, times in features.times.items()}
+    per_row = features.per_row("wall")
     best = min(per_row, key=lambda rows: per_row[rows])
     ratio = planned * per_row[best] / wall
     if ratio > NONSENSE:
@@ -118,6 +127,11 @@ def _block(
     name = f"{side} x {side}, {steps} steps"
     figures = [
         Figure(f"{name}: evaluations x bare network / wall", ratio, "x", 0.90),
+        Figure(
+            f"{name}: the same in CPU seconds",
+            planned * min(features.per_row("cpu").values()) / cpu,
+            "x",
+        ),
         Figure(f"{name}: stylise phase", wall, "s"),
         Figure(f"{name}: bare network, batch {best}", 1000 * per_row[best], "ms/row"),
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds of one call: on the clock, and of all threads of this process, which other processes hardly change."""
+
+    wall: float
+    cpu: float
+
+
+def spent(work: Callable[[], object]) -> Spent:
+    """Of one call."""
+    started, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Spent(time.perf_counter() - started, time.process_time() - cpu)
 
 
 def alternated(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

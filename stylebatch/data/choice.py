@@ -120,7 +120,8 @@ def _codecs(spec: RunSpec, source: str) -> Iterator[Literal["kv", "x", "x8"]]:
 
 def needs_measuring(spec: RunSpec) -> bool:
     """Whether the choice depends on seconds and bytes, not on counts alone."""
-    return spec.features.source == "auto" and spec.features.cache is not None
+    features = spec.features
+    return spec.prompts is None and features.source == "auto" and features.cache is not None
 
 
 def choose(
@@ -150,8 +151,10 @@ def choose(
 
 def _may_cache(choice: Choice, laid: Mapping[Choice, Costed], conditions: Conditions) -> bool:
     """int8 is for disks that do not hold the exact form."""
-    exact = Choice("cached", choice.contents, "x")
-    return choice.codec != "x8" or exact not in laid or not _fits(exact, laid[exact], conditions)
+    return choice.codec != "x8" or not any(
+        former.styles == "cached" and former.codec == "x" and _fits(former, cost, conditions)
+        for former, cost in laid.items()
+    )
 
 
 def _fits(choice: Choice, cost: Costed, conditions: Conditions) -> bool:

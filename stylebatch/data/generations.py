@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stylebatch.data.choice import UNKNOWN, Choice, Conditions
-from stylebatch.data.plan import Extension, Plan, list_sources, plan
+from stylebatch.data.plan import Extension, PairPlan, Plan, list_sources, plan, plan_pairs
 from stylebatch.data.sources import ImageRow
 from stylebatch.errors import PlanChangedError
 from stylebatch.spec import RunSpec
@@ -42,7 +42,7 @@ def plan_generations(
     Only products grow; what was listed otherwise is planned as a whole and then refused where it changed.
     Raises PlanChangedError when former inputs are gone or have another label or caption.
     """
-    if history is None or spec.pairing.mode != "product":
+    if history is None or spec.prompts is not None or spec.pairing.mode != "product":
         return (plan(spec, choice=choice, conditions=conditions),)
     contents, styles, _ = list_sources(spec)
     contents = _grown(contents, history.contents, "contents")
@@ -50,7 +50,7 @@ def plan_generations(
     sizes = list(history.sizes)
     if sizes[-1] != (len(contents), len(styles)):
         sizes.append((len(contents), len(styles)))
-    plans: list[Plan] = []
+    plans: list[PairPlan] = []
     for number, (num_contents, num_styles) in enumerate(sizes):
         former = plans[-1] if plans else None
         extension = Extension(
@@ -62,7 +62,7 @@ def plan_generations(
             labels=former.labels if former else (),
         )
         chosen = former.choice if former else choice
-        plans.append(plan(spec, choice=chosen, conditions=conditions, extension=extension))
+        plans.append(plan_pairs(spec, choice=chosen, conditions=conditions, extension=extension))
         _require_same_members(plans[0], plans[-1])
     return tuple(plans)
 
@@ -92,7 +92,7 @@ def _changed(what: str, ids: list[str]) -> PlanChangedError:
     )
 
 
-def _require_same_members(first: Plan, last: Plan) -> None:
+def _require_same_members(first: PairPlan, last: PairPlan) -> None:
     """A dataset's samples have the same members throughout."""
     for what, before, after in (
         ("labels", bool(first.labels), bool(last.labels)),

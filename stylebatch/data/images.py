@@ -53,9 +53,13 @@ class Picture:
 
 
 def load_picture(
-    path: str | Path, size: int, mode: FitMode = "center_crop", *, name: str | None = None
+    path: str | Path,
+    size: int | tuple[int, int],
+    mode: FitMode = "center_crop",
+    *,
+    name: str | None = None,
 ) -> Picture:
-    """Decode the file and fit it to `size` x `size`. `name` stands for the file in errors.
+    """Decode the file and fit it to `size` (a square's side, or width and height). `name` stands for the file in errors.
 
     Raises SampleError: `missing`, `decode` (unreadable, truncated, empty, not an image), `too_large`
     (over 179 million pixels or 1 GiB) or `too_small` (a side under 8 pixels).
@@ -143,14 +147,16 @@ def _white_level(mode: str, highest: float) -> float:
     return 1.0 if mode == "F" and highest <= 1.0 else 255.0
 
 
-def fit(image: Image.Image, size: int, mode: FitMode = "center_crop") -> Pixels:
-    """RGB image -> (size, size, 3): centre crop to the shorter side (or none), then Lanczos."""
+def fit(image: Image.Image, size: int | tuple[int, int], mode: FitMode = "center_crop") -> Pixels:
+    """RGB image -> (height, width, 3): centre crop to the aspect ratio (or none), then Lanczos. An int is a square's side."""
+    width, height = (size, size) if isinstance(size, int) else size
     if mode == "center_crop":
-        side = min(image.size)
-        left, top = round((image.width - side) / 2), round((image.height - side) / 2)
-        image = image.crop((left, top, left + side, top + side))
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
+        wide = min(image.width, round(image.height * width / height))
+        tall = min(image.height, round(image.width * height / width))
+        left, top = round((image.width - wide) / 2), round((image.height - tall) / 2)
+        image = image.crop((left, top, left + wide, top + tall))
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 

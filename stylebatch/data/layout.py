@@ -146,21 +146,21 @@ class Layout:
     @property
     def style_evaluations(self) -> int:
         """Evaluations that invert styles."""
-        return self._visits[1] * self.spec.method.num_inversion_evaluations
+        return self._visits[1] * self.spec.styleid.num_inversion_evaluations
 
     @property
     def rendering_evaluations(self) -> int:
         """Evaluations of the reverse, with features that are recomputed."""
         _, _, rows, contents, styles = self._visits
-        if self.spec.method.inject:
+        if self.spec.styleid.inject:
             rows += contents if self.choice.contents == "recomputed" else 0
             rows += styles if self.choice.styles == "recomputed" else 0
-        return rows * self.spec.method.num_reverse_evaluations
+        return rows * self.spec.styleid.num_reverse_evaluations
 
     @property
     def evaluations(self) -> int:
         """Of the whole run; cached styles count as inverted once, though those that are there cost nothing."""
-        inverted = self._visits[0] * self.spec.method.num_inversion_evaluations
+        inverted = self._visits[0] * self.spec.styleid.num_inversion_evaluations
         return inverted + self.style_evaluations + self.rendering_evaluations
 
     @property

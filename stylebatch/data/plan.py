@@ -6,50 +6,51 @@ is arithmetic over the lists of contents and styles; it holds no table of pairs.
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from stylebatch.data.blends import blend_names, list_styles
-from stylebatch.data.choice import UNKNOWN, Choice, Chosen, Conditions, candidates, choose
-from stylebatch.data.grid import Block, Grid, spread
+from stylebatch.data.choice import (
+    UNKNOWN,
+    Choice,
+    Chosen,
+    Conditions,
+    candidates,
+    choose,
+    needs_measuring,
+)
+from stylebatch.data.grid import Grid, spread
 from stylebatch.data.layout import Layout
+from stylebatch.data.prompt_plan import plan_prompts
 from stylebatch.data.sampling import SampleGrid
+from stylebatch.data.shards import (
+    FORMAT_VERSION,
+    Plan,
+    absolute,
+    anchored_spec,
+    class_names,
+    output_path,
+    previewed,
+    rows_digest,
+    sample_seed,
+)
 from stylebatch.data.sides import batch_rows, feature_bytes
 from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
-from stylebatch.spec import RunSpec, canonical_json
+from stylebatch.spec import RunSpec, StyleIDOptions
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One planned output row."""
-
-    key: str
-    content: int
-    style: int
-    label: str
-    caption: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Unit of scheduling and commit: a whole number of blocks."""
-
-    id: int
-    blocks: tuple[Block, ...]
-
-    @property
-    def num_samples(self) -> int:
-        return sum(len(block.pairs) for block in self.blocks)
+__all__ = [
+    "Extension",
+    "PairPlan",
+    "Plan",
+    "list_sources",
+    "output_path",
+    "plan",
+    "plan_pairs",
+    "sample_seed",
+]
 
 
 @dataclass(frozen=True)
@@ -67,97 +68,60 @@ class Extension:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
+@dataclass(frozen=True, kw_only=True)
+class PairPlan(Plan):
+    """The plan of contents x styles."""
 
-    `batch`: rows of one network evaluation at most.
-    """
-
-    spec: RunSpec
     size: int
     contents: tuple[ImageRow, ...]
     styles: tuple[ImageRow, ...]
     layout: Layout
     chosen: Chosen
-    batch: int
-    labels: tuple[str, ...]
-    has_captions: bool
-    model: str
-    identity: dict[str, Any]
-    first_shard: int = 0
-
-    @cached_property
-    def digest(self) -> str:
-        return hashlib.sha256(canonical_json(self.identity).encode()).hexdigest()
 
     @property
     def grid(self) -> Grid:
-        """The blocks."""
         return self.layout.grid
 
     @property
+    def totals(self) -> tuple[int, int]:
+        return len(self.contents), len(self.styles)
+
+    @property
+    def samples_per_block(self) -> int:
+        return self.layout.pairs_per_block
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.size, self.size
+
+    @property
+    def method(self) -> StyleIDOptions:
+        return self.spec.styleid
+
+    @property
+    def input_members(self) -> tuple[str, ...]:
+        return "content.jpg", "style.jpg"
+
+    @property
     def choice(self) -> Choice:
-        """Where features come from."""
         return self.chosen.choice
+
+    @property
+    def conditions(self) -> Conditions:
+        return self.chosen.conditions
+
+    @property
+    def reasons(self) -> list[str]:
+        return [self.chosen.reason] if len(self.chosen.costs) > 1 else []
+
+    @property
+    def cached_styles(self) -> range:
+        return range(len(self.styles) if self.choice.styles == "cached" else 0)
 
     @property
     def num_style_groups_held(self) -> int:
         """Groups of styles whose features a worker keeps."""
         return self.layout.num_style_groups_held
-
-    @property
-    def blocks_per_shard(self) -> int:
-        return max(1, self.spec.output.shard_size // self.layout.pairs_per_block)
-
-    @property
-    def num_shards(self) -> int:
-        return math.ceil(self.grid.num_blocks / self.blocks_per_shard)
-
-    @property
-    def shards(self) -> range:
-        """Numbers of the shards."""
-        return range(self.first_shard, self.first_shard + self.num_shards)
-
-    def shard(self, shard_id: int) -> Shard:
-        first = (shard_id - self.first_shard) * self.blocks_per_shard
-        numbers = range(first, min(first + self.blocks_per_shard, self.grid.num_blocks))
-        return Shard(shard_id, tuple(self.grid.block(number) for number in numbers))
-
-    def shard_size(self, shard_id: int) -> int:
-        """Samples of a shard, without listing them."""
-        first = (shard_id - self.first_shard) * self.blocks_per_shard
-        stop = min(first + self.blocks_per_shard, self.grid.num_blocks)
-        return self.grid.num_pairs_before(stop) - self.grid.num_pairs_before(first)
-
-    @cached_property
-    def shard_digits(self) -> int:
-        return max(5, len(str(self.shards[-1])))
-
-    def shard_name(self, shard_id: int) -> str:
-        """`train-00000`: stem of the shard's files."""
-        return f"train-{shard_id:0{self.shard_digits}d}"
-
-    def samples(self, shard: Shard) -> Iterator[tuple[Block, list[Sample]]]:
-        """Each block of `shard` with its samples in key order."""
-        digits = max(4, len(str(shard.num_samples - 1)))
-        index = 0
-        for block in shard.blocks:
-            samples = []
-            for position, (content, style) in enumerate(block.pairs):
-                row = self.contents[content]
-                samples.append(
-                    Sample(
-                        key=f"{shard.id:0{self.shard_digits}d}{index:0{digits}d}",
-                        content=content,
-                        style=style,
-                        label=(block.labels[position] if block.labels else "") or row.label,
-                        caption=(block.captions[position] if block.captions else "") or row.caption,
-                        seed=sample_seed(self.spec.seed, row.id, self.styles[style].id),
-                    )
-                )
-                index += 1
-            yield block, samples
 
     @property
     def evaluations(self) -> int:
@@ -167,8 +131,20 @@ class Plan:
         """
         return self.layout.evaluations
 
+    def seed(self, content: int, style: int) -> int:
+        return sample_seed(self.spec.seed, self.contents[content].id, self.styles[style].id)
+
+    def told(self, content: int) -> tuple[str, str]:
+        row = self.contents[content]
+        return row.label, row.caption
+
+    def anchored(self) -> PairPlan:
+        contents, styles = (
+            tuple(_anchored(row) for row in rows) for rows in (self.contents, self.styles)
+        )
+        return replace(self, spec=anchored_spec(self.spec), contents=contents, styles=styles)
+
     def summary(self) -> dict[str, Any]:
-        """Counts and cost as plain values, for `plan --json` and run.json."""
         grid = self.grid
         drawn = {"uses_per_style": grid.uses_per_style} if isinstance(grid, SampleGrid) else {}
         return drawn | {
@@ -186,11 +162,27 @@ class Plan:
             "digest": self.digest,
         }
 
+    def lines(self) -> list[str]:
+        grid, (rows, columns) = self.grid, self.layout.sides
+        uses = grid.uses_per_style if isinstance(grid, SampleGrid) else None
+        drawn = f" (each style {uses[0]} to {uses[1]} times)" if uses else ""
+        measured = ", unless a run measures otherwise" if needs_measuring(self.spec) else ""
+        return [
+            f"{self.spec.name}: {len(self.contents)} contents, {len(self.styles)} styles, "
+            f"{self.spec.pairing.mode} pairing{drawn}: {grid.num_pairs} samples of {self.size} px",
+            f"{self.num_shards} shards of up to {self.shard_size(self.first_shard)} samples, "
+            f"in blocks of up to {rows} contents x {columns} styles",
+            f"{self.evaluations} network evaluations ({self.evaluations / grid.num_pairs:.1f} per sample) "
+            f"with {self.spec.method.name} on model {self.model}",
+            f"features: {self.choice}{measured}; batches of up to {self.batch}",
+        ]
 
-def sample_seed(run_seed: int, content_id: str, style_id: str) -> int:
-    """Seed of one sample: 63 bits of sha256 over run seed and ids, independent of order and batch."""
-    text = f"{run_seed}\0{content_id}\0{style_id}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+def _anchored(row: ImageRow) -> ImageRow:
+    parts = tuple(replace(part, path=str(absolute(part.path))) for part in row.parts)
+    mask = str(absolute(row.mask)) if row.mask else ""
+    path = str(absolute(row.path)) if row.path else ""
+    return replace(row, path=path, mask=mask, parts=parts)
 
 
 def plan(
@@ -199,17 +191,31 @@ def plan(
     limit: int | None = None,
     choice: Choice | None = None,
     conditions: Conditions = UNKNOWN,
-    extension: Extension | None = None,
 ) -> Plan:
+    """Resolve `spec`, whatever its method; see `plan_pairs` and `plan_prompts`."""
+    if spec.prompts is not None:
+        return plan_prompts(spec, limit=limit, conditions=conditions)
+    return plan_pairs(spec, limit=limit, choice=choice, conditions=conditions)
+
+
+def plan_pairs(
+    spec: RunSpec,
+    *,
+    limit: int | None = None,
+    choice: Choice | None = None,
+    conditions: Conditions = UNKNOWN,
+    extension: Extension | None = None,
+) -> PairPlan:
     """Resolve `spec`. With `limit`, a preview of that many pairs spread over contents and styles.
 
     `extension`: inputs in place of the sources' own, for a generation of a growing output. `choice` of an earlier
     start goes before the one that `conditions` make cheapest. Raises ManifestError
     for sources that hold nothing, a size the model cannot take, lists of different length for zip.
     """
-    checkpoint = find_checkpoint(spec.model)
+    checkpoint = find_checkpoint(spec.model, families=("sd", "sdxl"))
+    spec = _with_sites(spec, checkpoint)
     size = _size(spec, checkpoint)
-    missing = sorted(set(spec.method.sites) - set(checkpoint.sites))
+    missing = sorted(set(spec.styleid.sites) - set(checkpoint.sites))
     if missing:
         raise ManifestError(
             f"method.sites: found {missing}, where this model has no self-attention; accepted: {list(checkpoint.sites)}"
@@ -234,7 +240,7 @@ def plan(
     if extension is not None and extension.former_digest:
         identity["former"] = {"plan": extension.former_digest, "inputs": list(extension.former)}
         before = extension.labels
-    return Plan(
+    return PairPlan(
         spec=spec,
         size=size,
         contents=tuple(contents),
@@ -242,7 +248,9 @@ def plan(
         layout=layout,
         chosen=chosen,
         batch=batch,
-        labels=_class_names(contents, pairs or (), before),
+        labels=class_names(
+            {row.label for row in contents} | {pair.label for pair in pairs or ()}, before
+        ),
         first_shard=0 if extension is None else extension.first_shard,
         has_captions=any(row.caption for row in contents) or any(p.caption for p in pairs or ()),
         model=identity["model"],
@@ -255,16 +263,6 @@ def plan(
             "style_bytes": layout.style_bytes,
         },
     )
-
-
-def _class_names(
-    contents: Sequence[ImageRow], pairs: Sequence[PairRow], before: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    """Labels in use, in class order: those `before`, then by number when all are whole numbers, else by name."""
-    used = ({row.label for row in contents} | {pair.label for pair in pairs}) - {"", *before}
-    numeric = all(label.removeprefix("-").isdecimal() for label in used)
-    new = sorted(used, key=lambda label: (int(label) if numeric else 0, label))
-    return (*before, *new)
 
 
 def list_sources(
@@ -295,15 +293,6 @@ def list_sources(
     return contents, styles, tuple(PairRow(i, i) for i in range(len(contents)))
 
 
-def output_path(spec: RunSpec, limit: int | None) -> Path:
-    """Where a run writes; a preview of `limit` pairs has a directory of its own, beside that of the run."""
-    output = Path(spec.output.path)
-    if limit is None:
-        return output
-    output = output if output.name else output.resolve()
-    return output.with_name(f"{output.name}-preview-{limit}")
-
-
 def _preview(
     spec: RunSpec,
     totals: tuple[int, int],
@@ -312,16 +301,23 @@ def _preview(
     limit: int,
 ) -> tuple[RunSpec, tuple[PairRow, ...]]:
     """`spec` with an output of its own, and `limit` pairs spread over contents and styles."""
-    if limit < 1:
-        raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
-    path = str(output_path(spec, limit))
-    preview = spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
+    preview = previewed(spec, limit)
     if pairs is not None:
         count = min(limit, len(pairs))
         return preview, tuple(pairs[i * len(pairs) // count] for i in range(count))
     whole = Layout.of(spec, totals, None, feature_bytes, candidates(spec)[0]).grid
     walk = whole.spread(limit) if isinstance(whole, SampleGrid) else spread(*totals, limit)
     return preview, tuple(PairRow(content, style) for content, style in sorted(walk))
+
+
+def _with_sites(spec: RunSpec, checkpoint: Checkpoint) -> RunSpec:
+    """On SDXL, which lacks the sites of the defaults, these stand for all that it has."""
+    method = spec.styleid
+    unchanged = StyleIDOptions(convention=method.convention).sites
+    if checkpoint.family == "sd" or method.sites != unchanged:
+        return spec
+    changed = method.model_copy(update={"sites": checkpoint.sites})
+    return spec.model_copy(update={"method": changed})
 
 
 def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
@@ -357,20 +353,14 @@ def _identity(
         else spec.pairing.mode,
         "num_contents": len(contents),
         "num_styles": len(styles),
-        "contents": _digest(
-            (row.id, row.label, row.caption, *([row.mask] if row.mask else [])) for row in contents
+        "contents": rows_digest(
+            (row.id, row.label, row.caption, *([row.mask_id] if row.mask else []))
+            for row in contents
         ),
-        "styles": _digest(
+        "styles": rows_digest(
             (row.id, *(f"{part.weight!r} {part.id}" for part in row.parts)) for row in styles
         ),
         "pairs": ""
         if pairs is None
-        else _digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),
+        else rows_digest((str(p.content), str(p.style), p.label, p.caption) for p in pairs),
     }
-
-
-def _digest(rows: Iterable[tuple[str, ...]]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(("\0".join(row) + "\n").encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()

@@ -23,31 +23,51 @@ def feature_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
     channels: list[int] = list(reversed(checkpoint.config("unet")["block_out_channels"]))
     top = len(channels) - 1
     cells = size // checkpoint.latent_factor
+    depths = _transformer_depths(checkpoint, len(channels))
     elements = sum(
-        channels[min(site // 3, top)] * (cells >> (top - min(site // 3, top))) ** 2
-        for site in spec.method.sites
+        depths[min(site // 3, top)]
+        * channels[min(site // 3, top)]
+        * (cells >> (top - min(site // 3, top))) ** 2
+        for site in spec.styleid.sites
     )
-    steps = spec.method.num_reverse_evaluations if spec.method.inject else 0
+    steps = spec.styleid.num_reverse_evaluations if spec.styleid.inject else 0
     return elements * steps * value_bytes(spec)
 
 
-def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int) -> int:
+def _transformer_depths(checkpoint: Checkpoint, num_levels: int) -> list[int]:
+    """Self-attention layers at each site, by level of the decoder, deepest first."""
+    unet = checkpoint.config("unet")
+    depths: int | list[int] = (
+        unet.get("reverse_transformer_layers_per_block")
+        or unet.get("transformer_layers_per_block")
+        or 1
+    )
+    if isinstance(depths, int):
+        return [depths] * num_levels
+    return depths if unet.get("reverse_transformer_layers_per_block") else depths[::-1]
+
+
+def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int | tuple[int, int]) -> int:
     """Bytes of activations that one row of a network evaluation needs at its peak, with fused attention."""
     return activation_bytes(checkpoint, size, value_bytes(spec))
 
 
-def activation_bytes(checkpoint: Checkpoint, size: int, value_bytes: int) -> int:
+def activation_bytes(checkpoint: Checkpoint, size: int | tuple[int, int], value_bytes: int) -> int:
     """As `row_bytes`, for numbers of `value_bytes`."""
     unet = checkpoint.config("unet")
     widths: list[int] = unet["block_out_channels"]
-    cells, per_level = size // checkpoint.latent_factor, int(unet.get("layers_per_block", 2)) + 1
-    sides = [cells >> level for level in range(len(widths))]
-    planes = [width * side**2 for width, side in zip(widths, sides, strict=True)]
+    sides = (size, size) if isinstance(size, int) else size
+    wide, tall = (side // checkpoint.latent_factor for side in sides)
+    per_level = int(unet.get("layers_per_block", 2)) + 1
+    planes = [width * (wide >> i) * (tall >> i) for i, width in enumerate(widths)]
     return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes
 
 
 def batch_rows(
-    spec: RunSpec, checkpoint: Checkpoint, size: int, batch_gb: float | None = None
+    spec: RunSpec,
+    checkpoint: Checkpoint,
+    size: int | tuple[int, int],
+    batch_gb: float | None = None,
 ) -> int:
     """Rows of one network evaluation: at most `engine.batch`, within the memory for activations.
 
@@ -60,7 +80,7 @@ def batch_rows(
 def content_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
     """Memory for the queries of one content; `feature_bytes` are those of all timesteps."""
     if choice.contents == "recomputed":
-        return feature_bytes // spec.method.num_reverse_evaluations
+        return feature_bytes // spec.styleid.num_reverse_evaluations
     return feature_bytes
 
 
@@ -72,7 +92,7 @@ def stored_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
 
 def style_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:
     """Memory for the features of one style; `feature_bytes` are those of k, and of v."""
-    steps = spec.method.num_reverse_evaluations
+    steps = spec.styleid.num_reverse_evaluations
     stored = stored_bytes(spec, feature_bytes, choice)
     if choice.styles == "recomputed":
         return 2 * feature_bytes // steps

@@ -53,6 +53,11 @@ class ImageRow:
     parts: tuple[Part, ...] = ()
     mask: str = ""
 
+    @property
+    def mask_id(self) -> str:
+        """The mask's path relative to the image's, so that a moved folder keeps its plan."""
+        return os.path.relpath(self.mask, Path(self.path).parent)
+
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
@@ -86,7 +91,7 @@ def checked(images: Iterable[ImageRow], path: Path, field: str) -> list[ImageRow
         raise ManifestError(f"{field}.path: found {what} in {path}; accepted: at least one image")
     seen: set[str] = set()
     for number, row in enumerate(rows, 1):
-        _require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
+        require_text(f"{field}.path: {path}: image {number}", row.id, row.label, row.caption)
         if row.id in seen:
             raise ManifestError(
                 f"{field}.path: {path}: {row.id!r} stands there twice; accepted: each image once"
@@ -116,9 +121,11 @@ def _unreadable(error: OSError) -> None:
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")
 
 
-def _require_text(where: str, *texts: str) -> None:
+def require_text(where: object, *texts: str) -> None:
     """Raise ManifestError for a name or caption that no UTF-8 file could hold."""
     for text in texts:
+        if text.isascii():
+            continue
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -163,7 +170,7 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
             )
         indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
         pairs.append(PairRow(*indices, text(row, "label"), text(row, "caption")))
-        _require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
+        require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
     as_rows = [

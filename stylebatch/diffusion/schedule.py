@@ -165,15 +165,14 @@ def trajectory(
 
 
 def two_step(path: Trajectory) -> Trajectory:
-    """`path` for a rule that needs two neighbouring levels: the reverse begins at the last but one and ends at the first.
+    """`path` for a rule that goes by two neighbouring levels: its reverse ends at the level that the inversion came from.
 
-    The inversion leaves out the evaluation that only records features, and the reverse returns to the very level
-    that the inversion came from. Raises ValueError for a path that inverts beyond its last timestep.
+    Raises ValueError for a path that inverts beyond its last timestep.
     """
-    up = path.inversion[:-1]
-    if len(up) < 2 or path.inversion[-1].source != path.inversion[-1].target:
+    up = path.inversion
+    if len(up) < 3 or up[-1].source != up[-1].target:
         raise ValueError('a two-step rule takes start="level" and at least 3 steps')
-    down = tuple(Step(step.source, step.source, back.source) for back, step in pairwise(up))
+    down = tuple(Step(step.t, step.source, back.source) for back, step in pairwise(up))
     return Trajectory(up, down[::-1], returns_x0=False)
 
 

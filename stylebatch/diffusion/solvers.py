@@ -2,7 +2,7 @@
 
 With y = x / alpha and s = sigma / alpha the ODE is dy/ds = eps (arXiv 2010.02502), and DDIM is Euler's rule
 in s. The others remember something of the step before: the multistep rules an estimate, the exactly invertible
-ones a latent. Levels and steps are those of `schedule.py`; alpha is `Schedule.signal`, sigma `Schedule.noise`.
+one a latent. Levels and steps are those of `schedule.py`; alpha is `Schedule.signal`, sigma `Schedule.noise`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor
 from stylebatch.diffusion import ddim
 from stylebatch.diffusion.schedule import Schedule, Step
 
-Rule = Literal["ddim", "ab2", "dpmpp_2m", "bdia", "obelm"]
+Rule = Literal["ddim", "ab2", "dpmpp_2m", "bdia"]
 
 
 @dataclass(frozen=True)
 class State:
     """A latent `x` (B, c, h, w), and what the rule remembers: of which level, and the tensor of that level.
 
-    `memory` is an estimate (eps of `ab2`, x0 of `dpmpp_2m`) or the latent of the level before (`bdia`, `obelm`).
+    `memory` is an estimate (eps of `ab2`, x0 of `dpmpp_2m`) or the latent of the level before (`bdia`).
     """
 
     x: Tensor
@@ -38,6 +38,17 @@ def advance(rule: Rule, schedule: Schedule, state: State, eps: Tensor, step: Ste
     Without memory every rule takes a step of DDIM. Equal levels return the state itself.
     """
     return state if step.source == step.target else RULES[rule](schedule, state, eps, step)
+
+
+def trapezoid(
+    schedule: Schedule, predict: ddim.PredictNoise, x: Tensor, eps: Tensor, steps: tuple[Step, Step]
+) -> Tensor:
+    """The mean of `eps` at the source of the first of two steps and of the noise where DDIM would go by it (Heun).
+
+    A first step of second order for a rule that remembers: an error made there would stay in all latents after it.
+    """
+    ahead = ddim.ddim_step(schedule, x, eps, steps[0])
+    return (eps + predict(ahead, steps[1])) / 2.0
 
 
 def _ddim(schedule: Schedule, state: State, eps: Tensor, step: Step) -> State:
@@ -74,7 +85,10 @@ def _dpmpp_2m(schedule: Schedule, state: State, eps: Tensor, step: Step) -> Stat
 
 
 def _bdia(schedule: Schedule, state: State, eps: Tensor, step: Step) -> State:
-    """BDIA at gamma 1 (arXiv 2307.10829): x_before + DDIM to the target - DDIM to the level before."""
+    """BDIA at gamma 1 (arXiv 2307.10829): x_before + DDIM to the target - DDIM to the level before.
+
+    From x_target and x the same formula gives x_before back, whatever the network.
+    """
     if state.memory is None or state.level is None:
         return State(ddim.ddim_step(schedule, state.x, eps, step), step.source, state.x)
     x0 = ddim.predict_x0(schedule, state.x, eps, step)
@@ -83,30 +97,11 @@ def _bdia(schedule: Schedule, state: State, eps: Tensor, step: Step) -> State:
     return State(state.memory + signal * x0 + noise * eps, step.source, state.x)
 
 
-def _obelm(schedule: Schedule, state: State, eps: Tensor, step: Step) -> State:
-    """O-BELM (arXiv 2410.07273): the leapfrog rule in s for uneven steps.
-
-    y_target = r^2 y_before + (1 - r^2) y + h (1 + r) eps, with h the step in s and r = h over the step before.
-    """
-    if state.memory is None or state.level is None:
-        return State(ddim.ddim_step(schedule, state.x, eps, step), step.source, state.x)
-    h = _ratio(schedule, step.target) - _ratio(schedule, step.source)
-    r = h / (_ratio(schedule, step.source) - _ratio(schedule, state.level))
-    scale = schedule.signal(step.target)
-    moved = (
-        (scale * r**2 / schedule.signal(state.level)) * state.memory
-        + (scale * (1.0 - r**2) / schedule.signal(step.source)) * state.x
-        + (scale * h * (1.0 + r)) * eps
-    )
-    return State(moved, step.source, state.x)
-
-
 RULES: dict[str, Callable[[Schedule, State, Tensor, Step], State]] = {
     "ddim": _ddim,
     "ab2": _ab2,
     "dpmpp_2m": _dpmpp_2m,
     "bdia": _bdia,
-    "obelm": _obelm,
 }
 
 

@@ -131,7 +131,7 @@ def _feature_bytes(
 ) -> dict[str, dict[str, int]]:
     """Per codec and float dtype, bytes that a style takes over all timesteps; latents are float32 under every codec."""
     numbers = sum(shape.elements for shape in shapes)
-    scales = 4 * sum(shape.channels for shape in shapes)
+    scales = 4 * sum(shape.channels * shape.layers for shape in shapes)
     steps, trajectory = options.num_reverse_evaluations, (options.steps + 1) * latents * 4
     return {
         "kv": {name: 2 * numbers * BYTES[name] * steps for name in ("float16", "float32")},

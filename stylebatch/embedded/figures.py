@@ -1,4 +1,4 @@
-"""The plot of the ablations: what each option of StyleID trades."""
+"""Plots: what each option of StyleID trades, and what fewer evaluations cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from stylebatch.embedded.beyond import Measured
 from stylebatch.embedded.evaluate import Row
 
 
@@ -41,4 +42,26 @@ def ablations(rows: Sequence[Row], path: Path) -> None:
     right.barh([row.name for row in rows][::-1], [row.color_distance for row in rows][::-1])
     right.set_xlabel("Lab colour distance to the style")
     figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def evaluations(measured: Sequence[Measured], path: Path) -> None:
+    """Three panels: change of each measure against the first row, over the evaluations of a pair, a line per solver."""
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    names = ("colour distance", "texture distance", "edge correlation")
+    lines = dict.fromkeys((one.method.solver, one.method.grid) for one in measured[1:])
+    for number, (panel, name) in enumerate(zip(panels, names, strict=True)):
+        panel.axhspan(-2.0, 2.0, color="0.9")
+        for solver, grid in lines:
+            points = [
+                (one.method.num_reverse_evaluations, one.change[number])
+                for one in measured[1:]
+                if (one.method.solver, one.method.grid) == (solver, grid)
+            ]
+            panel.plot(*zip(*points, strict=True), marker="o", label=f"{solver}, grid {grid}")
+        panel.axvline(measured[0].method.num_reverse_evaluations / 3, color="0.6", linestyle=":")
+        panel.set_xlabel("evaluations of a pair")
+        panel.set_title(f"{name}, % from 50 steps", fontsize=10)
+    panels[0].legend(fontsize=8)
+    figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan, Plan
 from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.shards import Account, Executed, render_here
@@ -45,7 +45,7 @@ class LocalEngine:
         """Run `function` on a device of the kind that renders."""
         return function()
 
-    def measure(self, plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+    def measure(self, plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
         """What decides where the features of `plan` come from, measured on a device that renders."""
         return measure(plan, threads=threads, batch_gb=batch_gb, model=self._model(plan.spec.model))
 

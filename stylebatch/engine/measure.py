@@ -6,12 +6,14 @@ A few seconds in all; the outcome goes to run.json, so that a resumed run does n
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model, placement
 from stylebatch.store.bandwidth import cache_room, measure_bandwidth
 
@@ -38,20 +40,27 @@ def find_place(dtype: str) -> Place:
 
 
 def measure(
-    plan: Plan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
+    plan: PairPlan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
 ) -> Conditions:
     """Measure for `plan`, whose manifest names a cache; with `model`, or its own. Raises CacheError when the cache fails."""
     cache = plan.spec.features.cache
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
     bandwidth = measure_bandwidth(cache)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with network_threads(threads):
         seconds = evaluation_seconds(model or load_model(plan.spec.model), plan.size, plan.batch)
+    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
+
+
+@contextmanager
+def network_threads(count: int) -> Iterator[None]:
+    """CPU threads of the network for a `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
 
 
 @torch.inference_mode()

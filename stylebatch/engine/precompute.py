@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from stylebatch.data.choice import Conditions
 from stylebatch.data.loading import load_input
-from stylebatch.data.plan import plan as resolve
+from stylebatch.data.plan import plan_pairs as resolve
 from stylebatch.engine.blending import components
-from stylebatch.engine.run import interruptible
+from stylebatch.engine.measure import network_threads
+from stylebatch.engine.run import interruptible, threads_of
 from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.manifest import check_inputs
-from stylebatch.methods import METHODS
+from stylebatch.methods.styleid import StyleID
 from stylebatch.models.stable_diffusion import load_model
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
@@ -38,6 +39,10 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
     written, Interrupted with whole styles kept.
     """
     features = spec.features
+    if spec.prompts is not None:
+        raise ManifestError(
+            f"method.name: found {spec.method.name}; accepted: styleid (reference images are inverted when first needed)"
+        )
     if features.cache is None or features.source not in ("auto", "cached"):
         raise ManifestError(
             f"features: found source {features.source}, cache {features.cache}; accepted: a cache to fill. Next: give "
@@ -50,7 +55,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         spec.model_copy(update={"features": cached}),
         conditions=Conditions(room_bytes=cache_room(features.cache)),
     )
-    method = METHODS[spec.method.name](**spec.method.model_dump())
+    method = StyleID(**plan.spec.styleid.model_dump())
     started, failed, num_found = time.monotonic(), 0, 0
     num_images = sum(len(row.parts) or 1 for row in plan.styles)
     progress.begin(
@@ -59,7 +64,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
         samples_done=0,
         unit="styles",
     )
-    with interruptible():
+    with interruptible(), network_threads(threads_of(spec)):
         try:
             bank = StyleBank.of_plan(plan, method, load_model(spec.model))
             for row in plan.styles:

@@ -22,14 +22,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan, Plan
 from stylebatch.engine.drive import (
     POLL_S,
     SAY_WAITING_EVERY_S,
@@ -170,7 +169,7 @@ class RayEngine(LocalEngine):
         result: T = value
         return result
 
-    def measure(self, plan: Plan, *, threads: int, batch_gb: float | None) -> Conditions:
+    def measure(self, plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
         return self.call(partial(measure, plan, threads=threads, batch_gb=batch_gb))
 
     def cluster(self, threads: int) -> Cluster:
@@ -200,18 +199,17 @@ class RayEngine(LocalEngine):
         threads: int,
         executed: Executed | None = None,
     ) -> None:
-        plan, output = anchored(plan), output.resolve()
+        plan, output = plan.anchored(), output.resolve()
         queue = ShardQueue(shards, max_attempts=self.spec.max_attempts)
         account = _RemoteAccount(plan, output, queue, self.progress)
         reference = self.ray.put(plan)
         staff = Staff(ShardActor, lambda _: (reference, output, threads), self.spec.workers)
         drive = Drive(self.cluster(threads), staff, drain_s=_drain_s(self.spec.drain_s))
         try:
-            if plan.choice.styles == "cached":
-                styles = range(len(plan.styles))
+            if plan.cached_styles:
                 drive.run(
                     "precompute",
-                    StyleBooks(ShardQueue(styles, max_attempts=self.spec.max_attempts)),
+                    StyleBooks(ShardQueue(plan.cached_styles, max_attempts=self.spec.max_attempts)),
                 )
             drive.run("render", account, executed)
         finally:
@@ -250,27 +248,6 @@ def _passed_on() -> dict[str, str]:
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
     ours = {name: os.environ[name] for name in _PASSED_ON_AS_SET if name in os.environ}
     return {name: value for name, value in (_PASSED_ON | ours).items() if name not in given}
-
-
-def anchored(plan: Plan) -> Plan:
-    """The plan with absolute paths: workers have working directories of their own."""
-    model, features = plan.spec.model, plan.spec.features
-    spec = plan.spec.model_copy(
-        update={
-            "model": model.model_copy(update={"path": _absolute(model.path)}),
-            "features": features.model_copy(update={"cache": _absolute(features.cache)}),
-        }
-    )
-    contents, styles = (
-        tuple(replace(row, path=str(_absolute(str(row.path)))) for row in rows)
-        for rows in (plan.contents, plan.styles)
-    )
-    return replace(plan, spec=spec, contents=contents, styles=styles)
-
-
-def _absolute(path: str | None) -> str | None:
-    """A local path made absolute; URLs as they are."""
-    return path if path is None or "://" in path else str(Path(path).absolute())
 
 
 @contextmanager

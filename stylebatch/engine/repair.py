@@ -36,7 +36,7 @@ def repair(output: Path, *, progress: Progress | None = None) -> RunResult:
     here = spec.output.model_copy(update={"path": str(output)})
     spec = spec.model_copy(update={"output": here})
     resolved = record["resolved"]
-    choice = kept_choice(spec, resolved.get("features"))
+    choice = kept_choice(spec, resolved["features"]) if "features" in resolved else None
     conditions = Conditions(batch_gb=resolved.get("batch_gb"))
     plans = plan_generations(spec, history(output), choice=choice, conditions=conditions)
     plan = plans[-1]

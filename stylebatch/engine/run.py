@@ -25,12 +25,12 @@ from typing import Any, Literal
 from stylebatch.card import write_card
 from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
 from stylebatch.data.generations import History, plan_generations
-from stylebatch.data.plan import Plan, output_path
+from stylebatch.data.plan import PairPlan, Plan, output_path, plan_pairs
 from stylebatch.data.plan import plan as resolve
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.local import LocalEngine
 from stylebatch.engine.measure import Place, find_place
-from stylebatch.engine.shards import Executed
+from stylebatch.engine.shards import HOPELESS, Executed, HopelessError
 from stylebatch.engine.tracking import tracked
 from stylebatch.errors import Interrupted, PlanChangedError
 from stylebatch.manifest import check_inputs
@@ -134,7 +134,8 @@ def _lead(
         plans = (plan,) if limit is not None else _generations(plan, history(output))
         present = _run_record(plans, engine.name, place) | {"limit": limit}
         record = ledger.open(present)
-        remember(output, plans[-1].contents, plans[-1].styles)
+        if isinstance(plans[-1], PairPlan):
+            remember(output, plans[-1].contents, plans[-1].styles)
         ledger.forgive()
         executed = _revoke(plans, ledger, redo)
         work = [(plan, _remaining(plan, ledger)) for plan in plans]
@@ -151,6 +152,7 @@ def _lead(
                     engine.render(plan, output, shards, threads=threads, executed=executed)
         seconds = time.monotonic() - started
         ledger.sweep()
+        _require_some(ledger)
         finished = report(output)
         version = _version("stylebatch")
         write_card(plans[-1], output, num_samples=finished.num_success, version=version)
@@ -161,13 +163,19 @@ def _lead(
     return RunResult(output, num_pairs, num_attempted, done, seconds, finished, allowed, poisoned)
 
 
+def _require_some(ledger: Ledger) -> None:
+    """Raise HopelessError where shards were left out and there is none to report on."""
+    poisoned = list(ledger.poisoned().values())
+    if poisoned and not any((ledger.output / "metadata").glob("*_stats.json")):
+        attempts, reason = poisoned[0]["attempts"], poisoned[0]["reason"]
+        raise HopelessError(HOPELESS.format(count=len(poisoned), attempts=attempts, reason=reason))
+
+
 def _generations(plan: Plan, former: History | None) -> tuple[Plan, ...]:
     """The plans of an output that may have grown; one in most runs."""
     if former is None:
         return (plan,)
-    return plan_generations(
-        plan.spec, former, choice=plan.choice, conditions=plan.chosen.conditions
-    )
+    return plan_generations(plan.spec, former, choice=plan.choice, conditions=plan.conditions)
 
 
 def _remaining(plan: Plan, ledger: Ledger) -> list[int]:
@@ -186,21 +194,21 @@ def _settle(
 ) -> Plan:
     """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
     resolved = (read_json(ledger.run_path) or {}).get("resolved", {})
-    choice = kept_choice(draft.spec, resolved.get("features"))
+    choice = kept_choice(draft.spec, resolved.get("features")) if draft.choice else None
     batch_gb = resolved.get("batch_gb", place.batch_gb)
     conditions = Conditions(batch_gb=batch_gb)
     if choice is None and needs_measuring(spec):
-        plan = resolve(spec, limit=limit, conditions=conditions)
-        conditions = engine.measure(plan, threads=_threads(spec), batch_gb=batch_gb)
-    same = conditions == draft.chosen.conditions and choice in (None, draft.choice)
+        trial = plan_pairs(spec, limit=limit, conditions=conditions)
+        conditions = engine.measure(trial, threads=threads_of(spec), batch_gb=batch_gb)
+    same = conditions == draft.conditions and choice in (None, draft.choice)
     plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
-    if choice is None and len(plan.chosen.costs) > 1:
-        progress.note(plan.chosen.reason)
+    for reason in plan.reasons if choice is None else ():
+        progress.note(reason)
     return plan
 
 
-def _threads(spec: RunSpec) -> int:
-    """CPU threads of the network."""
+def threads_of(spec: RunSpec) -> int:
+    """CPU threads of the network; they change the last bits of floats."""
     return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
 
 
@@ -271,8 +279,8 @@ def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, A
             {
                 "first_shard": part.first_shard,
                 "num_shards": part.num_shards,
-                "num_contents": len(part.contents),
-                "num_styles": len(part.styles),
+                "num_contents": part.totals[0],
+                "num_styles": part.totals[1],
                 "digest": part.digest,
             }
             for part in plans
@@ -281,19 +289,24 @@ def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, A
         "model": plan.model,
         "resolved": {
             "engine": engine,
-            "threads": _threads(plan.spec),
+            "threads": threads_of(plan.spec),
             "device": place.device,
             "dtype": place.dtype,
-            "batch_gb": plan.chosen.conditions.batch_gb,
-            "features": asdict(plan.choice),
-            "measured": asdict(plan.chosen.conditions),
-            "reason": plan.chosen.reason,
+            "batch_gb": plan.conditions.batch_gb,
+            "measured": asdict(plan.conditions),
+            **_feature_record(plan),
         },
         "versions": {
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},
         },
     }
+
+
+def _feature_record(plan: Plan) -> dict[str, Any]:
+    if not isinstance(plan, PairPlan):
+        return {}
+    return {"features": asdict(plan.choice), "reason": plan.chosen.reason}
 
 
 def _version(package: str) -> str:

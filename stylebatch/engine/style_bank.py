@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.images import Component, Pixels
-from stylebatch.data.plan import Plan
+from stylebatch.data.plan import PairPlan
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import Inverted, SiteFeatures
 from stylebatch.methods.pixels import to_tensor
@@ -26,6 +26,8 @@ from stylebatch.store.cached_style import CachedStyle, SiteArrays, prefetch
 from stylebatch.store.codecs import Codec
 from stylebatch.store.style_cache import StyleCache, StyleKey, hash_pixels
 
+MAX_BUILDS = 3
+"""Of one style in a row: another process may remove what was just written."""
 _TORCH = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -56,7 +58,7 @@ class StyleBank:
         self.num_built = 0
 
     @classmethod
-    def of_plan(cls, plan: Plan, method: StyleID, model: StableDiffusion) -> StyleBank:
+    def of_plan(cls, plan: PairPlan, method: StyleID, model: StableDiffusion) -> StyleBank:
         """The bank of a plan whose styles are cached; floats are stored in the network's own precision."""
         cache = plan.spec.features.cache
         if cache is None:
@@ -92,12 +94,8 @@ class StyleBank:
         """The styles as one batch, features streamed from the cache; those it lacks are written first."""
         opened = [self.open(style) for style in styles]
         levels = [cached.trajectory() for cached in opened]
-        starts = {
-            level: torch.from_numpy(np.stack([latents[level] for latents in levels])).to(
-                self.model.device
-            )
-            for level in self.method.start_levels(self.model)
-        }
+        last = max(levels[0])
+        latent = torch.from_numpy(np.stack([latents[last] for latents in levels]))
         steps = self.method.trajectory(self.model).reverse
         timesteps = tuple(step.t for step in steps) if self.method.inject else ()
 
@@ -106,20 +104,21 @@ class StyleBank:
             return self.open(styles[row])
 
         features = CachedFeatures(opened, timesteps, self.model.device, again)
-        return Inverted(starts[max(starts)], features, starts)
+        return Inverted(latent.to(self.model.device), features)
 
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache, made now if it is missing or damaged."""
         digest = style.key.digest
-        try:
-            opened = self.cache.open(digest)
-            opened.trajectory()  # read now, so that its damage is seen here
-            return opened
-        except MissingStyleError:
-            pass
-        except DamagedStyleError:
-            self.cache.set_aside(digest)
-        self.build(style)
+        for _ in range(MAX_BUILDS):
+            try:
+                opened = self.cache.open(digest)
+                opened.trajectory()  # read now, so that its damage is seen here
+                return opened
+            except MissingStyleError:
+                pass
+            except DamagedStyleError:
+                self.cache.set_aside(digest)
+            self.build(style)
         return self.cache.open(digest)
 
     def has(self, style: Style) -> bool:

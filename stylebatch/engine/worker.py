@@ -1,12 +1,12 @@
 """Renders shards: the only such loop; engines decide which shards a worker gets.
 
 A shard is made in these steps:
-1. The images of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
-2. Contents and styles are encoded to latents and inverted; inversions stay for the next blocks.
-3. All pairs of the block are stylised in lockstep, in batches that the plan fixes.
-4. The latents are decoded; a thread measures and encodes the pictures of this block, and appends them to the shard in
-   key order, while the next one is rendered.
-5. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
+1. The inputs of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
+2. The block's samples are rendered together, in batches that the plan fixes: pairs of contents and styles, whose inversions
+   stay for the next blocks (`pairs.py`), or rows with prompts (`prompts.py`).
+3. A thread measures and encodes the pictures of this block, and appends them to the shard in key order, while the next one
+   is rendered.
+4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
    process must kill the shard that it belongs to.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
 the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
@@ -19,42 +19,25 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stylebatch.data.grid import Block
-from stylebatch.data.images import Component, Picture, Pixels, encode
-from stylebatch.data.loading import load_input
-from stylebatch.data.plan import Plan, Sample, Shard
-from stylebatch.engine.blending import components, latent_masks
-from stylebatch.engine.inputs import Group, Inputs
+from stylebatch.data.images import encode
+from stylebatch.data.plan import PairPlan
+from stylebatch.data.prompt_plan import PromptPlan
+from stylebatch.data.shards import Plan, Sample, Shard
 from stylebatch.engine.ladder import Rung, is_out_of_memory
-from stylebatch.engine.style_bank import StyleBank
+from stylebatch.engine.pairs import PairRenderer
+from stylebatch.engine.prompts import PromptRenderer
+from stylebatch.engine.rendering import Renderer, Rendering
 from stylebatch.errors import SampleError
-from stylebatch.methods import METHODS
-from stylebatch.methods.codec import FeatureCodec
-from stylebatch.methods.features import FeatureKind, Inverted
-from stylebatch.methods.pixels import to_pixels, to_tensor
-from stylebatch.methods.styleid import Pairs
-from stylebatch.metrics import quality
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model
-from stylebatch.store.records import Record
+from stylebatch.store.records import Record, schema_of
 from stylebatch.store.sinks import WebDatasetShard
-
-
-@dataclass(frozen=True)
-class _Rendered:
-    """A block's pictures by (content, style), and the groups of inputs they came from, by index."""
-
-    samples: list[Sample]
-    contents: dict[int, Group] = field(default_factory=dict)
-    styles: dict[int, Group] = field(default_factory=dict)
-    pixels: dict[tuple[int, int], Pixels | SampleError] = field(default_factory=dict)
 
 
 class Worker:
@@ -78,7 +61,7 @@ class Worker:
         self.threads = threads
         self.on_evaluations = on_evaluations
         self._given = model
-        self.method = METHODS[plan.spec.method.name](**plan.spec.method.model_dump())
+        self.schema = schema_of(plan.method)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
 
@@ -89,14 +72,7 @@ class Worker:
         self.model.on_evaluations = self._count
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._inputs = {
-            "query": self._make_inputs("query"),
-            "key_value": self._make_inputs("key_value"),
-        }
-        cached = self.plan.choice.styles == "cached"
-        self._bank = StyleBank.of_plan(self.plan, self.method, self.model) if cached else None
-        self._found: set[str] = set()
-        self._style_names = [row.id for row in self.plan.styles]
+        self._renderer = self._make_renderer()
         return self
 
     def __exit__(
@@ -110,11 +86,16 @@ class Worker:
         torch.set_num_threads(self._former_threads)
         self.model.on_evaluations = None
 
-    def _make_inputs(self, kind: FeatureKind) -> Inputs:
-        plan, image = self.plan, self.plan.spec.image
-        rows = plan.contents if kind == "query" else plan.styles
-        capacity = 1 if kind == "query" else plan.num_style_groups_held
-        return Inputs(rows, size=plan.size, mode=image.mode, capacity=capacity, pool=self._decoders)
+    def _make_renderer(self) -> Renderer:
+        plan = self.plan
+        if isinstance(plan, PairPlan):
+            return PairRenderer(plan, self.model, self._decoders, self.on_evaluations)
+        assert isinstance(plan, PromptPlan)
+        return PromptRenderer(plan, self.model, self._decoders, self.on_evaluations)
+
+    def precompute(self, style: int) -> bool:
+        """As `Renderer.precompute`."""
+        return self._renderer.precompute(style)
 
     def render(
         self, shard_id: int, executed: Sequence[Sequence[int]] | None = None
@@ -128,7 +109,7 @@ class Worker:
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
         self._step_to(self._top)
-        with WebDatasetShard(self.output, plan.shard_name(shard_id)) as sink:
+        with WebDatasetShard(self.output, plan.shard_name(shard_id), self.schema) as sink:
             self._fill(sink, shard, planned, rungs)
             lowered = any(rung != self._top for rung in rungs)
             return sink.commit(
@@ -157,7 +138,7 @@ class Worker:
                 rungs.append(self.rung)
                 if writing is not None:
                     writing.result()
-                writing = self._finisher.submit(self._finish, sink, shard.id, rendered)
+                writing = self._finisher.submit(self._finish, sink, shard.id, samples, rendered)
         finally:
             if writing is not None:
                 wait([writing])
@@ -171,50 +152,38 @@ class Worker:
             self._forget()
 
     def _forget(self) -> None:
-        for inputs in self._inputs.values():
-            inputs.forget()
+        self._renderer.forget()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _render_block(
         self, block: Block, samples: list[Sample], upcoming: Block | None
-    ) -> _Rendered:
-        """The block at the present rung, or at the first lower one that fits; at the last, pairs fail."""
+    ) -> Rendering:
+        """The block at the present rung, or at the first lower one that fits; at the last, samples fail."""
         while True:
-            rendered = _Rendered(samples)
+            rendering = self._renderer.begin(samples, self.rung.batch)
             try:
                 for contents, styles in self.rung.parts(block):
-                    self._render_part(block, contents, styles, rendered)
+                    self._make_part(rendering, block, contents, styles)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             self._step_to(self.rung.below(block))
         if upcoming is not None:
-            contents, styles = next(self.rung.parts(upcoming))
-            self._inputs["query"].prefetch(contents)
-            self._inputs["key_value"].prefetch(styles)
-        return rendered
+            self._renderer.prefetch(*next(self.rung.parts(upcoming)))
+        return rendering
 
-    def _render_part(
+    def _make_part(
         self,
+        rendering: Rendering,
         block: Block,
-        content_ids: tuple[int, ...],
-        style_ids: tuple[int, ...],
-        rendered: _Rendered,
+        contents: tuple[int, ...],
+        styles: tuple[int, ...],
     ) -> None:
-        """Add pictures of the block's pairs among these contents and styles."""
-        wanted = [pair for pair in block.pairs if pair[0] in content_ids and pair[1] in style_ids]
+        """Add pictures of the block's samples among these contents and styles."""
         try:
-            contents = self._inputs["query"].group(
-                content_ids, lambda pictures: self._invert(pictures, "query")
-            )
-            styles = self._inputs["key_value"].group(
-                style_ids, lambda pictures: self._invert(pictures, "key_value")
-            )
-            rendered.contents.update(dict.fromkeys(content_ids, contents))
-            rendered.styles.update(dict.fromkeys(style_ids, styles))
-            rendered.pixels.update(self._stylised(wanted, contents, styles))
+            rendering.make(block, contents, styles)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self.rung.is_last:
                 raise
@@ -222,122 +191,34 @@ class Worker:
             failure = SampleError(
                 "oom", f"{self.model.device} has not the memory for one sample: {error}"
             )
-            rendered.pixels.update(dict.fromkeys(wanted, failure))
+            rendering.give_up(block, contents, styles, failure)
 
-    def _stylised(
-        self, wanted: list[tuple[int, int]], contents: Group, styles: Group
-    ) -> dict[tuple[int, int], Pixels | SampleError]:
-        todo = sorted(
-            {(c, s) for c, s in wanted if c in contents.position and s in styles.position},
-            key=lambda pair: (pair[1], pair[0]),
-        )
-        if not todo or contents.inverted is None or styles.inverted is None:
-            return {}
-        pairs = Pairs(
-            tuple(contents.position[c] for c, _ in todo),
-            tuple(styles.position[s] for _, s in todo),
-        )
-        _, mixtures = components(_good(styles), self._style_names)
-        cells = (contents.inverted.latent.shape[-2], contents.inverted.latent.shape[-1])
-        latents = self.method.stylise(
-            self.model, contents.inverted, styles.inverted, pairs,
-            batch=self.rung.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
-        )  # fmt: skip
-        return dict(zip(todo, self._decode(latents), strict=True))
+    def _finish(
+        self,
+        sink: WebDatasetShard,
+        shard_id: int,
+        samples: Sequence[Sample],
+        rendering: Rendering,
+    ) -> None:
+        for sample in samples:
+            sink.write(self._record(shard_id, sample, rendering))
 
-    def precompute(self, style: int) -> bool:
-        """Write the style of this index to the cache unless it is there; whether it was written.
-
-        Raises SampleError for an image that cannot be used, ValueError where the plan caches no styles.
-        """
-        if self._bank is None:
-            raise ValueError(
-                "features: found a plan without cached styles; accepted: one whose styles are cached"
-            )
-        picture = load_input(self.plan.styles[style], self.plan.size, self.plan.spec.image.mode)
-        return self._bank.fill(components({style: picture}, self._style_names)[0]) > 0
-
-    def _invert(self, pictures: dict[int, Picture], kind: FeatureKind) -> Inverted:
-        pixels = [picture.pixels for picture in pictures.values()]
-        if kind == "key_value":
-            images, _ = components(pictures, self._style_names)
-            if self._bank is not None:
-                return self._from_bank(self._bank, images)
-            pixels = [image.pixels for image in images]
-        batch = self.rung.batch
-        parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
-        latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
-        choice = self.plan.choice
-        source = choice.contents if kind == "query" else choice.styles
-        return self.method.invert(
-            self.model, latents, kind,
-            batch=batch, codec=FeatureCodec(choice.codec), hold=source == "held",
-        )  # fmt: skip
-
-    def _from_bank(self, bank: StyleBank, images: list[Component]) -> Inverted:
-        """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""
-        built = bank.num_built
-        inverted = bank.inverted([bank.style(image.pixels, image.name) for image in images])
-        new = {image.name for image in images} - self._found
-        saved = len(new) - (bank.num_built - built)
-        self._found |= new
-        if self.on_evaluations is not None and saved > 0:
-            self.on_evaluations(saved * self.method.num_inversion_evaluations)
-        return inverted
-
-    def _decode(self, latents: Tensor) -> list[Pixels | SampleError]:
-        decoded: list[Pixels | SampleError] = []
-        for part in latents.split(self.rung.batch):
-            images = self.model.decode(part).cpu()
-            for image in images:
-                if bool(torch.isfinite(image).all()):
-                    decoded += to_pixels(image[None])
-                else:
-                    decoded.append(
-                        SampleError(
-                            "not_finite",
-                            "the model returned NaN or infinity; try model.dtype float32 or bfloat16",
-                        )
-                    )
-        return decoded
-
-    def _finish(self, sink: WebDatasetShard, shard_id: int, rendered: _Rendered) -> None:
-        for sample in rendered.samples:
-            sink.write(self._record(shard_id, sample, rendered))
-
-    def _record(self, shard_id: int, sample: Sample, rendered: _Rendered) -> Record:
-        row = self._row(shard_id, sample)
-        result = rendered.pixels.get((sample.content, sample.style))
-        inverted = sample.content in rendered.contents and sample.style in rendered.styles
-        if isinstance(result, SampleError) and not inverted:
-            return _failed(row, result)  # one image alone did not fit in memory
-        contents, styles = rendered.contents[sample.content], rendered.styles[sample.style]
-        content, style = contents.pictures[sample.content], styles.pictures[sample.style]
-        if isinstance(content, SampleError):
-            return _failed(row, content)
-        row |= {
-            "original_width": content.original_width,
-            "original_height": content.original_height,
-        }
-        if isinstance(style, SampleError):
-            return _failed(row, style)
+    def _record(self, shard_id: int, sample: Sample, rendering: Rendering) -> Record:
+        row = self._row(shard_id, sample) | rendering.row(sample)
+        result = rendering.result(sample)
         if isinstance(result, SampleError):
-            return _failed(row, result)
-        assert result is not None, f"{sample.key} was passed over"
-        measured = quality(content.pixels, style.pixels, result)
+            failure = {"status": "failed", "error_code": result.code, "error_message": str(result)}
+            return Record(row | failure, {})
         spec = self.plan.spec.output
         image = encode(result, spec.image)
         row |= {
             "status": "success",
             "sha256": hashlib.sha256(image).hexdigest(),
-            "structure": measured.structure,
-            "color_distance": measured.color_distance,
-            "contrast": measured.contrast,
+            **rendering.measures(sample, result),
         }
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
-            files["content.jpg"] = contents.jpeg(sample.content)
-            files["style.jpg"] = styles.jpeg(sample.style)
+            files |= rendering.inputs(sample)
         if self.plan.has_captions:
             files["txt"] = sample.caption.encode()
         if self.plan.labels:
@@ -346,48 +227,23 @@ class Worker:
         return Record(row, files)
 
     def _row(self, shard_id: int, sample: Sample) -> dict[str, Any]:
-        plan, method = self.plan, self.method
+        width, height = self.plan.image_size
         return {
             "key": sample.key,
             "shard": shard_id,
-            "content_id": plan.contents[sample.content].id,
-            "style_id": plan.styles[sample.style].id,
             "label": sample.label,
             "caption": sample.caption,
-            "method": method.name,
-            "model": plan.model,
+            "method": self.plan.spec.method.name,
+            "model": self.plan.model,
             "seed": sample.seed,
-            "gamma": method.gamma,
-            "tau": method.tau,
-            "steps": method.steps,
-            "convention": method.convention,
-            "start": method.start or "",
-            "sites": list(method.sites),
-            "init_adain": method.init_adain,
-            "inject": method.inject,
-            "width": plan.size,
-            "height": plan.size,
-            "original_width": 0,
-            "original_height": 0,
+            "width": width,
+            "height": height,
             "error_code": "",
             "error_message": "",
             "sha256": "",
-            "structure": None,
-            "color_distance": None,
-            "contrast": None,
         }
 
     def _count(self, rows: int) -> None:
         self._evaluations += rows
         if self.on_evaluations is not None:
             self.on_evaluations(rows)
-
-
-def _good(group: Group) -> dict[int, Picture]:
-    """The pictures that were inverted, in their order."""
-    return {i: image for i, image in group.pictures.items() if isinstance(image, Picture)}
-
-
-def _failed(row: dict[str, Any], error: SampleError) -> Record:
-    failure = {"status": "failed", "error_code": error.code, "error_message": str(error)}
-    return Record(row | failure, {})

@@ -53,11 +53,15 @@ class RecomputedFeatures:
 
 @dataclass(frozen=True)
 class Inverted:
-    """B images turned to noise: last latent (B, c, h, w), features, and the latents at each noise level."""
+    """B images turned to noise: last latent (B, c, h, w), features, and the latents at each noise level.
+
+    `residual` (B, c, h, w), of a two-step rule: the latent before the last, less where a DDIM step would go back to.
+    """
 
     latent: Tensor
     features: FeatureSource
     levels: dict[int, Tensor] = field(default_factory=dict)
+    residual: Tensor | None = None
 
     @property
     def num_images(self) -> int:
@@ -103,7 +107,13 @@ def concatenate(parts: list[Inverted]) -> Inverted:
     else:
         features = RecomputedFeatures(lambda t: join([source.at(t) for source in sources]))
     levels = {level: torch.cat([part.levels[level] for part in parts]) for level in parts[0].levels}
-    return Inverted(torch.cat([part.latent for part in parts]), features, levels)
+    residuals = [part.residual for part in parts if part.residual is not None]
+    return Inverted(
+        torch.cat([part.latent for part in parts]),
+        features,
+        levels,
+        torch.cat(residuals) if residuals else None,
+    )
 
 
 def join(parts: list[SiteFeatures]) -> SiteFeatures:

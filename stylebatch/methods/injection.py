@@ -13,7 +13,7 @@ from stylebatch.diffusion import attention
 from stylebatch.methods.codec import keys_values
 from stylebatch.methods.features import SiteFeatures
 from stylebatch.methods.pairs import Mixture, Pairs
-from stylebatch.models.base import SelfAttention, Site
+from stylebatch.models.base import NUM_SITES, SelfAttention, Site
 
 
 class StyleFeatures:
@@ -69,7 +69,7 @@ class Injection:
         by_token = self.content[site]["q"].transpose(1, 2)
         content_q = by_token.index_select(0, self.content_rows).transpose(1, 2)
         own = layer.query(hidden)
-        q = attention.blend_query(own, content_q, self.gammas[site])
+        q = attention.blend_query(own, content_q, self.gammas[site % NUM_SITES])
         k, v = self.style.at(site, layer, q.dtype)
         attended = self._attend(q, k, v, layer.scale)
         if self.masks is not None:

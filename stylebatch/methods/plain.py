@@ -1,105 +1,204 @@
-"""Plain latent diffusion (arXiv 2112.10752): text to image, image to image, inpainting; DDIM, eta 0.
+"""Plain latent diffusion (arXiv 2112.10752): text to image, image to image, inpainting.
 
-Each takes noise (`diffusion.noise.draw`: a stream per sample, so batching never changes a draw) and
-gives clean latents. Latents are the scaled ones of `Denoiser.encode`; `batch` bounds one call's samples.
+A walk goes from noise to image, by DDIM at eta 0 or by a scheduler of diffusers; the three methods differ in where it starts
+and in what is put back after a step. Latents are the scaled ones of `Denoiser.encode`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stylebatch.diffusion import ddim
+from stylebatch.diffusion.ddim import PredictNoise
 from stylebatch.diffusion.schedule import Schedule, Step, sampling_steps
-from stylebatch.methods.prompted import Prompts
+from stylebatch.diffusion.windows import Windows, windowed
+from stylebatch.methods.samples import Samples
 from stylebatch.models.base import Denoiser
+from stylebatch.models.samplers import StockSampler, unconverted
+from stylebatch.spec import (
+    Img2ImgOptions,
+    InpaintOptions,
+    PlainOptions,
+    Text2ImgOptions,
+    WindowOptions,
+)
 
 
-@torch.inference_mode()
-def text2img(
-    model: Denoiser, prompts: Prompts, noise: Tensor, *, steps: int, batch: int = 8
-) -> Tensor:
-    """Denoise `noise` (B, c, h, w) to clean latents."""
-    return _denoise(model, prompts, noise, sampling_steps(model.schedule, steps), batch)
+class Walk(Protocol):
+    """The steps from noise, or from somewhere on the way, to the image."""
+
+    @property
+    def num_steps(self) -> int: ...
+    def begin(self, noise: Tensor) -> Tensor:
+        """Where a walk begins that keeps nothing, from standard normal noise (B, c, h, w)."""
+        ...
+
+    def noised(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """`clean` (B, c, h, w) with the noise that there is before step `index`."""
+        ...
+
+    def step(self, predict: PredictNoise, x: Tensor, index: int) -> Tensor:
+        """The latents after step `index`."""
+        ...
 
 
-@torch.inference_mode()
-def img2img(
+class DDIMWalk:
+    """The last `walked` of `steps` steps of DDIM."""
+
+    def __init__(self, schedule: Schedule, steps: int, walked: int) -> None:
+        self.schedule = schedule
+        self.steps: Sequence[Step] = sampling_steps(schedule, steps)[steps - walked :]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.steps)
+
+    def begin(self, noise: Tensor) -> Tensor:
+        return noise
+
+    def noised(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
+        """DDPM eq. 4 (arXiv 2006.11239)."""
+        level = self.steps[index].source
+        return self.schedule.signal(level) * clean + self.schedule.noise(level) * noise
+
+    def step(self, predict: PredictNoise, x: Tensor, index: int) -> Tensor:
+        step = self.steps[index]
+        return ddim.ddim_step(self.schedule, x, predict(x, step), step)
+
+
+class Text2Img(Text2ImgOptions):
+    """The method; its fields are its options."""
+
+    @torch.inference_mode()
+    def render(self, model: Denoiser, samples: Samples, *, batch: int = 16) -> Tensor:
+        """Clean latents (N, c, h, w); `batch` bounds the rows of one network evaluation."""
+        parts = []
+        for part in _calls(self, model, samples, batch):
+            walk = _walk(self, model, part)
+            start = walk.begin(part.noise().to(model.device))
+            parts.append(_walked(self, model, part, walk, start, batch))
+        return torch.cat(parts)
+
+
+class Img2Img(Img2ImgOptions):
+    """The method; its fields are its options."""
+
+    @torch.inference_mode()
+    def render(self, model: Denoiser, samples: Samples, *, batch: int = 16) -> Tensor:
+        """Noise the images to the level that `strength` asks for, and denoise from there: (N, c, h, w)."""
+        return self.from_latents(model, samples, _encoded(model, samples, batch), batch=batch)
+
+    @torch.inference_mode()
+    def from_latents(
+        self, model: Denoiser, samples: Samples, clean: Tensor, *, batch: int = 16
+    ) -> Tensor:
+        """As `render`, from the latents of the images (N, c, h, w)."""
+        if not self.num_steps_walked:
+            return clean
+        parts = []
+        calls = _calls(self, model, samples, batch)
+        for part, own in zip(calls, clean.split(len(calls[0])), strict=True):
+            walk = _walk(self, model, part)
+            start = walk.noised(own, part.noise().to(own.device), 0)
+            parts.append(_walked(self, model, part, walk, start, batch))
+        return torch.cat(parts)
+
+
+class Inpaint(InpaintOptions):
+    """The method; its fields are its options."""
+
+    @torch.inference_mode()
+    def render(self, model: Denoiser, samples: Samples, *, batch: int = 16) -> Tensor:
+        """As img2img where the mask is 0.5 or more; elsewhere the image's latents return exactly: (N, c, h, w).
+
+        After every step the kept part is the image at the next step's timestep. The mask is taken to latent
+        cells by the nearest pixel. At strength 1 the start is noise alone.
+        """
+        return self.from_latents(model, samples, _encoded(model, samples, batch), batch=batch)
+
+    @torch.inference_mode()
+    def from_latents(
+        self, model: Denoiser, samples: Samples, clean: Tensor, *, batch: int = 16
+    ) -> Tensor:
+        """As `render`, from the latents of the images (N, c, h, w)."""
+        if not self.num_steps_walked:
+            return clean
+        parts = []
+        calls = _calls(self, model, samples, batch)
+        for part, own in zip(calls, clean.split(len(calls[0])), strict=True):
+            walk, noise = _walk(self, model, part), part.noise().to(own.device)
+            made = (part.images["mask"].to(own.device) >= 0.5).float()
+            made = F.interpolate(made, size=own.shape[-2:], mode="nearest")
+            start = walk.begin(noise) if self.strength == 1.0 else walk.noised(own, noise, 0)
+            restore = _Restored(walk, own, noise, made)
+            parts.append(_walked(self, model, part, walk, start, batch, restore))
+        return torch.cat(parts)
+
+
+def _encoded(model: Denoiser, samples: Samples, batch: int) -> Tensor:
+    return torch.cat([model.encode(part) for part in samples.images["image"].split(batch)])
+
+
+class _Restored:
+    """Puts back what the mask leaves: `clean`, at the noise of the step that comes."""
+
+    def __init__(self, walk: Walk, clean: Tensor, noise: Tensor, made: Tensor) -> None:
+        self.walk, self.clean, self.noise, self.made = walk, clean, noise, made
+
+    def __call__(self, x: Tensor, index: int) -> Tensor:
+        kept = self.clean
+        if index + 1 < self.walk.num_steps:
+            kept = self.walk.noised(self.clean, self.noise, index + 1)
+        return (1.0 - self.made) * kept + self.made * x
+
+
+def _walk(method: PlainOptions, model: Denoiser, samples: Samples) -> Walk:
+    walked = method.num_steps_walked
+    if method.scheduler == "ddim":
+        return DDIMWalk(model.schedule, method.steps, walked)
+    streams = samples.streams()
+    return StockSampler(method.scheduler, model.schedule, method.steps, walked, streams)
+
+
+def _walked(
+    method: PlainOptions,
     model: Denoiser,
-    prompts: Prompts,
-    clean: Tensor,
-    noise: Tensor,
-    *,
-    steps: int,
-    strength: float,
-    batch: int = 8,
+    samples: Samples,
+    walk: Walk,
+    x: Tensor,
+    batch: int,
+    restore: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
-    """Noise `clean` (B, c, h, w) to the level that `strength` (0 to 1) asks for, and denoise from there."""
-    walked = _last_steps(model.schedule, steps, strength)
-    if not walked:
-        return clean.to(model.device)
-    start = _noised(model.schedule, clean.to(model.device), noise, walked[0].source)
-    return _denoise(model, prompts, start, walked, batch)
+    """The latents at the end of the walk from `x` (B, c, h, w)."""
+    prompts = samples.prompts(model, method.guidance)
+    network = model if method.scheduler == "ddim" else unconverted(model)
 
+    def on_sample(part: Tensor, step: Step) -> Tensor:
+        return prompts.predict(network, part, step)
 
-@torch.inference_mode()
-def inpaint(
-    model: Denoiser,
-    prompts: Prompts,
-    clean: Tensor,
-    noise: Tensor,
-    mask: Tensor,
-    *,
-    steps: int,
-    strength: float = 1.0,
-    batch: int = 8,
-) -> Tensor:
-    """As `img2img` where `mask` (B or 1, 1, H, W) is 0.5 or more; elsewhere `clean` (B, c, h, w) returns exactly.
-
-    For networks of 4 input channels: after every step the kept part is `clean` at the next step's timestep.
-    The mask is taken to latent cells by the nearest pixel. At strength 1 the start is `noise` alone.
-    """
-    walked = _last_steps(model.schedule, steps, strength)
-    clean, noise = clean.to(model.device), noise.to(model.device)
-    made = (mask.to(model.device) >= 0.5).float()
-    made = F.interpolate(made, size=clean.shape[-2:], mode="nearest").expand(len(clean), 1, -1, -1)
-    x = noise if strength == 1.0 else clean
-    if walked and strength < 1.0:
-        x = _noised(model.schedule, clean, noise, walked[0].source)
-    for index, step in enumerate(walked):
-        x = _denoise(model, prompts, x, (step,), batch)
-        kept = clean
-        if step != walked[-1]:
-            kept = _noised(model.schedule, clean, noise, walked[index + 1].source)
-        x = (1.0 - made) * kept + made * x
+    predict: PredictNoise = on_sample
+    if method.windows is not None:
+        views = max(1, batch // (method.rows_per_sample * len(samples)))
+        predict = windowed(on_sample, windows_of(method.windows, model), view_batch=views)
+    for index in range(walk.num_steps):
+        x = walk.step(predict, x, index)
+        x = x if restore is None else restore(x, index)
     return x
 
 
-def _denoise(
-    model: Denoiser, prompts: Prompts, x: Tensor, steps: Sequence[Step], batch: int
-) -> Tensor:
-    done = []
-    for rows in torch.arange(x.shape[0]).split(batch):
-        chosen = prompts.select(rows.tolist())
-
-        def predict(part: Tensor, step: Step, chosen: Prompts = chosen) -> Tensor:
-            return chosen.predict(model, part, step)
-
-        part = x[rows.tolist()].to(model.device)
-        done.append(ddim.run(model.schedule, predict, part, steps))
-    return torch.cat(done)
+def _calls(method: PlainOptions, model: Denoiser, samples: Samples, batch: int) -> list[Samples]:
+    """The samples, by those that are denoised together."""
+    views = 1
+    if method.windows is not None:
+        views = len(windows_of(method.windows, model).views(*samples.shape[1:]))
+    return samples.split(max(1, batch // (method.rows_per_sample * views)))
 
 
-def _last_steps(schedule: Schedule, steps: int, strength: float) -> tuple[Step, ...]:
-    """The last floor(steps * strength) of the sampling steps."""
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(f"strength: found {strength}; accepted: 0 (nothing changes) to 1")
-    return sampling_steps(schedule, steps)[steps - int(steps * strength) :]
-
-
-def _noised(schedule: Schedule, clean: Tensor, noise: Tensor, level: int) -> Tensor:
-    """x_level of DDPM eq. 4 (arXiv 2006.11239)."""
-    return schedule.signal(level) * clean + schedule.noise(level) * noise.to(clean.device)
+def windows_of(options: WindowOptions, model: Denoiser) -> Windows:
+    """The windows that the options mean for this network."""
+    return Windows(options.side(model.native_cells), options.stride, options.circular)

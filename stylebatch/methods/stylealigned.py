@@ -21,7 +21,9 @@ from torch import Tensor
 from stylebatch.diffusion import attention, ddim
 from stylebatch.diffusion.schedule import Step, inversion_steps, sampling_steps
 from stylebatch.diffusion.windows import Windows
-from stylebatch.methods.prompted import Prompts
+from stylebatch.methods.plain import windows_of
+from stylebatch.methods.prompted import Prompts, embedded
+from stylebatch.methods.samples import Samples
 from stylebatch.models.base import Denoiser, SelfAttention
 from stylebatch.spec import StyleAlignedOptions
 
@@ -124,6 +126,43 @@ class StyleAligned(StyleAlignedOptions):
             )
         pinned = [inverted[max(self.offset + 1, i + 1)] for i in range(self.steps)]
         return Reference(inverted[self.offset], prompts, tuple(pinned))
+
+    @torch.inference_mode()
+    def invert_image(self, model: Denoiser, image: Tensor, prompt: str) -> tuple[Tensor, ...]:
+        """Latents of `invert` for a picture (1, 3, H, W) in [-1, 1] and what it shows; without a negative prompt."""
+        prompts = embedded(model, [prompt], guidance=self.inversion_guidance)
+        return self.invert(model, model.encode(image), prompts)
+
+    @torch.inference_mode()
+    def render(
+        self,
+        model: Denoiser,
+        samples: Samples,
+        *,
+        beside: Samples | None = None,
+        inverted: tuple[tuple[Tensor, ...], str] | None = None,
+        batch: int = 16,
+    ) -> Aligned:
+        """Clean latents of a set whose reference is a row, `beside`, or an image: its inversion and what it shows.
+
+        `batch` bounds the rows of one network evaluation. There may be no samples but the reference.
+        """
+        if inverted is not None:
+            latents, text = inverted
+            shown = embedded(model, [text], guidance=self.guidance)
+            reference = self.reference_of_image(latents, shown)
+        elif beside is not None:
+            reference = Reference(beside.noise(), beside.prompts(model, self.guidance))
+        else:
+            raise ValueError("reference: found none; accepted: a row or an inverted image")
+        most, windows = self.samples_per_batch(batch), None
+        if not len(samples):
+            nothing = torch.empty(0, *reference.start.shape[1:])
+            return self.generate(model, reference, nothing, reference.prompts, batch=most)
+        if self.windows is not None:
+            windows = windows_of(self.windows, model)
+        noise, prompts = samples.noise(), samples.prompts(model, self.guidance)
+        return self.generate(model, reference, noise, prompts, batch=most, windows=windows)
 
     @torch.inference_mode()
     def generate(

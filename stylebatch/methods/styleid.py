@@ -13,13 +13,14 @@ gammas per site and timestep, blends of styles, masks, solvers of second order, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from stylebatch.diffusion import attention, ddim
 from stylebatch.diffusion.schedule import Step, Trajectory, trajectory, two_step
-from stylebatch.diffusion.solvers import Rule, State, advance
+from stylebatch.diffusion.solvers import Rule, State, advance, trapezoid
 from stylebatch.methods.codec import EXACT, FeatureCodec
 from stylebatch.methods.features import (
     FeatureKind,
@@ -56,12 +57,6 @@ class StyleID(StyleIDOptions):
     def rule(self) -> Rule:
         """How latents move, both ways."""
         return self.solver if self.inversion == "ddim" else self.inversion
-
-    def start_levels(self, model: Denoiser) -> tuple[int, ...]:
-        """Noise levels of the latents that the reverse starts from: one, or two neighbours, the start first."""
-        path = self.trajectory(model)
-        last = path.inversion[-1].target
-        return (last,) if self.inversion == "ddim" else (path.reverse[0].source, last)
 
     def gammas(self, t: int, path: Trajectory) -> dict[Site, float]:
         """Query preservation by site at timestep `t` of the reverse."""
@@ -102,19 +97,25 @@ class StyleID(StyleIDOptions):
         path, predict = self.trajectory(model), _predictor(model)
         used = {step.t for step in path.reverse} if self.inject else set()
         recorder, held = Recorder(kind, attention.attend, codec), HeldFeatures()
-        state = State(latents.float())
+        state, residual = State(latents.float()), None
         levels = {path.inversion[0].source: state.x}
         with model.editing(recorder, self.sites if self.inject and hold else ()):
-            for step in path.inversion:
-                state = advance(self.rule, model.schedule, state, predict(state.x, step), step)
-                seen = recorder.take()
+            for index, step in enumerate(path.inversion):
+                eps, seen = predict(state.x, step), recorder.take()
                 if step.t in used:
                     held.by_timestep[step.t] = seen
+                if self.inversion != "ddim" and index == 0:
+                    first_two = (step, path.inversion[1])
+                    eps = trapezoid(model.schedule, predict, state.x, eps, first_two)
+                    recorder.take()
+                if self.inversion != "ddim" and step == path.inversion[-1]:
+                    assert state.memory is not None, "a two-step rule has gone at least two steps"
+                    back = ddim.ddim_step(model.schedule, state.x, eps, path.reverse[0])
+                    residual = state.memory - back
+                state = advance(self.rule, model.schedule, state, eps, step)
                 levels[step.target] = state.x
-        if hold:
-            return Inverted(state.x, held, levels)
         again = RecomputedFeatures(self.recomputing(model, levels, kind, codec))
-        return Inverted(state.x, again, levels)
+        return Inverted(state.x, held if hold else again, levels, residual)
 
     def recomputing(
         self, model: Denoiser, levels: dict[int, Tensor], kind: FeatureKind, codec: FeatureCodec
@@ -141,17 +142,12 @@ class StyleID(StyleIDOptions):
         *,
         mixtures: Sequence[Mixture] | None = None,
         masks: Tensor | None = None,
-        level: int | None = None,
     ) -> Tensor:
-        """Where the reverse of each pair starts, or its latent at another `level` of the inversion: (P, c, h, w).
+        """Where the reverse of each pair starts: (P, c, h, w).
 
         AdaIN is linear in the style's mean and std, so a blend of styles is the blend of their results.
         """
-        content_x, style_x = (
-            (inverted.latent if level is None else inverted.levels[level])
-            for inverted in (contents, styles)
-        )
-        content = content_x[list(pairs.content)]
+        content = contents.latent[list(pairs.content)]
         if not self.init_adain:
             return content
         options = {} if masks is None else {"mask": masks.to(content)[list(pairs.content)]}
@@ -161,7 +157,7 @@ class StyleID(StyleIDOptions):
         total: Tensor | None = None
         for part in range(max(len(mixture.rows) for mixture in chosen)):
             rows = [mixture.rows[part if part < len(mixture.rows) else 0] for mixture in chosen]
-            styled = attention.adain(content, style_x[rows], eps=eps, **options)
+            styled = attention.adain(content, styles.latent[rows], eps=eps, **options)
             if not any(mixture.is_blend for mixture in chosen):
                 return styled
             weights = [
@@ -194,7 +190,10 @@ class StyleID(StyleIDOptions):
         pairs = pairs or Pairs.product(contents.num_images, len(mixed))
         path, predict = self.trajectory(model), _predictor(model)
         batches = pairs.batches(batch)
-        states = [self._start(model, contents, styles, part, mixed, masks) for part in batches]
+        states = [
+            State(self.initial_latents(contents, styles, part, mixtures=mixed, masks=masks))
+            for part in batches
+        ]
         edits = [
             Injection(part, mixed, self.tau, model.device, blend=self.blend, masks=masks)
             for part in batches
@@ -212,47 +211,29 @@ class StyleID(StyleIDOptions):
                 x = states[index].x
                 with model.editing(edit, self.sites if self.inject else ()):
                     eps = predict(x, step)
-                states[index] = (
-                    State(ddim.predict_x0(model.schedule, x, eps, step))
-                    if final
-                    else advance(self.rule, model.schedule, states[index], eps, step)
-                )
+                if final:
+                    states[index] = State(ddim.predict_x0(model.schedule, x, eps, step))
+                    continue
+                states[index] = advance(self.rule, model.schedule, states[index], eps, step)
+                if contents.residual is not None and step == path.reverse[0]:
+                    rows = list(batches[index].content)
+                    states[index] = _shifted(states[index], contents.residual[rows])
         return torch.cat([state.x for state in states])
-
-    def _start(
-        self,
-        model: Denoiser,
-        contents: Inverted,
-        styles: Inverted,
-        pairs: Pairs,
-        mixtures: Sequence[Mixture],
-        masks: Tensor | None,
-    ) -> State:
-        """The state that the reverse starts from; both latents of a two-step rule take the style's statistics."""
-        start, *above = self.start_levels(model)
-        if not above:
-            return State(
-                self.initial_latents(contents, styles, pairs, mixtures=mixtures, masks=masks)
-            )
-        here, before = (
-            self.initial_latents(
-                contents, styles, pairs, mixtures=mixtures, masks=masks, level=level
-            )
-            for level in (start, *above)
-        )
-        return State(here, above[0], before)
 
     @torch.inference_mode()
     def reverse_plain(self, model: Denoiser, inverted: Inverted) -> Tensor:
         """The reverse without any edit from the noise of an inversion, (B, c, h, w): its round trip."""
-        predict = _predictor(model)
-        start, *above = self.start_levels(model)
-        state = State(inverted.latent)
-        if above:
-            state = State(inverted.levels[start], above[0], inverted.latent)
-        for step in self.trajectory(model).reverse:
+        path, predict, state = self.trajectory(model), _predictor(model), State(inverted.latent)
+        for step in path.reverse:
             state = advance(self.rule, model.schedule, state, predict(state.x, step), step)
+            if inverted.residual is not None and step == path.reverse[0]:
+                state = _shifted(state, inverted.residual)
         return state.x
+
+
+def _shifted(state: State, residual: Tensor) -> State:
+    """After the first step of a reverse: where the inversion came from, if the pair is a content by itself."""
+    return replace(state, x=state.x + residual)
 
 
 def _predictor(model: Denoiser) -> ddim.PredictNoise:

@@ -13,7 +13,11 @@ from torch import Tensor
 from stylebatch.diffusion.schedule import Schedule
 
 Site = int
-"""Self-attention layer of the decoder, 0..11: three positions for each of four levels, deepest first."""
+"""Self-attention of the decoder, 0..11: three positions for each of four levels, deepest first.
+
+Layer b of a position with several transformer blocks (SDXL) has the number `site + NUM_SITES * b`.
+"""
+NUM_SITES = 12
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,17 @@ AttentionEdit = Callable[[Site, Tensor, SelfAttention], Tensor]
 
 
 class Denoiser(Protocol):
-    """A latent diffusion model. Latents are float32; H W pixels, h w latent cells."""
+    """A latent diffusion model. Latents are float32; H W pixels, h w latent cells.
+
+    `native_cells`: cells per side that the network was trained on.
+    """
 
     schedule: Schedule
     device: torch.device
     sites: tuple[Site, ...]
     latent_factor: int
+    latent_channels: int
+    native_cells: int
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, c, h, w), the posterior's mode, scaled as the network expects."""
@@ -116,7 +125,7 @@ class Denoiser(Protocol):
         ...
 
     def editing(self, edit: AttentionEdit, sites: tuple[Site, ...]) -> AbstractContextManager[None]:
-        """Install `edit` at `sites` for the duration of a `with` block; always removed."""
+        """Install `edit` at `sites`, all their layers, for the duration of a `with` block; always removed."""
         ...
 
     @property

@@ -17,7 +17,7 @@ import xxhash
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.weights import Layout, read_header, single_file_layout
-from stylebatch.spec import MODEL_IDS, ModelSpec
+from stylebatch.spec import MODEL_IDS, LoraSpec, ModelSpec
 
 COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 XL_COMPONENTS = (*COMPONENTS, "text_encoder_2", "tokenizer_2")
@@ -38,8 +38,8 @@ class SiteShape:
 
     @property
     def elements(self) -> int:
-        """Numbers of each of x, q, k and v, for one picture and timestep."""
-        return self.side**2 * self.channels
+        """Numbers of each of x, q, k and v over the site's layers, for one picture and timestep."""
+        return self.layers * self.side**2 * self.channels
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Checkpoint:
     variant: str | None = None
     weights: Path | None = None
     vae_passes: tuple[Literal["slicing", "tiling"], ...] = ()
+    loras: tuple[LoraSpec, ...] = ()
 
     def config(self, component: str) -> dict[str, Any]:
         """Parsed config of `unet`, `vae`, ...; raises ManifestError when the folder lacks it."""
@@ -149,15 +150,18 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use.
 
-        A VAE that is cut up gives other numbers, and so another fingerprint.
+        A VAE that is cut up gives other numbers, and so another fingerprint; LoRA weights too.
         """
         second = [
             part for part in XL_COMPONENTS[len(COMPONENTS) :] if (self.folder / part).is_dir()
         ]
-        plain = self.digest(*COMPONENTS, *second)
-        if not self.vae_passes:
-            return plain
-        return hashlib.sha256(f"{plain}\0{' '.join(self.vae_passes)}".encode()).hexdigest()
+        found = self.digest(*COMPONENTS, *second)
+        if self.vae_passes:
+            found = hashlib.sha256(f"{found}\0{' '.join(self.vae_passes)}".encode()).hexdigest()
+        if self.loras:
+            added = [f"{_xxh3_of(lora)}\0{lora.scale}\n" for lora in self.loras]
+            found = hashlib.sha256("\n".join([found, *added]).encode()).hexdigest()
+        return found
 
     def digest(self, *parts: str) -> str:
         """The fingerprint of some components alone."""
@@ -187,6 +191,15 @@ class Checkpoint:
         return suffix in ("json", "txt")
 
 
+def _xxh3_of(lora: LoraSpec) -> str:
+    try:
+        return _xxh3(Path(lora.path))
+    except OSError as error:
+        raise ManifestError(
+            f"model.lora: {lora.path}: cannot be read ({error.strerror}); accepted: a .safetensors file"
+        ) from None
+
+
 def _xxh3(path: Path) -> str:
     hasher = xxhash.xxh3_128()
     with path.open("rb") as file:
@@ -210,12 +223,12 @@ def find_checkpoint(spec: ModelSpec, *, families: tuple[Family, ...] = ("sd",)) 
         folder = TINY
     else:
         folder = _snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
-    checkpoint = Checkpoint(folder, spec.variant, weights, _vae_passes(spec))
+    checkpoint = Checkpoint(folder, spec.variant, weights, _vae_passes(spec), spec.lora)
     for component in ("unet", "vae", "text_encoder", "scheduler"):
         checkpoint.config(component)
     if checkpoint.family not in families:
         raise ManifestError(
-            f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which method styleid "
+            f"model: {folder} is a Stable Diffusion XL checkpoint (two text encoders), which training "
             "does not take; accepted: Stable Diffusion 1.x and 2.x"
         )
     if checkpoint.family == "sdxl":

@@ -5,7 +5,7 @@ Everything that depends on where diffusers keeps its attention classes is in thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stylebatch.models.base import AttentionEdit, Site
+from stylebatch.models.base import NUM_SITES, AttentionEdit, Site
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,16 @@ class EditedProcessor:
 
 
 def decoder_sites(unet: nn.Module) -> dict[Site, Any]:
-    """Self-attention layers of the decoder by site number.
+    """Self-attention layers of the decoder by number: block b of site s is `s + NUM_SITES * b`.
 
-    Site 3 i + j is `up_blocks[i].attentions[j]` (its first transformer block's attn1), so numbers mean
-    the same in every UNet with three positions per level; levels without attention have no sites.
+    Site 3 i + j is `up_blocks[i].attentions[j]`, so numbers mean the same in every UNet with three positions per
+    level; levels without attention have no sites.
     """
     sites: dict[Site, Any] = {}
     for level, block in enumerate(cast(Any, unet).up_blocks):
         for position, transformer in enumerate(getattr(block, "attentions", None) or ()):
-            sites[3 * level + position] = transformer.transformer_blocks[0].attn1
+            for depth, layer in enumerate(transformer.transformer_blocks):
+                sites[3 * level + position + NUM_SITES * depth] = layer.attn1
     return sites
 
 
@@ -109,7 +110,7 @@ def norms_shared(unet: nn.Module, reference: Tensor) -> Iterator[None]:
 
 @contextmanager
 def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> Iterator[None]:
-    """Run with `edit` at `sites`; the former processors come back whatever happens.
+    """Run with `edit` at all layers of `sites`; the former processors come back whatever happens.
 
     Raises ValueError for a site that the network lacks.
     """
@@ -117,10 +118,15 @@ def installed(unet: nn.Module, edit: AttentionEdit, sites: tuple[Site, ...]) -> 
     missing = [site for site in sites if site not in layers]
     if missing:
         raise ValueError(
-            f"sites: {missing} not in this network; it has self-attention at sites {sorted(layers)}"
+            f"sites: {missing} not in this network; it has self-attention at sites {_sites(layers)}"
         )
-    with _replaced({site: layers[site] for site in sites}, edit):
+    chosen = {number: layer for number, layer in layers.items() if number % NUM_SITES in sites}
+    with _replaced(chosen, edit):
         yield
+
+
+def _sites(layers: Iterable[Site]) -> list[Site]:
+    return sorted({number % NUM_SITES for number in layers})
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from stylebatch.diffusion.schedule import (
     scaled_linear_betas,
 )
 from stylebatch.errors import ManifestError
-from stylebatch.models.base import AttentionEdit, Conditioning, Site
+from stylebatch.models.base import NUM_SITES, AttentionEdit, Conditioning, Site
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.edits import (
     decoder_sites,
@@ -33,6 +33,7 @@ from stylebatch.models.edits import (
     norms_shared,
     self_attentions,
 )
+from stylebatch.models.lora import add_loras
 from stylebatch.models.offload import Offload, place
 from stylebatch.models.parts import quiet, read_parts, read_unet
 from stylebatch.spec import ModelSpec, describe_model
@@ -102,8 +103,10 @@ class StableDiffusion:
         self.schedule = schedule
         self.device = torch.device(unet.device) if device is None else device
         self.on_evaluations: Callable[[int], None] | None = None
-        self.sites: tuple[Site, ...] = tuple(sorted(decoder_sites(unet)))
+        self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.latent_channels = int(unet.config.in_channels)
+        self.native_cells = int(unet.config.sample_size or 64)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -287,6 +290,8 @@ def load_checkpoint(
     parts = read_parts(checkpoint, resolved)
     for name in checkpoint.vae_passes:
         parts.vae.enable_slicing() if name == "slicing" else parts.vae.enable_tiling()
+    encoders = dict(zip(("text_encoder", "text_encoder_2"), parts.text_encoders, strict=False))
+    add_loras(checkpoint.loras, {"unet": parts.unet, **encoders}, parts.unet.config)
     place([*parts.text_encoders, parts.unet, parts.vae], target, offload)
     if checkpoint.family == "sd":
         return StableDiffusion(

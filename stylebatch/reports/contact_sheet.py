@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from stylebatch.reports.records import (
+    INPUTS,
     Row,
     committed_shards,
     read_rows,
@@ -51,31 +52,35 @@ def short_names(ids: Iterable[str]) -> dict[str, str]:
 
 @dataclass
 class Pictures:
-    """Images to draw, scaled to the cell: results by key, inputs by id (absent when the output stores none)."""
+    """Images to draw, scaled to the cell: results by key, inputs by kind and id (absent when the output stores none)."""
 
     results: dict[str, Image.Image] = field(default_factory=dict)
-    contents: dict[str, Image.Image] = field(default_factory=dict)
-    styles: dict[str, Image.Image] = field(default_factory=dict)
+    inputs: dict[str, dict[str, Image.Image]] = field(
+        default_factory=lambda: {kind: {} for kind, _, _ in INPUTS}
+    )
 
 
-def load_pictures(output: Path, rows: Sequence[Row], side: int) -> Pictures:
-    """Images of the successful rows, scaled down (never up) to fit `side` pixels; every input is decoded once."""
+def load_pictures(
+    output: Path, rows: Sequence[Row], side: int, *, wide: int | None = None
+) -> Pictures:
+    """Images of the successful rows, scaled down (never up) to fit `side` pixels; every input is decoded once.
+
+    `wide`: how wide they may be, where that is more than `side`.
+    """
     by_key = {row["key"]: row for row in rows if row["status"] == "success"}
-    pictures = Pictures()
+    box, pictures = (wide or side, side), Pictures()
     for key, members in read_samples(output, by_key):
-        pictures.results[key] = _thumbnail(result_member(members), side)
-        for name, member, into in (
-            (by_key[key]["content_id"], "content.jpg", pictures.contents),
-            (by_key[key]["style_id"], "style.jpg", pictures.styles),
-        ):
-            if name not in into and member in members:
-                into[name] = _thumbnail(members[member], side)
+        pictures.results[key] = _thumbnail(result_member(members), box)
+        for kind, column, member in INPUTS:
+            name, into = by_key[key].get(column), pictures.inputs[kind]
+            if name is not None and name not in into and member in members:
+                into[name] = _thumbnail(members[member], box)
     return pictures
 
 
-def _thumbnail(data: bytes, side: int) -> Image.Image:
+def _thumbnail(data: bytes, box: tuple[int, int]) -> Image.Image:
     image = Image.open(io.BytesIO(data)).convert("RGB")
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail(box, Image.Resampling.LANCZOS)
     return image
 
 
@@ -179,7 +184,7 @@ def _default_cell(rows: Iterable[Row], columns: int) -> int:
     return max(128, min(256, width, TARGET_WIDTH // columns))
 
 
-class _Canvas:
+class Canvas:
     """A white picture with the drawing verbs of the sheets."""
 
     def __init__(self, layout: Layout, width: int, height: int) -> None:
@@ -190,15 +195,21 @@ class _Canvas:
 
     def picture(self, origin: tuple[int, int], image: Image.Image | None, text: str = "") -> None:
         """An image scaled into the cell, or a light grey cell with centred text."""
-        (x, y), cell = origin, self.layout.cell
+        self.framed((*origin, self.layout.cell, self.layout.cell), image, text)
+
+    def framed(
+        self, box: tuple[int, int, int, int], image: Image.Image | None, text: str = ""
+    ) -> None:
+        """As `picture`, in a box: left, top, width, height."""
+        x, y, width, height = box
         if image is None:
-            self.draw.rectangle((x, y, x + cell - 1, y + cell - 1), fill=PLACEHOLDER)
-            shown = "\n".join(elide(line, self.font, cell - 8) for line in text.split("\n"))
-            middle = (x + cell // 2, y + cell // 2)
+            self.draw.rectangle((x, y, x + width - 1, y + height - 1), fill=PLACEHOLDER)
+            shown = "\n".join(elide(line, self.font, width - 8) for line in text.split("\n"))
+            middle = (x + width // 2, y + height // 2)
             self.draw.multiline_text(middle, shown, MUTED, self.font, "mm", align="center")
         else:
-            fitted = ImageOps.contain(image, (cell, cell), Image.Resampling.BICUBIC)
-            at = (x + (cell - fitted.width) // 2, y + (cell - fitted.height) // 2)
+            fitted = ImageOps.contain(image, (width, height), Image.Resampling.BICUBIC)
+            at = (x + (width - fitted.width) // 2, y + (height - fitted.height) // 2)
             self.image.paste(fitted, at)
 
     def label(
@@ -232,17 +243,17 @@ def _draw_grid(
     pictures = load_pictures(output, list(pairs.values()), layout.cell)
     right, bottom = layout.origin(len(contents) + 1, len(styles) + 1)
     rim = layout.margin - layout.gutter
-    canvas = _Canvas(layout, right + rim, bottom + rim)
+    canvas = Canvas(layout, right + rim, bottom + rim)
     cell, pad = layout.cell, layout.cell // 16
     names = short_names(styles)
     for column, style in enumerate(styles, 1):
         x, y = layout.origin(0, column)
-        canvas.picture((x, y), pictures.styles.get(style), "style")
+        canvas.picture((x, y), pictures.inputs["style"].get(style), "style")
         canvas.label((x + cell // 2, y - pad), names[style], cell, "ms")
     names = short_names(contents)
     for row, content in enumerate(contents, 1):
         x, y = layout.origin(row, 0)
-        canvas.picture((x, y), pictures.contents.get(content), "content")
+        canvas.picture((x, y), pictures.inputs["content"].get(content), "content")
         canvas.label((x - pad, y + cell // 2), names[content], layout.label_width, "rm")
         for column, style in enumerate(styles, 1):
             pair = pairs.get((content, style))
@@ -262,13 +273,13 @@ def _draw_triplets(output: Path, max_rows: int, max_per_row: int, cell: int | No
     contents = short_names(row["content_id"] for row in rows)
     styles = short_names(row["style_id"] for row in rows)
     right, bottom = layout.triplet_origin(math.ceil(len(rows) / per_row), per_row, 0)
-    canvas = _Canvas(layout, right - layout.margin, bottom - layout.margin // 2)
+    canvas = Canvas(layout, right - layout.margin, bottom - layout.margin // 2)
     half, pad = layout.cell // 2, layout.cell // 24
     for index, row in enumerate(rows):
         content, style, key = row["content_id"], row["style_id"], row["key"]
         triplet = (
-            ("content", pictures.contents.get(content), "content", contents[content]),
-            ("style", pictures.styles.get(style), "style", styles[style]),
+            ("content", pictures.inputs["content"].get(content), "content", contents[content]),
+            ("style", pictures.inputs["style"].get(style), "style", styles[style]),
             ("result", pictures.results.get(key), _failure(row), key),
         )
         for place, (heading, picture, instead, name) in enumerate(triplet):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,20 @@ from typing import Any
 from PIL import Image
 
 from stylebatch.reports.contact_sheet import Pictures, load_pictures, short_names, spread_indices
-from stylebatch.reports.records import Row, committed_shards, read_rows, read_run
+from stylebatch.reports.records import (
+    QUALITY,
+    Row,
+    columns_of,
+    committed_shards,
+    inputs_of,
+    read_rows,
+    read_run,
+)
 from stylebatch.store.commit import write_bytes
-from stylebatch.store.records import SCHEMA
 
 RESULT_SIDE = 256
 INPUT_SIDE = 160
 MAX_FAILURES = 500
-QUALITY = (
-    ("structure", "structure", 2, "edge correlation with the content; higher keeps more"),
-    ("color_distance", "colour distance", 1, "from the style, in Lab units; lower is closer"),
-    ("contrast", "contrast", 1, "standard deviation of luma; near 0 is flat"),
-)
-"""Column, name, decimals, meaning."""
 
 
 def gallery(output: Path, *, max_samples: int = 400) -> Path:
@@ -40,7 +41,7 @@ def gallery(output: Path, *, max_samples: int = 400) -> Path:
     shown: list[Row] = []
     failed: list[Row] = []
     place = 0
-    for row in read_rows(output, SCHEMA.names):
+    for row in read_rows(output, columns_of(output)):
         if row["status"] != "success":
             failed += [row] if len(failed) < MAX_FAILURES else []
             continue
@@ -57,9 +58,13 @@ def _page(output: Path, shown: Sequence[Row], failed: Sequence[Row]) -> str:
     num_success = sum(shard.num_success for shard in shards)
     num_failed = sum(shard.num_failed for shard in shards)
     pictures = load_pictures(output, shown, RESULT_SIDE)
-    contents = _Inputs("c", "content", pictures.contents, (row["content_id"] for row in shown))
-    styles = _Inputs("s", "style", pictures.styles, (row["style_id"] for row in shown))
-    cards = "\n".join(_card(row, pictures, contents, styles, n) for n, row in enumerate(shown))
+    columns = columns_of(output)
+    inputs = [
+        _Inputs(kind, column, pictures.inputs[kind], (row[column] for row in shown))
+        for kind, column, _ in inputs_of(columns)
+    ]
+    groups = _Groups(columns, shown)
+    cards = "\n".join(_card(row, pictures, inputs, groups, n) for n, row in enumerate(shown))
     title = escape(str(run.get("name", "stylebatch")))
     summary = " · ".join(
         escape(part) for part in _summary(run, len(shards), num_success, num_failed)
@@ -77,7 +82,7 @@ def _page(output: Path, shown: Sequence[Row], failed: Sequence[Row]) -> str:
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <title>{title}</title>
-<style>{STYLE}{contents.css()}{styles.css()}</style>
+<style>{STYLE}{"".join(one.css() for one in inputs)}</style>
 </head>
 <body>
 <header>
@@ -85,7 +90,7 @@ def _page(output: Path, shown: Sequence[Row], failed: Sequence[Row]) -> str:
 <p>{summary}</p>
 {part}
 </header>
-{_controls(shown, styles)}
+{_controls(shown, groups, columns)}
 <main id="cards">
 {cards}
 </main>
@@ -100,25 +105,30 @@ def _summary(
     run: dict[str, Any], num_shards: int, num_success: int, num_failed: int
 ) -> Iterable[str]:
     plan = run.get("plan", {})
-    yield f"{num_success:,} of {plan.get('num_pairs', 0):,} pairs rendered"
+    is_pairs = "num_contents" in plan
+    what = "pairs" if is_pairs else "samples"
+    yield f"{num_success:,} of {plan.get('num_pairs', 0):,} {what} rendered"
     if num_failed:
         yield f"{num_failed:,} failed"
     if num_shards < plan.get("num_shards", 0):
         yield f"{num_shards:,} of {plan['num_shards']:,} shards committed"
-    yield f"{plan.get('num_contents', 0):,} contents, {plan.get('num_styles', 0):,} styles"
+    if is_pairs:
+        yield f"{plan['num_contents']:,} contents, {plan.get('num_styles', 0):,} styles"
+    elif "num_sets" in plan:
+        yield f"{plan['num_sets']:,} sets"
     yield f"model {run.get('model', '')}"
     yield f"plan {str(run.get('digest', ''))[:12]}"
 
 
 class _Inputs:
-    """The contents or the styles of a page: CSS classes for their images, short names for their ids."""
+    """The contents, styles, ... of a page: CSS classes for their images, short names for their ids."""
 
     def __init__(
-        self, prefix: str, kind: str, pictures: dict[str, Image.Image], ids: Iterable[str]
+        self, kind: str, column: str, pictures: dict[str, Image.Image], ids: Iterable[str]
     ) -> None:
-        self.kind, self.pictures = kind, pictures
+        self.kind, self.column, self.pictures = kind, column, pictures
         self.names = short_names(ids)
-        self.classes = {name: f"{prefix}{number}" for number, name in enumerate(self.names)}
+        self.classes = {name: f"{kind[0]}{number}" for number, name in enumerate(self.names)}
 
     def css(self) -> str:
         return "".join(
@@ -133,20 +143,37 @@ class _Inputs:
         return f"<figure>{image if name in self.pictures else ''}{legend}</figure>"
 
 
-def _card(row: Row, pictures: Pictures, contents: _Inputs, styles: _Inputs, number: int) -> str:
-    content, style, label = (escape(row[name]) for name in ("content_id", "style_id", "label"))
-    key, caption = escape(row["key"]), escape(row["caption"])
-    text = escape(
-        " ".join(row[n] for n in ("key", "content_id", "style_id", "label", "caption")).lower()
-    )
+class _Groups:
+    """What the style filter chooses by: the style of a pair, or the set of a row. `column`: "" where there is none."""
+
+    def __init__(self, columns: Sequence[str], shown: Sequence[Row]) -> None:
+        found = [name for name in ("style_id", "style") if name in columns]
+        self.column = found[0] if found else ""
+        ids = (row[self.column] for row in shown) if found else ()
+        self.names = short_names(ids)
+        self.classes = {name: f"s{number}" for number, name in enumerate(self.names)}
+
+    def of(self, row: Row) -> str:
+        return self.classes[row[self.column]] if self.column else ""
+
+
+def _card(
+    row: Row, pictures: Pictures, inputs: Sequence[_Inputs], groups: _Groups, number: int
+) -> str:
+    label, key, caption = (escape(row[name]) for name in ("label", "key", "caption"))
+    told = [row[name] for name in ("key", *(one.column for one in inputs), "label", "caption")]
+    told += [row["prompt"]] if "prompt" in row else []
+    text = escape(" ".join(told).lower())
+    columns = {column: facts for column, facts in QUALITY.items() if column in row}
     scores = "".join(
         f'<div title="{meaning}"><dt>{name}</dt><dd>{row[column]:.{digits}f}</dd></div>'
-        for column, name, digits, meaning in QUALITY
+        for column, (name, digits, meaning) in columns.items()
     )
-    ranks = "".join(f' data-{column}="{row[column]:.6g}"' for column, *_ in QUALITY)
-    return f"""<article data-order="{number}" data-text="{text}" data-style="{styles.classes[row["style_id"]]}" data-label="{label}"{ranks}>
-<img src="{_data_uri(pictures.results[row["key"]], RESULT_SIDE)}" alt="{content} in the style of {style}" loading="lazy" decoding="async">
-<div class="inputs">{contents.figure(row["content_id"])}{styles.figure(row["style_id"])}</div>
+    ranks = "".join(f' data-{column}="{row[column]:.6g}"' for column in columns)
+    figures = "".join(one.figure(row[one.column]) for one in inputs)
+    return f"""<article data-order="{number}" data-text="{text}" data-style="{groups.of(row)}" data-label="{label}"{ranks}>
+<img src="{_data_uri(pictures.results[row["key"]], RESULT_SIDE)}" alt="{_shown(row)}" loading="lazy" decoding="async">
+{f'<div class="inputs">{figures}</div>' if figures else ""}
 <p class="key"><span>{key}</span>{f'<span class="label">{label}</span>' if label else ""}</p>
 {f'<p class="caption">{caption}</p>' if caption else ""}
 <dl>{scores}</dl>
@@ -154,8 +181,17 @@ def _card(row: Row, pictures: Pictures, contents: _Inputs, styles: _Inputs, numb
 </article>"""
 
 
+def _shown(row: Row) -> str:
+    """What a result is a picture of."""
+    if "content_id" in row:
+        return f"{escape(row['content_id'])} in the style of {escape(row['style_id'])}"
+    return escape(row["prompt"])
+
+
 def _parameters(row: Row) -> str:
-    """`styleid ldm, 50 steps, start paper, gamma 0.75, tau 1.5, sites 6 to 11`, with what is switched off."""
+    """`styleid ldm, 50 steps, start paper, gamma 0.75, tau 1.5, sites 6 to 11`, with what is switched off; of prompts all."""
+    if "convention" not in row:
+        return ", ".join([row["method"], f"seed {row['seed']}", *_options(row)])
     start = [f"start {row['start']}"] if row["start"] else []
     sites = list(row["sites"])
     run = len(sites) > 1 and sites == list(range(sites[0], sites[-1] + 1))
@@ -173,11 +209,24 @@ def _parameters(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _controls(shown: Sequence[Row], styles: _Inputs) -> str:
+def _options(row: Row) -> Iterator[str]:
+    """Options of a method of prompts: the columns between seed and width."""
+    names = list(row)
+    for name in names[names.index("seed") + 1 : names.index("width")]:
+        value = row[name]
+        if isinstance(value, bool):
+            yield from [name.replace("_", " ")] if value else []
+        elif value != "":
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            yield f"{name.replace('_', ' ')} {shown}"
+
+
+def _controls(shown: Sequence[Row], groups: _Groups, columns: Sequence[str]) -> str:
     style_options = "".join(
-        f'<option value="{styles.classes[name]}">{escape(short)}</option>'
-        for name, short in sorted(styles.names.items(), key=lambda pair: pair[1])
+        f'<option value="{groups.classes[name]}">{escape(short)}</option>'
+        for name, short in sorted(groups.names.items(), key=lambda pair: pair[1])
     )
+    style_filter = f'<label>Style<select id="style"><option value="">all</option>{style_options}</select></label>\n'
     labels = sorted({row["label"] for row in shown} - {""})
     label_options = "".join(
         f'<option value="{escape(label)}">{escape(label)}</option>' for label in labels
@@ -185,12 +234,12 @@ def _controls(shown: Sequence[Row], styles: _Inputs) -> str:
     label_filter = f'<label>Label<select id="label"><option value="">all</option>{label_options}</select></label>'
     orders = "".join(
         f'<option value="{column} -1">{name}, high first</option><option value="{column} 1">{name}, low first</option>'
-        for column, name, *_ in QUALITY
+        for column, (name, _, _) in QUALITY.items()
+        if column in columns
     )
     return f"""<form id="controls" aria-label="Filter and sort">
 <label>Search<input id="text" type="search" placeholder="id, label or caption" autocomplete="off"></label>
-<label>Style<select id="style"><option value="">all</option>{style_options}</select></label>
-{label_filter if labels else ""}
+{style_filter if groups.column else ""}{label_filter if labels else ""}
 <label>Sort<select id="sort"><option value="order 1">key</option>{orders}</select></label>
 <output id="count" aria-live="polite">{len(shown):,} shown</output>
 </form>"""
@@ -203,9 +252,11 @@ def _failures(failed: Sequence[Row], num_failed: int) -> str:
         "key": "Key",
         "content_id": "Content",
         "style_id": "Style",
+        "prompt": "Prompt",
         "error_code": "Code",
         "error_message": "Reason",
     }
+    columns = {name: heading for name, heading in columns.items() if name in failed[0]}
     head = "".join(f'<th scope="col">{name}</th>' for name in columns.values())
     rows = "\n".join(
         "<tr>" + "".join(f"<td>{escape(row[column])}</td>" for column in columns) + "</tr>"

@@ -17,6 +17,20 @@ from stylebatch.store.ledger import Ledger, read_json
 Row = dict[str, Any]
 
 RESULT_FORMATS = ("jpg", "png", "webp")
+QUALITY = {
+    "structure": ("structure", 2, "edge correlation with the content; higher keeps more"),
+    "color_distance": ("colour distance", 1, "from the style, in Lab units; lower is closer"),
+    "contrast": ("contrast", 1, "standard deviation of luma; near 0 is flat"),
+}
+"""Name, decimals and meaning by column."""
+INPUTS = (
+    ("content", "content_id", "content.jpg"),
+    ("style", "style_id", "style.jpg"),
+    ("image", "image", "image.jpg"),
+    ("mask", "mask", "mask.jpg"),
+    ("reference", "reference", "reference.jpg"),
+)
+"""Inputs that a row may have: kind, column with the id, member with the picture."""
 STATS_FIELDS = ("num_samples", "num_success", "num_failed", "bytes", "seconds", "evaluations")
 
 
@@ -60,6 +74,18 @@ def committed_shards(output: Path) -> list[ShardStats]:
             f"{output / 'metadata'}: no committed shard of this plan; start or resume the run, then report again"
         )
     return shards
+
+
+def columns_of(output: Path) -> list[str]:
+    """Columns of the metadata: those of pairs, or of prompts."""
+    first = committed_shards(output)[0]
+    names: list[str] = pq.read_schema(output / "metadata" / f"{first.name}.parquet").names
+    return names
+
+
+def inputs_of(columns: Sequence[str]) -> tuple[tuple[str, str, str], ...]:
+    """Those of `INPUTS` that rows with these columns have."""
+    return tuple(one for one in INPUTS if one[1] in columns)
 
 
 def read_tables(output: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -10,19 +10,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stylebatch.metrics import Quality
 from stylebatch.reports.contact_sheet import contact_sheet
 from stylebatch.reports.gallery import gallery
-from stylebatch.reports.records import committed_shards, read_run, read_tables
+from stylebatch.reports.prompt_sheet import prompt_sheet
+from stylebatch.reports.records import QUALITY, columns_of, committed_shards, read_run, read_tables
 from stylebatch.store.commit import atomic_file
 from stylebatch.store.records import SCHEMA
-
-MEASURES = ("structure", "color_distance", "contrast")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Totals over the committed shards. `quality` holds means over the successful samples, None without any.
+    """Totals over the committed shards. `quality` holds means over the successful samples, by column.
 
     `seconds` adds up the time of the shards, which workers may have spent at once; `bytes` are those of the tars.
     """
@@ -37,7 +35,7 @@ class Report:
     evaluations: int
     seconds: float
     bytes: int
-    quality: Quality | None
+    quality: dict[str, float]
     contact_sheet: Path
     gallery: Path
 
@@ -57,11 +55,13 @@ class Report:
             lines.append(
                 f"  failed      {self.num_failed:,} ({codes}), see {self.output / 'metadata' / 'errors.parquet'}"
             )
-        if self.quality is not None:
-            means = self.quality
-            lines.append(
-                f"  mean        structure {means.structure:.2f}, colour distance {means.color_distance:.1f}, contrast {means.contrast:.1f}"
+        if self.quality:
+            means = (
+                f"{name} {self.quality[column]:.{digits}f}"
+                for column, (name, digits, _) in QUALITY.items()
+                if column in self.quality
             )
+            lines.append(f"  mean        {', '.join(means)}")
         return [*lines, f"  pictures    {self.contact_sheet}", f"              {self.gallery}"]
 
 
@@ -85,9 +85,13 @@ def report(output: str | Path) -> Report:
         seconds=sum(shard.seconds for shard in shards),
         bytes=sum(shard.bytes for shard in shards),
         quality=quality,
-        contact_sheet=contact_sheet(output),
+        contact_sheet=_sheet(output),
         gallery=gallery(output),
     )
+
+
+def _sheet(output: Path) -> Path:
+    return contact_sheet(output) if "content_id" in columns_of(output) else prompt_sheet(output)
 
 
 def write_errors(output: Path) -> dict[str, int]:
@@ -95,20 +99,24 @@ def write_errors(output: Path) -> dict[str, int]:
     failed = [
         table.filter(pc.not_equal(table["status"], "success")) for table in read_tables(output)
     ]
-    rows = pa.concat_tables(failed).select(SCHEMA.names).cast(SCHEMA)
+    rows = pa.concat_tables(failed)
+    if "content_id" in rows.column_names:
+        rows = rows.select(SCHEMA.names).cast(SCHEMA)
     with atomic_file(output / "metadata" / "errors.parquet") as file:
         pq.write_table(rows, file, compression="zstd")
     codes = Counter(rows["error_code"].to_pylist())
     return dict(sorted(codes.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _mean_quality(output: Path) -> Quality | None:
-    count, totals = 0, dict.fromkeys(MEASURES, 0.0)
-    for table in read_tables(output, MEASURES):
-        count += len(table) - table[MEASURES[0]].null_count
-        for name in MEASURES:
-            totals[name] += pc.sum(table[name]).as_py() or 0.0
-    return Quality(**{name: total / count for name, total in totals.items()}) if count else None
+def _mean_quality(output: Path) -> dict[str, float]:
+    """Means of the quality columns that there are, over the successful samples."""
+    counts, totals = Counter[str](), dict.fromkeys(QUALITY, 0.0)
+    for table in read_tables(output):
+        for name in QUALITY:
+            if name in table.column_names:
+                counts[name] += len(table) - table[name].null_count
+                totals[name] += pc.sum(table[name]).as_py() or 0.0
+    return {name: totals[name] / count for name, count in counts.items() if count}
 
 
 def _size(size_bytes: int) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     Field,
@@ -12,6 +13,8 @@ from pydantic import (
     model_validator,
 )
 
+from stylebatch.spec.method import BlockSize, PromptMethod
+from stylebatch.spec.plain import WindowOptions
 from stylebatch.spec.section import Section
 
 BEYOND_THE_PAPER = (
@@ -89,9 +92,9 @@ class StyleIDOptions(Section):
         "ddim",
         description="Of inversion and reverse. ab2 (Adams-Bashforth) and dpmpp_2m (DPM-Solver++) are of second order, for few steps",
     )
-    inversion: Literal["ddim", "bdia", "obelm"] = Field(
+    inversion: Literal["ddim", "bdia"] = Field(
         "ddim",
-        description="bdia, obelm: exactly invertible two-step rules, both ways; `convention: ldm`, `start: level`, `solver: ddim`",
+        description="bdia: an exactly invertible rule, both ways; with `convention: ldm`, `start: level`, `solver: ddim`",
     )
     blend: Literal["tokens", "outputs"] = Field(
         "tokens",
@@ -186,18 +189,20 @@ class StyleIDOptions(Section):
     @property
     def num_inversion_evaluations(self) -> int:
         """Network evaluations that invert one image."""
-        return self.steps if self.inversion == "ddim" else self.steps - 1
+        return self.steps if self.inversion == "ddim" else self.steps + 1
 
     @property
     def num_reverse_evaluations(self) -> int:
         """Network evaluations that render one pair."""
         if self.inversion != "ddim":
-            return self.steps - 2
+            return self.steps - 1
         return self.steps - 1 if self.start == "paper" and self.grid == "stride" else self.steps
 
 
-class StyleAlignedOptions(Section):
+class StyleAlignedOptions(PromptMethod):
     """Options of StyleAligned (arXiv 2312.02133). Defaults are those of the authors' code."""
+
+    uses_sets: ClassVar[bool] = True
 
     name: Literal["stylealigned"] = "stylealigned"
     steps: int = Field(50, ge=1, le=1000, description="DDIM steps, 1 to 1000")
@@ -239,13 +244,50 @@ class StyleAlignedOptions(Section):
     offset: int = Field(
         5,
         ge=0,
-        description="A reference image starts this many steps less noisy than the samples; below `steps`",
+        description="A reference image starts this many steps less noisy than the samples; below `steps`, default 5 where "
+        "there are as many",
     )
+    windows: WindowOptions | None = Field(
+        None,
+        description="Samples are panoramas, denoised by overlapping windows; the reference has the size of a window",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offset_of_few_steps(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "offset" not in data and type(data.get("steps")) is int:
+            return {**data, "offset": max(0, min(5, data["steps"] - 1))}
+        return data
 
     @model_validator(mode="after")
     def _offset_below_steps(self) -> StyleAlignedOptions:
-        if "offset" in self.model_fields_set and self.offset >= self.steps:
+        if self.offset >= self.steps:
             raise ValueError(
                 f"offset: found {self.offset} with steps {self.steps}; accepted: below steps"
             )
         return self
+
+    @property
+    def num_inversion_evaluations(self) -> int:
+        """Network rows that invert a reference image."""
+        return self.steps * (1 if self.inversion_guidance == 1.0 else 2)
+
+    def num_views(self, size: BlockSize) -> int:
+        """Windows per sample."""
+        if self.windows is None:
+            return 1
+        return self.windows.num_views(size.height, size.width, size.native)
+
+    def samples_per_batch(self, batch: int) -> int:
+        """Samples of one network evaluation of `batch` rows, the reference among them."""
+        return max(2, batch // self.rows_per_sample)
+
+    def samples_per_block(self, size: BlockSize) -> int:
+        """Samples beside the reference."""
+        return max(1, (self.samples_per_batch(size.batch) - 1) // self.num_views(size))
+
+    def evaluations(self, size: BlockSize) -> int:
+        """`size.samples` are those beside the reference, which every network batch repeats."""
+        views = size.samples * self.num_views(size)
+        batches = max(1, math.ceil(views / (self.samples_per_batch(size.batch) - 1)))
+        return (views + batches) * self.rows_per_sample * self.steps

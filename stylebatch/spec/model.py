@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,6 +19,13 @@ MODEL_IDS: dict[str, str] = {
 """Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
 SINGLE_FILE = ".safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+
+class LoraSpec(Section):
+    """LoRA weights that are added to the networks."""
+
+    path: str = Field(min_length=1, description="A .safetensors file")
+    scale: float = Field(1.0, ge=-10.0, le=10.0, description="How much of it is added")
 
 
 class ModelSpec(Section):
@@ -52,6 +59,9 @@ class ModelSpec(Section):
     vae_slicing: bool = Field(False, description="Encode and decode pictures one by one")
     vae_tiling: bool = Field(
         False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
+    )
+    lora: Annotated[tuple[LoraSpec, ...], Field(strict=False)] = Field(
+        (), description="LoRA weights that are added, in this order"
     )
 
     @model_validator(mode="after")

@@ -18,6 +18,18 @@ class ImageSpec(Section):
         le=4096,
         description="Pixels per side; default the model's own size (tiny 128, SD 1.x 512)",
     )
+    width: int | None = Field(
+        None,
+        ge=32,
+        le=16384,
+        description="Pixels, where it is not `size`; for methods that render prompts",
+    )
+    height: int | None = Field(
+        None,
+        ge=32,
+        le=16384,
+        description="Pixels, where it is not `size`; for methods that render prompts",
+    )
     mode: Literal["center_crop", "resize"] = Field(
         "center_crop",
         description="center_crop: square of the shorter side, then Lanczos; resize: ignore the aspect ratio",

@@ -24,8 +24,9 @@ from stylebatch.store.cache_index import (
     build_member,
 )
 from stylebatch.store.codecs import LATENT_DTYPE, Array, Codec, cast
-from stylebatch.store.commit import atomic_file
+from stylebatch.store.commit import atomic_file, start_writing
 
+WRITE_BEHIND_BYTES = 1 << 20
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -49,7 +50,7 @@ class StyleWriter:
         self._publish = publish
         self._rows: list[TensorRow] = []
         self._last_timestep = -1
-        self._size = 0
+        self._size = self._under_way = 0
         self._files = ExitStack()
         self._file: IO[bytes] | None = None
 
@@ -144,6 +145,9 @@ class StyleWriter:
                 for part in (header, *parts, bytes(-info.size % tarfile.BLOCKSIZE)):
                     file.write(part)
                     self._size += len(part)
+                if self._size - self._under_way >= WRITE_BEHIND_BYTES:
+                    start_writing(file, self._under_way, self._size)
+                    self._under_way = self._size
         except CacheError:
             self._drop()  # half a member lies at the end
             raise

@@ -89,12 +89,12 @@ class CachedStyle:
         return sum(row.length for row in self._by_timestep.get(timestep, ()))
 
     def fault_in(self, timestep: int) -> None:
-        """Bring the pages of a timestep into memory."""
-        rows = self._by_timestep[timestep]
-        start, stop = rows[0].offset, rows[0].offset
-        for row in rows:
-            start, stop = min(start, row.offset), max(stop, row.offset + row.length)
-        self._bytes[start : stop : mmap.PAGESIZE].max()
+        """Bring the pages of a timestep into memory, if it is stored."""
+        rows = self._by_timestep.get(timestep, [])
+        if rows:
+            start = min(row.offset for row in rows)
+            stop = max(row.offset + row.length for row in rows)
+            self._bytes[start : stop : mmap.PAGESIZE].max()
 
     def trajectory(self) -> dict[int, Array]:
         """Latents (c, h, w) by noise level, ascending, float32."""

@@ -91,7 +91,7 @@ class Codec:
                 raise ValueError(
                     f"{name}: found {array.dtype} of shape {array.shape}; accepted: a non-empty {dtype} array"
                 )
-            if array.dtype.kind == "f" and not _has_finite_sum(array):
+            if array.dtype.kind == "f" and not _has_finite_norm(array):
                 _largest(array, name)
             channels = encoded[name.removesuffix(SCALE_SUFFIX)].shape[-1:]
             if name.endswith(SCALE_SUFFIX) and array.shape != channels:
@@ -163,10 +163,13 @@ def _quantise(array: Array, name: str) -> tuple[Array, Array]:
     return np.rint(steps, out=steps).astype(np.int8), scale
 
 
-def _has_finite_sum(array: Array) -> bool:
-    """Whether all of a float32 array is finite, seen in one pass; False may be an overflow of the sum."""
+def _has_finite_norm(array: Array) -> bool:
+    """Whether all of a float32 array is finite, seen in one fast pass; False may be an overflow of the squares."""
+    if array.dtype != np.float32 or not array.flags.c_contiguous:
+        return False
+    flat = array.reshape(-1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return array.dtype == np.float32 and math.isfinite(array.sum())
+        return math.isfinite(np.dot(flat, flat))
 
 
 def _largest(array: Array, name: str, axis: tuple[int, ...] | None = None) -> Array:

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stylebatch.spec import PromptMethod, Section
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -42,15 +44,72 @@ SCHEMA = pa.schema(
         ("contrast", pa.float64()),
     ]
 )
-"""Columns of `metadata/*.parquet`; quality columns are null in failed rows, nothing else ever is."""
+"""Columns of `metadata/*.parquet` of pairs; quality columns are null in failed rows, nothing else ever is."""
 
-JSON_COLUMNS = tuple(name for name in SCHEMA.names if name not in ("shard", "error_code"))
-"""Columns of the JSON member; it exists for successful samples alone."""
+_OPTION_TYPES: dict[type, pa.DataType] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+}
+
+
+def schema_of(method: Section) -> pa.Schema:
+    """Columns of a run with this method. Those of prompts: what a row says, the method's options, sizes, state, quality.
+
+    Options that are no number, text or truth value are told as JSON text.
+    """
+    if not isinstance(method, PromptMethod):
+        return SCHEMA
+    text, size, number = pa.string(), pa.int32(), pa.float64()
+    has_image = "image" in method.inputs
+    inputs = [*method.inputs, *(("style", "reference") if method.uses_sets else ())]
+    return pa.schema(
+        [
+            ("key", text),
+            ("shard", pa.int32()),
+            ("id", text),
+            ("prompt", text),
+            ("negative_prompt", text),
+            *((name, text) for name in inputs),
+            ("label", text),
+            ("caption", text),
+            ("method", text),
+            ("model", text),
+            ("seed", pa.int64()),
+            *((name, _option_type(value)) for name, value in options_of(method).items()),
+            ("width", size),
+            ("height", size),
+            *((name, size) for name in ("original_width", "original_height") if has_image),
+            *((name, text) for name in ("status", "error_code", "error_message", "sha256")),
+            *((("structure", number),) if has_image else ()),
+            *((("color_distance", number),) if method.uses_sets else ()),
+            ("contrast", number),
+        ]
+    )
+
+
+def options_of(method: PromptMethod) -> dict[str, Any]:
+    """The options as values of columns."""
+    given = method.model_dump(mode="json", exclude={"name"})
+    return {
+        name: "" if value is None else value if type(value) in _OPTION_TYPES else json.dumps(value)
+        for name, value in given.items()
+    }
+
+
+def _option_type(value: Any) -> pa.DataType:
+    return _OPTION_TYPES[type(value)]
+
+
+def json_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Columns of the JSON member; it exists for successful samples alone."""
+    return tuple(name for name in schema.names if name not in ("shard", "error_code"))
 
 
 @dataclass(frozen=True)
 class Record:
-    """A sample's row (all columns of `SCHEMA`) and, when it succeeded, the files of its shard entry."""
+    """A sample's row (all columns of the schema) and, when it succeeded, the files of its shard entry."""
 
     row: dict[str, Any]
     files: dict[str, bytes]
@@ -60,17 +119,17 @@ class Record:
         return bool(self.row["status"] == "success")
 
 
-def as_json(row: dict[str, Any]) -> bytes:
+def as_json(row: dict[str, Any], schema: pa.Schema = SCHEMA) -> bytes:
     """The JSON member of a sample: the same keys and types in every record, floats always floats."""
-    record = {name: row[name] for name in JSON_COLUMNS}
+    record = {name: row[name] for name in json_columns(schema)}
     for name, value in record.items():
-        if pa.types.is_floating(SCHEMA.field(name).type):
+        if pa.types.is_floating(schema.field(name).type):
             record[name] = float(value)
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
 
-def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+def as_parquet(rows: list[dict[str, Any]], schema: pa.Schema = SCHEMA) -> bytes:
     """Rows as a Parquet file; the same bytes for the same rows and library version."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     return buffer.getvalue()

@@ -9,11 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import pyarrow as pa
 from webdataset.writer import TarWriter
 
 from stylebatch.store.commit import atomic_file, write_bytes
 from stylebatch.store.faults import passing
-from stylebatch.store.records import Record, as_json, as_parquet
+from stylebatch.store.records import SCHEMA, Record, as_json, as_parquet
 
 
 class WebDatasetShard:
@@ -23,7 +24,8 @@ class WebDatasetShard:
     and stats but no tar (readers choke on empty ones).
     """
 
-    def __init__(self, output: Path, name: str) -> None:
+    def __init__(self, output: Path, name: str, schema: pa.Schema = SCHEMA) -> None:
+        self.schema = schema
         self.tar_path = output / "data" / f"{name}.tar"
         self.metadata_path = output / "metadata" / f"{name}.parquet"
         self.stats_path = output / "metadata" / f"{name}_stats.json"
@@ -59,7 +61,9 @@ class WebDatasetShard:
                 self._stream, user="", group="", mode=0o644, mtime=0.0, encoder=False
             )
         passing("before payload")
-        self._tar.write({"__key__": record.row["key"], **record.files, "json": as_json(record.row)})
+        self._tar.write(
+            {"__key__": record.row["key"], **record.files, "json": as_json(record.row, self.schema)}
+        )
         passing("after payload")
 
     def commit(self, facts: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +76,7 @@ class WebDatasetShard:
             self._files.close()
         else:
             self.tar_path.unlink(missing_ok=True)
-        metadata = as_parquet(self.rows)
+        metadata = as_parquet(self.rows, self.schema)
         passing("before metadata")
         write_bytes(self.metadata_path, metadata)
         passing("after metadata")

@@ -1,0 +1,75 @@
+"""What half precision of the network costs, per method: the same pictures in float16 and bfloat16 against float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylebatch.embedded.evaluate import Evaluation
+from stylebatch.methods.pixels import to_pixels
+from stylebatch.methods.plain import Text2Img
+from stylebatch.methods.samples import Samples
+from stylebatch.methods.stylealigned import Reference, StyleAligned
+from stylebatch.methods.styleid import StyleID
+from stylebatch.metrics import psnr
+from stylebatch.models.stable_diffusion import StableDiffusion, load_model
+from stylebatch.spec import ModelSpec
+
+STEPS = 10
+PROMPTS = (
+    "a painting in the style of ink hatching",
+    "a painting in the style of poster colours",
+    "a photo of sea",
+)
+DTYPES: tuple[Literal["float16", "bfloat16"], ...] = ("float16", "bfloat16")
+
+
+@torch.inference_mode()
+def lines(evaluation: Evaluation) -> Iterator[str]:
+    """Rows of a table: method, dtype, relative error of the clean latents, mean PSNR of the pictures in dB.
+
+    The same float32 latents and noise go in, and the float32 autoencoder decodes: what is compared is the network.
+    """
+    methods: dict[str, Callable[[StableDiffusion, Evaluation], Tensor]] = {
+        f"styleid, {STEPS} steps": _styleid,
+        f"text2img, {STEPS} steps, guidance 4": _text2img,
+        f"stylealigned, {STEPS} steps, guidance 4": _stylealigned,
+    }
+    models = {dtype: load_model(ModelSpec(name="tiny", dtype=dtype)) for dtype in DTYPES}
+    for name, render in methods.items():
+        exact = render(evaluation.model, evaluation)
+        for dtype, model in models.items():
+            found = render(model, evaluation)
+            error = float((found - exact).norm() / exact.norm())
+            pictures = [to_pixels(evaluation.model.decode(x)) for x in (found, exact)]
+            near = float(np.mean([psnr(a, b) for a, b in zip(*pictures, strict=True)]))
+            yield f"| {name} | {dtype} | {error:.1e} | {near:.1f} dB |"
+
+
+def _styleid(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
+    method = StyleID(steps=STEPS)
+    contents = method.invert(model, evaluation.content_latents, "query")
+    styles = method.invert(model, evaluation.style_latents[:2], "key_value")
+    return method.stylise(model, contents, styles)
+
+
+def _text2img(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
+    return Text2Img(steps=STEPS, guidance=4.0).render(model, _samples(evaluation))
+
+
+def _stylealigned(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
+    method = StyleAligned(steps=STEPS, guidance=4.0, offset=0)
+    samples = _samples(evaluation)
+    prompts, noise = samples.prompts(model, method.guidance), samples.noise()
+    reference = Reference(noise[:1], prompts.select([0]))
+    return method.generate(model, reference, noise[1:], prompts.select([1, 2])).samples
+
+
+def _samples(evaluation: Evaluation) -> Samples:
+    channels, height, width = evaluation.content_latents.shape[1:]
+    count = len(PROMPTS)
+    return Samples(PROMPTS, (None,) * count, tuple(range(count)), (channels, height, width))

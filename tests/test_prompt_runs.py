@@ -1,0 +1,225 @@
+"""Whole runs of prompts: what is written, resume, failures, cost, and equality with the methods themselves."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+from PIL import Image
+
+from stylebatch.data.plan import plan
+from stylebatch.engine.repair import repair
+from stylebatch.engine.run import RunResult, run
+from stylebatch.errors import PlanChangedError
+from stylebatch.manifest import load_spec
+from stylebatch.methods import Text2Img
+from stylebatch.methods.pixels import to_pixels
+from stylebatch.methods.samples import Samples
+from stylebatch.metrics import psnr
+from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.store.verify import verify
+from tests.images import picture
+from tests.prompt_runs import METHODS, OPTIONS, write_prompts
+from tests.runs import digests
+
+
+def samples_of(output: Path) -> list[dict[str, Any]]:
+    tars = sorted(glob.glob(f"{output}/data/*.tar"))
+    return list(webdataset.WebDataset(tars, shardshuffle=False))
+
+
+def pixels_of(data: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def done(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, eps_folder: Path
+) -> tuple[str, Path, RunResult]:
+    """(kind, folder, result) of an undisturbed run of each method."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, folder, run(load_spec(write_prompts(folder, request.param, eps_folder)))
+
+
+def test_every_row_is_one_sample(done: tuple[str, Path, RunResult]) -> None:
+    _, folder, result = done
+    resolved = plan(load_spec(folder / "run.yaml"))
+    samples = samples_of(result.output)
+    records = [json.loads(sample["json"]) for sample in samples]
+    assert (result.exit_code, len(samples)) == (0, resolved.grid.num_pairs)
+    assert [record["prompt"] for record in records] == [row.prompt for row in resolved.rows]  # type: ignore[attr-defined]
+    assert len({tuple((k, type(v).__name__) for k, v in record.items()) for record in records}) == 1
+    members = {"jpg", "json", "txt", *resolved.input_members} | (
+        {"cls"} if resolved.labels else set()
+    )
+    for sample, record in zip(samples, records, strict=True):
+        assert None not in record.values()
+        assert {name for name in sample if not name.startswith("__")} == members
+        assert pixels_of(sample["jpg"]).shape == (record["height"], record["width"], 3)
+        assert record["contrast"] > 1
+    assert len({sample["jpg"] for sample in samples}) == len(samples)
+    assert result.report.evaluations == resolved.evaluations
+    assert list(verify(result.output)) == []
+    assert not (result.output / "inputs").exists()
+
+
+def test_labels_captions_and_options_are_carried(done: tuple[str, Path, RunResult]) -> None:
+    kind, _, result = done
+    samples = samples_of(result.output)
+    first = json.loads(samples[0]["json"])
+    assert (first["method"], first["steps"], first["guidance"]) == (OPTIONS[kind]["name"], 3, 3.0)
+    if kind == "text2img":
+        assert [int(sample["cls"]) for sample in samples] == [0, 1, -1]
+        assert (first["seed"], samples[0]["txt"]) == (3, b"a cat")
+        assert json.loads(samples[1]["json"])["negative_prompt"] == "blurred"
+    if kind == "img2img":
+        assert (first["strength"], first["original_width"]) == (0.7, 96)
+        assert -1.0 < first["structure"] < 1.0
+    if kind == "inpaint":
+        assert samples[0]["txt"] == b"half a cat"
+        given, made = (pixels_of(samples[0][name]) for name in ("image.jpg", "jpg"))
+        assert np.abs(given[:, :48].astype(float) - made[:, :48]).mean() > 10
+    if kind == "panorama":
+        widths = [json.loads(sample["json"])["width"] for sample in samples]
+        assert widths == [128, 256, 256]  # the reference has the size of a window
+    if kind in ("stylealigned", "panorama"):
+        assert first["reference"] == first["id"]
+        assert first["color_distance"] < 1  # its own reference, but for the encoding
+
+
+def test_reports_and_loaders_take_it(done: tuple[str, Path, RunResult], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    _, _, result = done
+    loaded = datasets.load_dataset(str(result.output), cache_dir=str(tmp_path))["train"]
+    assert loaded.num_rows == result.report.num_success
+    assert type(loaded[0]["json"]["guidance"]) is float
+    with Image.open(result.output / "contact_sheet.png") as sheet:
+        assert sheet.width >= 256
+    page = (result.output / "gallery.html").read_text()
+    assert "a cat" in page
+    assert f"{result.report.num_success} of {result.report.num_success} samples rendered" in page
+    card = (result.output / "README.md").read_text()
+    assert f"{result.report.num_success} samples from {result.report.num_success} rows" in card
+    errors = pq.read_table(result.output / "metadata" / "errors.parquet")
+    assert (errors.num_rows, "prompt" in errors.column_names) == (0, True)
+
+
+def test_resume_and_repair_give_the_same_bytes(
+    done: tuple[str, Path, RunResult], tmp_path: Path
+) -> None:
+    _, folder, result = done
+    expected = digests(result.output)
+    output = tmp_path / "out"
+    shutil.copytree(result.output, output)
+    (output / "metadata" / "train-00000_stats.json").unlink()
+    again = run(load_spec(folder / "run.yaml", output=str(output)))
+    assert again.num_attempted == plan(load_spec(folder / "run.yaml")).shard_size(0)
+    assert digests(output) == expected
+    tar = output / "data" / "train-00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1000])
+    assert list(verify(output))
+    repair(output)
+    assert digests(output) == expected
+
+
+def test_a_changed_prompt_or_option_is_refused(tmp_path: Path, eps_folder: Path) -> None:
+    path = write_prompts(tmp_path, "text2img", eps_folder)
+    run(load_spec(path))
+    with pytest.raises(PlanChangedError, match=r"method\.guidance"):
+        run(load_spec(path, ["method.guidance=4"]))
+    rows = tmp_path / "rows.csv"
+    rows.write_text(rows.read_text().replace("a dog", "a wolf"))
+    with pytest.raises(PlanChangedError, match="prompts"):
+        run(load_spec(path))
+
+
+def test_a_run_is_the_method_itself(
+    tmp_path: Path, eps_folder: Path, eps_model: StableDiffusion
+) -> None:
+    image = {"format": "png"}
+    output = {"path": str(tmp_path / "out"), "shard_size": 2, "image": image}
+    path = write_prompts(tmp_path, "text2img", eps_folder, output=output)
+    result = run(load_spec(path))
+    method = Text2Img(steps=3, guidance=3.0, scheduler="euler_ancestral")
+    seeds = tuple(json.loads(sample["json"])["seed"] for sample in samples_of(result.output))
+    side = 128 // eps_model.latent_factor
+    asked = Samples(("a cat", "a dog", "a bird"), (None, "blurred", None), seeds, (4, side, side))
+    expected = to_pixels(eps_model.decode(method.render(eps_model, asked)))
+    for sample, pixels in zip(samples_of(result.output), expected, strict=True):
+        assert np.abs(pixels_of(sample["png"]).astype(int) - pixels).max() <= 1
+
+
+def test_a_bad_image_costs_only_its_sample(tmp_path: Path, eps_folder: Path) -> None:
+    path = write_prompts(tmp_path, "inpaint", eps_folder, max_failed_fraction=1.0)
+    picture(5, 40, 40).convert("L").save(tmp_path / "small.png")
+    (tmp_path / "torn.png").write_bytes(b"not a picture")
+    (tmp_path / "rows.csv").write_text(
+        "prompt,image,mask\na cat,0.png,half.png\na dog,0.png,small.png\na bird,torn.png,half.png\n"
+        "a fish,none.png,half.png\na hen,1.png,half.png\n"
+    )
+    result = run(load_spec(path))
+    assert (result.report.num_success, result.report.num_failed) == (2, 3)
+    errors = pq.read_table(result.output / "metadata" / "errors.parquet").to_pylist()
+    assert [(row["prompt"], row["error_code"]) for row in errors] == [
+        ("a dog", "mask_size"),
+        ("a bird", "decode"),
+        ("a fish", "missing"),
+    ]
+    assert errors[0]["error_message"] == (
+        "rows.csv: row 2: mask: image and mask are 96 x 80 and 40 x 40 pixels; accepted: a mask of its image's size"
+    )
+    assert errors[2]["error_message"] == "rows.csv: row 4: image none.png: no such file"
+    assert "decode" in (result.output / "gallery.html").read_text()
+    (tmp_path / "half.png").unlink()
+    assert run(load_spec(path, output=str(tmp_path / "none"))).report.num_success == 0
+
+
+def test_a_reference_that_cannot_be_read_costs_its_set(tmp_path: Path, eps_folder: Path) -> None:
+    path = write_prompts(tmp_path, "reference", eps_folder, max_failed_fraction=1.0)
+    (tmp_path / "0.png").write_bytes(b"")
+    result = run(load_spec(path))
+    assert (result.report.num_success, result.report.failures) == (1, {"decode": 2})
+
+
+def test_a_set_larger_than_a_batch_gives_the_same_images(tmp_path: Path, eps_folder: Path) -> None:
+    found = []
+    for batch in (16, 4):
+        path = write_prompts(tmp_path / str(batch), "stylealigned", eps_folder)
+        spec = load_spec(path, [f"engine.batch={batch}", "output.image.format=png"])
+        assert plan(spec).grid.num_blocks == {16: 3, 4: 4}[batch]
+        found.append([pixels_of(sample["png"]) for sample in samples_of(run(spec).output)])
+    for one, other in zip(*found, strict=True):
+        assert psnr(one, other) > 50
+
+
+def test_references_are_inverted_once_and_kept_in_the_style_cache(
+    tmp_path: Path, eps_folder: Path
+) -> None:
+    cache = tmp_path / "cache"
+    path = write_prompts(tmp_path, "reference", eps_folder, features={"cache": str(cache)})
+    bare = run(load_spec(write_prompts(tmp_path / "bare", "reference", eps_folder)))
+    cold = run(load_spec(path))
+    warm = run(load_spec(path, output=str(tmp_path / "warm")))
+    assert digests(bare.output).keys() == digests(cold.output).keys()
+    assert {k: v for k, v in digests(cold.output).items() if k.startswith("data")} == {
+        k: v for k, v in digests(warm.output).items() if k.startswith("data")
+    }
+    assert (
+        bare.report.evaluations - warm.report.evaluations == 2 * 3 * 2
+    )  # two images, 3 steps, guided
+    for tar in cache.glob("*.tar"):
+        data = bytearray(tar.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        tar.write_bytes(bytes(data))
+    again = run(load_spec(path, output=str(tmp_path / "again")))
+    assert digests(again.output) == digests(warm.output)
+    assert len(list(cache.glob("*.damaged-*"))) >= 2
