@@ -293,3 +293,12 @@ def test_batch_is_short_for_a_phase(config: dict[str, Any], tmp_path: Path) -> N
     assert [(w.size, w.batch) for w in spec.phases[0].windows] == [(64, 5)]
     with pytest.raises(ManifestError, match="no such manifest"):
         load_document(tmp_path / "none.yaml", [], TrainSpec, join_inputs)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parent.parent / "manifests/train").glob("*.yaml")),
+    ids=lambda p: p.stem,
+)
+def test_published_recipe_is_valid(path: Path) -> None:
+    assert load_document(path, [], TrainSpec, join_inputs).steps > 0
