@@ -81,3 +81,13 @@ def test_a_second_signal_or_no_time_ends_them_at_once(
 ) -> None:
     by = signals[0]
     assert _run(engine, list(signals), drain_s=drain_s) == (1, by)
+
+
+def test_an_interrupt_that_ray_wraps_is_an_interrupt() -> None:
+    with pytest.raises(Interrupted) as ended, interruptible():
+        raise SystemError(
+            "CoreWorker.wait returned a result with an exception set"
+        ) from Interrupted(signal.SIGTERM)
+    assert ended.value.exit_code == 143
+    with pytest.raises(SystemError), interruptible():
+        raise SystemError("another")

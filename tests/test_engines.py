@@ -192,7 +192,9 @@ def test_a_run_refused_under_torchrun_says_so_once(manifest: Path, tmp_path: Pat
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("method.gamma: 0.75 -> 0.5") == 1
-    assert done.stderr.count("exitcode  : 4") == 2
+    assert (
+        done.stderr.count("exitcode  : 4") >= 1
+    )  # torchrun may end the other rank before it says so
     assert "[rank1]" not in done.stderr
 
 

@@ -332,6 +332,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(sig, interrupt)
     try:
         yield
+    except SystemError as error:
+        if isinstance(
+            error.__cause__, Interrupted
+        ):  # what Ray makes of one that falls into its waiting
+            raise error.__cause__ from None
+        raise
     finally:
         for sig, handler in former.items():
             signal.signal(sig, handler)
