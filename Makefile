@@ -36,7 +36,7 @@ submit: $(STAMP) ## run MANIFEST as a job of the Ray cluster at ADDRESS=http://h
 train: $(STAMP) ## train or fine-tune by CONFIG
 	@$(BIN)/stylebatch train "$(CONFIG)" $(ARGS)
 
-demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in about three minutes
+demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in one to three minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
 
 bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does nothing else)
