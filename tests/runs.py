@@ -80,6 +80,17 @@ def render(
     )  # fmt: skip
 
 
+def render_by_ranks(
+    manifest: Path, output: Path, *options: str, ranks: int = 2
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end under torchrun."""
+    launch = ("torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks))
+    return subprocess.run(
+        [sys.executable, "-m", *launch, *command(manifest, output, *options)[1:]],
+        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
+    )  # fmt: skip
+
+
 def digests(output: Path) -> dict[str, str]:
     """sha256 of every data tar and metadata Parquet file, by name."""
     paths = [*output.glob("data/*"), *output.glob("metadata/*.parquet")]

@@ -26,6 +26,7 @@ from tests.runs import (
     events,
     leftovers,
     render,
+    render_by_ranks,
     small_manifest,
 )
 
@@ -72,18 +73,7 @@ def test_ray_with_two_workers_writes_the_same_bytes(
 def test_two_torchrun_ranks_write_the_same_bytes(
     manifest: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
-    done = subprocess.run(
-        [*launch, *command(manifest, tmp_path / "ranks", "--json-logs")[1:]],
-        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
-    )  # fmt: skip
+    done = render_by_ranks(manifest, tmp_path / "ranks", "--json-logs")
     assert done.returncode == 0, done.stderr
     _same(tmp_path / "ranks", expected)
     assert done.stdout.count("samples/s") >= 1
@@ -184,17 +174,11 @@ def test_sigterm_ends_a_ray_run_which_then_resumes(
 @pytest.mark.slow
 def test_a_run_refused_under_torchrun_says_so_once(manifest: Path, tmp_path: Path) -> None:
     assert render(manifest, tmp_path / "out").returncode == 0
-    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run = command(manifest, tmp_path / "out", "--set", "method.gamma=0.5")
-    done = subprocess.run(
-        [sys.executable, *launch, *run[1:]],
-        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
-    )  # fmt: skip
+    done = render_by_ranks(manifest, tmp_path / "out", "--set", "method.gamma=0.5")
     assert done.returncode == 1
     assert done.stderr.count("method.gamma: 0.75 -> 0.5") == 1
-    assert (
-        done.stderr.count("exitcode  : 4") >= 1
-    )  # torchrun may end the other rank before it says so
+    # torchrun may end the other rank before it says so
+    assert done.stderr.count("exitcode  : 4") >= 1
     assert "[rank1]" not in done.stderr
 
 

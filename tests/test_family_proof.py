@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,22 +13,12 @@ import torch
 
 from stylebatch.models.families import PUBLISHED, Published, narrowed
 from tests.checkpoints import DIVISORS
+from tests.scripts import pipeline
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
-def pipeline() -> ModuleType:
-    path = Path(__file__).parent.parent / "pipelines" / "prove_families.py"
-    spec = importlib.util.spec_from_file_location("prove_families", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prove_families"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-proof = pipeline()
+proof = pipeline("prove_families")
 
 
 def narrow(name: str, **changes: Any) -> Published:

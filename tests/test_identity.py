@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import command, digests, environment, leftovers, render, small_manifest
+from tests.runs import (
+    command,
+    digests,
+    environment,
+    leftovers,
+    render,
+    render_by_ranks,
+    small_manifest,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +70,7 @@ def test_ray_writes_what_a_local_run_writes(
 def test_two_ranks_write_what_a_local_run_writes(
     source: str, manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    run = command(manifest, tmp_path / "out", *_options(source, tmp_path))
-    done = subprocess.run(
-        [sys.executable, *RANKS, *run[1:]],
-        capture_output=True, text=True, env=environment(), timeout=1200, check=False,
-    )  # fmt: skip
+    done = render_by_ranks(manifest, tmp_path / "out", *_options(source, tmp_path))
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "out") == expected[source]
     assert leftovers(tmp_path / "out") == []

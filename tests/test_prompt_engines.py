@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.prompt_runs import write_prompts
-from tests.runs import command, digests, environment, render
+from tests.runs import command, digests, environment, render, render_by_ranks
 
 SMALL = {"image": {"size": 32}, "engine": {"threads": 1, "batch": 8}}
 
@@ -40,18 +39,7 @@ def test_ray_with_two_workers(manifest: Path, expected: dict[str, str], tmp_path
 
 
 def test_two_ranks(manifest: Path, expected: dict[str, str], tmp_path: Path) -> None:
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-    ]
-    done = subprocess.run(
-        [*launch, *command(manifest, tmp_path / "ranks")[1:]],
-        capture_output=True, text=True, env=environment(), timeout=300, check=False,
-    )  # fmt: skip
+    done = render_by_ranks(manifest, tmp_path / "ranks")
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "ranks") == expected
 

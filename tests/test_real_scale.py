@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from stylebatch.store.codecs import Codec
+from tests.scripts import pipeline
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 
 CODECS = [Codec("x", "float32"), Codec("x", "float16"), Codec("x8", "float32"), Codec("kv")]
 
 
-def pipeline() -> ModuleType:
-    path = Path(__file__).parent.parent / "pipelines" / "prove_real_scale.py"
-    spec = importlib.util.spec_from_file_location("prove_real_scale", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["prove_real_scale"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-proof = pipeline()
+proof = pipeline("prove_real_scale")
 WIDTHS = {"block_out_channels": (32, 32, 64, 64), "cross_attention_dim": 32, "norm_num_groups": 8}
 SMALL = proof.Scale(
     64,

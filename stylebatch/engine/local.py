@@ -21,10 +21,9 @@ T = TypeVar("T")
 
 
 class LocalEngine:
-    """A context manager. `leads`: whether this process plans, and reports."""
+    """A context manager."""
 
     name = "local"
-    leads = True
 
     def __init__(self, spec: EngineSpec, progress: Progress) -> None:
         self.spec = spec
@@ -56,8 +55,8 @@ class LocalEngine:
         return self._loaded[1]
 
     def follow(self) -> Any:
-        """Where `leads` is false: work for the leading process; its result."""
-        raise NotImplementedError
+        """Where another process plans and reports: work for it; its result. None where this one leads."""
+        return None
 
     def conclude(self, result: Any) -> None:
         """Tell the processes that follow what the run came to."""

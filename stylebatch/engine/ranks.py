@@ -86,6 +86,8 @@ class RanksEngine(LocalEngine):
 
     def follow(self) -> Any:
         """On every rank but the first: render what rank 0 hands out, until it gives the result."""
+        if self.leads:
+            return None
         while isinstance(work := self._share(None), tuple):
             self._own_part(*work)
         if isinstance(work, _Failed):

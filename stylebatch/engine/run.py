@@ -113,8 +113,8 @@ def run(
     progress = tracked(progress or Progress(), spec, output_path(spec, limit))
     check_inputs(spec)
     with interruptible(), open_engine(spec.engine, progress) as engine:
-        if not engine.leads:
-            followed: RunResult = engine.follow()
+        followed: RunResult | None = engine.follow()
+        if followed is not None:
             return followed
         result = _lead(spec, limit, engine, progress, redo)
         engine.conclude(result)

@@ -98,15 +98,11 @@ class Img2Img(Img2ImgOptions):
         self, model: Denoiser, samples: Samples, clean: Tensor, *, batch: int = 16
     ) -> Tensor:
         """As `render`, from the latents of the images (N, c, h, w)."""
-        if not self.num_steps_walked:
-            return clean
-        parts = []
-        calls = _calls(self, model, samples, batch)
-        for part, own in zip(calls, clean.split(len(calls[0])), strict=True):
-            walk = _walk(self, model, part)
-            start = walk.noised(own, part.noise().to(own.device), 0)
-            parts.append(_walked(self, model, part, walk, start, batch))
-        return torch.cat(parts)
+
+        def begin(walk: Walk, part: Samples, own: Tensor) -> tuple[Tensor, None]:
+            return walk.noised(own, part.noise().to(own.device), 0), None
+
+        return _from_latents(self, model, samples, clean, begin, batch)
 
 
 class Inpaint(InpaintOptions):
@@ -126,18 +122,35 @@ class Inpaint(InpaintOptions):
         self, model: Denoiser, samples: Samples, clean: Tensor, *, batch: int = 16
     ) -> Tensor:
         """As `render`, from the latents of the images (N, c, h, w)."""
-        if not self.num_steps_walked:
-            return clean
-        parts = []
-        calls = _calls(self, model, samples, batch)
-        for part, own in zip(calls, clean.split(len(calls[0])), strict=True):
-            walk, noise = _walk(self, model, part), part.noise().to(own.device)
+
+        def begin(walk: Walk, part: Samples, own: Tensor) -> tuple[Tensor, _Restored]:
+            noise = part.noise().to(own.device)
             made = (part.images["mask"].to(own.device) >= 0.5).float()
             made = F.interpolate(made, size=own.shape[-2:], mode="nearest")
             start = walk.begin(noise) if self.strength == 1.0 else walk.noised(own, noise, 0)
-            restore = _Restored(walk, own, noise, made)
-            parts.append(_walked(self, model, part, walk, start, batch, restore))
-        return torch.cat(parts)
+            return start, _Restored(walk, own, noise, made)
+
+        return _from_latents(self, model, samples, clean, begin, batch)
+
+
+def _from_latents(
+    method: PlainOptions,
+    model: Denoiser,
+    samples: Samples,
+    clean: Tensor,
+    begin: Callable[[Walk, Samples, Tensor], tuple[Tensor, _Restored | None]],
+    batch: int,
+) -> Tensor:
+    """Walks that start on images: `begin` gives the start of some of them, and what is put back after every step."""
+    if not method.num_steps_walked:
+        return clean
+    parts = []
+    calls = _calls(method, model, samples, batch)
+    for part, own in zip(calls, clean.split(len(calls[0])), strict=True):
+        walk = _walk(method, model, part)
+        start, restore = begin(walk, part, own)
+        parts.append(_walked(method, model, part, walk, start, batch, restore))
+    return torch.cat(parts)
 
 
 def _encoded(model: Denoiser, samples: Samples, batch: int) -> Tensor:
