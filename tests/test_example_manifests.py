@@ -25,8 +25,8 @@ def test_the_examples_are_these() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_example_plans_within_two_minutes_of_the_demo(name: str) -> None:
-    assert plan(load_spec(MANIFESTS / f"{name}.yaml")).evaluations < 1500
+def test_no_example_takes_longer_than_the_demo(name: str) -> None:
+    assert plan(load_spec(MANIFESTS / f"{name}.yaml")).evaluations <= 2500
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
