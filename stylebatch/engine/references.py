@@ -13,7 +13,7 @@ from stylebatch.data.images import Picture
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.stylealigned import StyleAligned
 from stylebatch.models.stable_diffusion import StableDiffusion
-from stylebatch.store.cache_index import DamagedStyleError
+from stylebatch.store.cache_index import DamagedStyleError, MissingStyleError
 from stylebatch.store.codecs import Codec
 from stylebatch.store.style_cache import StyleCache, StyleKey, hash_pixels
 
@@ -74,9 +74,11 @@ class References:
         )
 
     def _found_or_made(self, key: StyleKey, picture: Picture, prompt: str, name: str) -> Inversion:
-        if self.cache is not None and self.cache.contains(key.digest):
+        if self.cache is not None:
             try:
                 found = self._read(self.cache, key.digest)
+            except MissingStyleError:
+                pass
             except DamagedStyleError:
                 self.cache.set_aside(key.digest)
             else:
