@@ -84,9 +84,11 @@ class PromptSource(Section):
         known = set(self.values)
         for what, found in (("template", used - set(CONTENT_NAMES)), ("label, style", lists)):
             if found - known:
+                unknown = sorted(found - known)
                 raise ValueError(
-                    f"{what}: found {', '.join(sorted(found - known))}; accepted: the names of `values`"
+                    f"{what}: found {', '.join(unknown)}; accepted: the names of `values`"
                     + (f" ({', '.join(self.values)})" if known else ", which is empty")
+                    + f". Next: add a list, `values: {{{unknown[0]}: [TEXT, ...]}}`"
                 )
         if known - used - lists:
             raise ValueError(
