@@ -194,15 +194,21 @@ def test_training_on_it_brings_texture_and_color(eps_folder: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_run_logs_the_parts(precision: str, eps_folder: Path, tmp_path: Path) -> None:
-    """In a process of its own, since accelerate keeps one precision per process."""
+    """In a process of its own, since accelerate keeps one precision per process.
+
+    Latents of 8 x 8 cells: torch 2.13 leaves part of a weight's gradient unset, NaN at times, where a convolution of
+    stride 2 sees one cell in bfloat16 on the CPU, as with latents of 4 x 4.
+    """
     spec = _spec(
         _data(tmp_path / "data"), eps_folder, tmp_path / "out",
         borrow={"share": 0.25, "restyle": 0.5}, style_loss={"share": 0.5},
         straighten={"share": 0.25},
     )  # fmt: skip
     config = tmp_path / "train.yaml"
-    given = spec.model_copy(update={"precision": precision})
-    config.write_text(given.model_dump_json(exclude_unset=True))
+    asked = json.loads(spec.model_dump_json(exclude_unset=True)) | {"precision": precision}
+    asked["data"]["size"] = 64
+    asked["phases"] = [{"windows": [{"size": 64, "batch": 4}]}]
+    config.write_text(json.dumps(asked))
     command = [sys.executable, "-m", "stylebatch", "train", str(config)]
     subprocess.run(command, check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
     line = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])
