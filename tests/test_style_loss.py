@@ -86,9 +86,52 @@ def _inputs(loss: DenoisingLoss, times: list[int]) -> tuple[Tensor, Tensor, Tens
     return latents, noise, torch.tensor(times * 3), text
 
 
+class Reference:
+    """A network edited by the method's own means, tau 1.7 and `share` of the content's queries kept."""
+
+    def __init__(
+        self, folder: Path, unet: UNet2DConditionModel, share: Tensor, text: Tensor
+    ) -> None:
+        """`text` (3, 2, tokens, width): of styles, contents and stylised rows."""
+        processors = UNet2DConditionModel.from_pretrained(folder, subfolder="unet").attn_processors
+        unet.set_attn_processor(processors)
+        self.unet, self.share, self.text = unet, share[:, None, None, None], text
+        self.features: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def record(self, site: int, hidden: Tensor, layer: Any) -> Tensor:
+        q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
+        self.features[site] = (q, k, v)
+        return layer.output(torch.nn.functional.scaled_dot_product_attention(q, k, v))
+
+    def inject(self, site: int, hidden: Tensor, layer: Any) -> Tensor:
+        kept, k, v = self.features[site]
+        query = self.share * kept[2:] + (1 - self.share) * layer.query(hidden)
+        return layer.output((1.7 * layer.scale * query @ k[:2].transpose(2, 3)).softmax(-1) @ v[:2])
+
+    @torch.no_grad()
+    def outputs(self, noisy: Tensor, start: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs for the contents and for the stylised rows; noisy (4, C, h, w): two styles, two contents."""
+        sites, both = (6, 7, 8, 9, 10, 11), torch.cat([times, times])
+        with installed(self.unet, self.record, sites):
+            plain = self.unet(noisy, both, encoder_hidden_states=self.text[:2].flatten(0, 1)).sample
+        with installed(self.unet, self.inject, sites):
+            output = self.unet(start, times, encoder_hidden_states=self.text[2]).sample
+        return plain[2:], output
+
+
+def _parts(kind: str, level: Tensor, x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Clean latents and noise that an output for x leads to."""
+    a = level[:, None, None, None]
+    noise = a.sqrt() * out + (1 - a).sqrt() * x if kind == "v_prediction" else out
+    return (x - (1 - a).sqrt() * noise) / a.sqrt(), noise
+
+
+@pytest.mark.parametrize("further", [None, torch.tensor([80, 500])], ids=["content", "further"])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: str) -> None:
-    """The clean latents that are judged are those of a network edited by the method's own means."""
+def test_stylised_rows_are_injected_as_styleid_injects(
+    eps_folder: Path, kind: str, further: Tensor | None
+) -> None:
+    """The clean latents that are judged; `further`: after a step that was stylised too, from at most timestep 999."""
     loss, schedule, _ = _made(eps_folder, kind, tau=1.7)
     latents, noise, times, text = _inputs(loss, [300, 600])
     batch = noised(schedule, latents, noise, times, None)
@@ -102,50 +145,29 @@ def test_stylised_rows_are_injected_as_styleid_injects(eps_folder: Path, kind: s
             return real(self, *given)
 
     loss.style = Watched(loss.style.options, loss.style.decode)
+    share, levels = torch.tensor([0.6, 0.2]), schedule.alphas_cumprod
     with torch.no_grad():
-        loss(batch, text, PAIRS, torch.tensor([0.6, 0.2]))
+        loss(batch, text, PAIRS, share, further)
     predicted, styles, contents, sigma, _ = seen[0]
     torch.testing.assert_close(styles, latents[2:4], rtol=1e-4, atol=1e-4)
-    level = schedule.alphas_cumprod[times[:2]]
+    level = levels[times[:2]]
     torch.testing.assert_close(sigma, ((1 - level) / level).sqrt())
 
-    loss.unet.set_attn_processor(
-        UNet2DConditionModel.from_pretrained(eps_folder, subfolder="unet").attn_processors
+    reference = Reference(eps_folder, loss.unet, share, text[2:].unflatten(0, (3, 2)))
+    start = adain(batch.latents[4:], batch.latents[2:4])
+    if further is not None:
+        above = torch.tensor([380, 999])
+        noisy = schedule.add_noise(latents[2:], noise[2:], above.repeat(2))
+        start = adain(noisy[2:], noisy[:2])
+        _, output = reference.outputs(noisy, start, above)
+        clean, left = _parts(kind, levels[above], start, output)
+        start = schedule.add_noise(clean, left, times[:2])
+    plain, output = reference.outputs(batch.latents[2:], start, times[:2])
+    made, kept = (
+        _parts(kind, level, x, out)[0] for x, out in ((start, output), (batch.latents[4:], plain))
     )
-    features: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    sites = (6, 7, 8, 9, 10, 11)
-    share = torch.tensor([0.6, 0.2])[:, None, None, None]
-
-    def record(site: int, hidden: Tensor, layer: Any) -> Tensor:
-        q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
-        features[site] = (q, k, v)
-        return layer.output(torch.nn.functional.scaled_dot_product_attention(q, k, v))
-
-    def inject(site: int, hidden: Tensor, layer: Any) -> Tensor:
-        _, k, v = features[site]
-        weights = (1.7 * layer.scale * blend(site, hidden, layer) @ k[:2].transpose(2, 3)).softmax(
-            -1
-        )
-        return layer.output(weights @ v[:2])
-
-    def blend(site: int, hidden: Tensor, layer: Any) -> Tensor:
-        return share * features[site][0][2:] + (1 - share) * layer.query(hidden)
-
-    with torch.no_grad():
-        with installed(loss.unet, record, sites):
-            plain = loss.unet(batch.latents[2:], times[2:], encoder_hidden_states=text[2:6]).sample
-        start = adain(batch.latents[4:], batch.latents[2:4])
-        with installed(loss.unet, inject, sites):
-            output = loss.unet(start, times[:2], encoder_hidden_states=text[6:]).sample
-
-    def clean(x: Tensor, out: Tensor) -> Tensor:
-        a = level[:, None, None, None]
-        if kind == "v_prediction":
-            return a.sqrt() * x - (1 - a).sqrt() * out
-        return (x - (1 - a).sqrt() * out) / a.sqrt()
-
-    torch.testing.assert_close(predicted, clean(start, output), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(contents, clean(batch.latents[4:], plain[2:]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(predicted, made, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(contents, kept, rtol=1e-3, atol=1e-3)
 
 
 def test_loss_is_the_weighted_sum_of_its_parts(eps_folder: Path) -> None:
@@ -201,7 +223,7 @@ def test_run_logs_the_parts(precision: str, eps_folder: Path, tmp_path: Path) ->
     """
     spec = _spec(
         _data(tmp_path / "data"), eps_folder, tmp_path / "out",
-        borrow={"share": 0.25, "restyle": 0.5}, style_loss={"share": 0.5},
+        borrow={"share": 0.25, "restyle": 0.5}, style_loss={"share": 0.5, "ahead": 400},
         straighten={"share": 0.25},
     )  # fmt: skip
     config = tmp_path / "train.yaml"

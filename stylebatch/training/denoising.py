@@ -30,15 +30,18 @@ POSITIONS = 3
 class BorrowingAttention:
     """Self-attention in which the first ``pairs`` rows take keys and values from the ``pairs`` rows after them, at `tau`.
 
-    The last ``stylised`` rows take those of the same partners, one each, and blend their queries with those of the
-    rows after the partners, the contents: `gamma` (S,) of these, at `style_tau`.
+    The last rows, as many as `gamma` (S,), are stylised: they take those of the same partners, one each, and blend their
+    queries with those of the rows from `contents` on: `gamma` of these, at `style_tau`.
     """
 
     def __init__(self, tau: float, style_tau: float = 1.0) -> None:
         self.tau = tau
         self.style_tau = style_tau
-        self.pairs = 0
-        self.gamma: Tensor | None = None
+        self.lend()
+
+    def lend(self, pairs: int = 0, contents: int = 0, gamma: Tensor | None = None) -> None:
+        """Which rows of the next batch borrow; without arguments none."""
+        self.pairs, self.contents, self.gamma = pairs, contents, gamma
 
     def __call__(
         self,
@@ -53,15 +56,15 @@ class BorrowingAttention:
             project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
-        n = self.pairs
-        if n:
+        n, first = self.pairs, self.contents
+        if n or self.gamma is not None:
             stylised = 0 if self.gamma is None else len(self.gamma)
             last = len(query) - stylised
             lent = slice(n, n + stylised)
             key, value = (torch.cat([t[n : 2 * n], t[n:last], t[lent]]) for t in (key, value))
             parts = [self.tau * query[:n], query[n:last]]
             if self.gamma is not None:
-                contents, gamma = query[2 * n : 2 * n + stylised], self.gamma[:, None, None, None]
+                contents, gamma = query[first : first + stylised], self.gamma[:, None, None, None]
                 parts.append(self.style_tau * torch.lerp(query[last:], contents, gamma.to(query)))
             query = torch.cat(parts)
         mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
@@ -145,27 +148,36 @@ class DenoisingLoss(nn.Module):
             unet.set_attn_processor(processors)
 
     def forward(
-        self, batch: Noised, text: Tensor, pairs: int, gamma: Tensor | None = None
+        self,
+        batch: Noised,
+        text: Tensor,
+        pairs: int,
+        gamma: Tensor | None = None,
+        further: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`.
 
         With `gamma` (S,) there are S stylised rows beside the batch, for which `text` has S rows more: row 2 `pairs` + i is
-        the content and row `pairs` + i, of the same timestep, the style.
+        the content and row `pairs` + i, of the same timestep, the style. With `further` (S,) they do not start from the
+        content but from a step of DDIM that was stylised itself and comes from so many timesteps above.
         """
         count, stylised = len(batch.latents), 0 if gamma is None else len(gamma)
         styles, contents = (slice(first, first + stylised) for first in (pairs, 2 * pairs))
         latents, times = batch.latents, batch.times
         if stylised:
-            toned = adain(latents[contents], latents[styles])
-            latents, times = torch.cat([latents, toned]), torch.cat([times, times[styles]])
-        self.borrowing.pairs, self.borrowing.gamma = pairs, gamma
+            if gamma is not None and further is not None:
+                start = self._on_the_way(batch, text, styles, contents, gamma, further)
+            else:
+                start = adain(latents[contents], latents[styles])
+            latents, times = torch.cat([latents, start]), torch.cat([times, times[styles]])
+        self.borrowing.lend(pairs, contents.start, gamma)
         output = self.unet(latents, times, encoder_hidden_states=text).sample
-        self.borrowing.pairs, self.borrowing.gamma = 0, None
+        self.borrowing.lend()
         predicted = output[:count]
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
         if gamma is not None and stylised and self.style is not None:
-            there = Noised(latents[count:], times[count:], toned, times[count:])
+            there = Noised(start, times[count:], start, times[count:])
             wanted = self._clean(batch, batch.target)[styles]
             kept = self._clean(batch, predicted)[contents].detach()
             missed, self.shown = self.style(
@@ -205,6 +217,45 @@ class DenoisingLoss(nn.Module):
         weight = reach[times].square() / reach.square().mean()
         bend: Tensor = (weight * (again - noise).square().mean((1, 2, 3))).mean()
         return bend
+
+    @torch.no_grad()
+    def _on_the_way(
+        self,
+        batch: Noised,
+        text: Tensor,
+        styles: slice,
+        contents: slice,
+        gamma: Tensor,
+        further: Tensor,
+    ) -> Tensor:
+        """Latents (S, C, h, w) of stylised rows after one DDIM step (arXiv 2010.02502, eq. 12) from `further` timesteps above.
+
+        Rendering starts from the toned content and goes on from what it made itself; there the queries of a row have
+        left the content's, so that how much of these is kept begins to matter.
+        """
+        count, times = len(gamma), batch.times[styles]
+        above = (times + further).clamp(max=len(self.schedule.alphas_cumprod) - 1)
+        high, low = (
+            self.schedule.alphas_cumprod.to(batch.latents)[t][:, None, None, None]
+            for t in (above, times)
+        )
+        clean, noise = (part(batch, batch.target) for part in (self._clean, self._noise))
+        style, content = (
+            high.sqrt() * clean[rows] + (1 - high).sqrt() * noise[rows]
+            for rows in (styles, contents)
+        )
+        toned = adain(content, style)
+        self.borrowing.lend(0, count, gamma)
+        output = self.unet(
+            torch.cat([style, content, toned]),
+            above.repeat(3),
+            encoder_hidden_states=torch.cat([text[styles], text[contents], text[-count:]]),
+        ).sample[-count:]
+        self.borrowing.lend()
+        there = Noised(toned, above, toned, above)
+        clean, noise = self._clean(there, output), self._noise(there, output)
+        latents: Tensor = low.sqrt() * clean + (1 - low).sqrt() * noise
+        return latents
 
     def _level(self, batch: Noised) -> Tensor:
         """Share of the signal's variance (B, 1, 1, 1), in the precision of the latents."""

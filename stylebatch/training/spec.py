@@ -150,6 +150,12 @@ class StyleLossOptions(Section):
         description="Query preservation, as in StyleID: drawn for each row between these two",
     )
     tau: float = Field(1.5, gt=0.0, le=10.0, description="Attention temperature, as in StyleID")
+    ahead: int = Field(
+        0,
+        ge=0,
+        le=999,
+        description="Stylised rows start from a stylised step of up to so many timesteps; 0: from the content",
+    )
     begin: int = Field(20, ge=0, description="First timestep")
     end: int = Field(900, ge=1, description="One past the last timestep")
 

@@ -141,11 +141,16 @@ class UnetStage:
             start = (far * start + (1 - far) * latents[: len(start)]).to(self.device)
         latents, noise, times = (x.to(self.device) for x in (latents, noise, times))
         batch = noised(self.schedule, latents, noise, times, options.snr_gamma, start)
-        gamma = None
+        gamma = further = None
         if options.style_loss is not None:
             low, high = options.style_loss.gamma
             gamma = low + (high - low) * torch.rand(stylised, generator=generator).to(self.device)
-        loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs, gamma)
+            if options.style_loss.ahead:
+                drawn = torch.randint(
+                    options.style_loss.ahead + 1, (stylised,), generator=generator
+                )
+                further = drawn.to(self.device)
+        loss: tuple[Tensor, Tensor] = model(batch, text, draw.pairs, gamma, further)
         return loss
 
     def _stylised(self, draw: Draw, times: Tensor, generator: torch.Generator) -> int:
