@@ -7,13 +7,13 @@ runs one manifest (a RunSpec as JSON) and writes the peak resident set in bytes 
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from stylebatch.bench import workload
+from stylebatch.bench.proof import peak
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.engine.run import run
 from stylebatch.spec import RunSpec
@@ -61,8 +61,7 @@ def _peak(contents: int, styles: int) -> int:
 def _main(manifest: str) -> int:
     spec = RunSpec.model_validate_json(Path(manifest).read_text(encoding="utf-8"))
     code = run(spec).exit_code
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sys.stdout.write(f"{peak * (1 if sys.platform == 'darwin' else 1024)}\n")
+    sys.stdout.write(f"{peak()}\n")  # not ru_maxrss: that of a child begins at its parent's
     return code
 
 

@@ -35,7 +35,7 @@ from stylebatch.data.shards import (
     rows_digest,
     sample_seed,
 )
-from stylebatch.data.sides import batch_rows, feature_bytes
+from stylebatch.data.sides import batch_rows, feature_bytes, rows_at_once
 from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
@@ -248,6 +248,7 @@ def plan_pairs(
         layout=layout,
         chosen=chosen,
         batch=batch,
+        batches_at_once=max(1, rows_at_once(spec, checkpoint, size, conditions.batch_gb) // batch),
         labels=class_names(
             {row.label for row in contents} | {pair.label for pair in pairs or ()}, before
         ),

@@ -47,7 +47,7 @@ class Shard:
 class Plan(ABC):
     """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
 
-    `batch`: rows of one network evaluation at most.
+    `batch`: rows of one network evaluation at most; `batches_at_once`: how many of these memory for activations allows.
     """
 
     spec: RunSpec
@@ -57,6 +57,7 @@ class Plan(ABC):
     model: str
     identity: dict[str, Any]
     first_shard: int = 0
+    batches_at_once: int = 1
 
     @property
     @abstractmethod

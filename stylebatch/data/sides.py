@@ -73,8 +73,18 @@ def batch_rows(
 
     `batch_gb`: GiB where the manifest names none.
     """
+    return max(1, min(spec.engine.batch, rows_at_once(spec, checkpoint, size, batch_gb)))
+
+
+def rows_at_once(
+    spec: RunSpec,
+    checkpoint: Checkpoint,
+    size: int | tuple[int, int],
+    batch_gb: float | None = None,
+) -> int:
+    """Rows whose activations fit in memory; `batch_gb` as in `batch_rows`."""
     budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
-    return max(1, min(spec.engine.batch, int(budget // row_bytes(spec, checkpoint, size))))
+    return int(budget // row_bytes(spec, checkpoint, size))
 
 
 def content_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:

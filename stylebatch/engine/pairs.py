@@ -20,6 +20,7 @@ from stylebatch.engine.style_bank import StyleBank
 from stylebatch.errors import SampleError
 from stylebatch.methods.codec import FeatureCodec
 from stylebatch.methods.features import FeatureKind, Inverted
+from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import quality
@@ -27,7 +28,10 @@ from stylebatch.models.stable_diffusion import StableDiffusion
 
 
 class PairRenderer:
-    """`pool` decodes ahead; `on_saved` is told of evaluations that the plan counts and the cache spares."""
+    """`pool` decodes ahead; `on_saved` is told of evaluations that the plan counts and the cache spares.
+
+    `lanes` evaluate batches of the plan's size side by side.
+    """
 
     def __init__(
         self,
@@ -35,8 +39,10 @@ class PairRenderer:
         model: StableDiffusion,
         pool: Executor,
         on_saved: Callable[[int], None] | None,
+        lanes: Lanes,
     ) -> None:
         self.plan, self.model, self.pool, self.on_saved = plan, model, pool, on_saved
+        self._lanes = lanes
         self.method = StyleID(**plan.spec.styleid.model_dump())
         self.batch = plan.batch
         self.contents, self.styles = self._make_inputs("query"), self._make_inputs("key_value")
@@ -54,6 +60,11 @@ class PairRenderer:
     def begin(self, samples: Sequence[Sample], batch: int) -> Rendering:
         self.batch = batch
         return PairRendering(self)
+
+    @property
+    def lanes(self) -> Lanes | None:
+        """None where memory was too small for the plan's batch."""
+        return self._lanes if self.batch == self.plan.batch else None
 
     def prefetch(self, contents: tuple[int, ...], styles: tuple[int, ...]) -> None:
         self.contents.prefetch(contents)
@@ -145,8 +156,10 @@ class PairRendering:
         latents = renderer.method.stylise(
             renderer.model, contents.inverted, styles.inverted, pairs,
             batch=renderer.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
+            lanes=renderer.lanes,
         )  # fmt: skip
-        return dict(zip(todo, decoded(renderer.model, latents, renderer.batch), strict=True))
+        pictures = decoded(renderer.model, latents, renderer.batch, renderer.lanes)
+        return dict(zip(todo, pictures, strict=True))
 
     def _pictures(self, sample: Sample) -> tuple[Picture | SampleError, Picture | SampleError]:
         contents, styles = self.contents[sample.content], self.styles[sample.style]

@@ -3,7 +3,7 @@
 A shard is made in these steps:
 1. The inputs of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
 2. The block's samples are rendered together, in batches that the plan fixes: pairs of contents and styles, whose inversions
-   stay for the next blocks (`pairs.py`), or rows with prompts (`prompts.py`).
+   stay for the next blocks (`pairs.py`), or rows with prompts (`prompts.py`). On a CPU batches of pairs go side by side.
 3. A thread measures and encodes the pictures of this block, and appends them to the shard in key order, while the next one
    is rendered.
 4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
@@ -16,6 +16,7 @@ so that its bytes do not depend on what its worker met before.
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -35,6 +36,7 @@ from stylebatch.engine.pairs import PairRenderer
 from stylebatch.engine.prompts import PromptRenderer
 from stylebatch.engine.rendering import Renderer, Rendering
 from stylebatch.errors import SampleError
+from stylebatch.methods.lanes import Lanes
 from stylebatch.models.stable_diffusion import StableDiffusion, load_model
 from stylebatch.store.records import Record, schema_of
 from stylebatch.store.sinks import WebDatasetShard
@@ -43,7 +45,7 @@ from stylebatch.store.sinks import WebDatasetShard
 class Worker:
     """A loaded model and the inputs it keeps; a context manager. `render` makes and commits one shard.
 
-    `on_evaluations` is told the rows of each network evaluation, on the rendering thread. `model`: the plan's, where
+    `on_evaluations` is told the rows of each network evaluation, one call at a time. `model`: the plan's, where
     the caller has loaded it already.
     """
 
@@ -64,6 +66,7 @@ class Worker:
         self.schema = schema_of(plan.method)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
+        self._counting = threading.Lock()
 
     def __enter__(self) -> Worker:
         self.model = self._given or load_model(self.plan.spec.model)
@@ -72,6 +75,8 @@ class Worker:
         self.model.on_evaluations = self._count
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
+        on_cpu = self.model.device.type == "cpu" and self.plan.spec.model.offload == "none"
+        self._lanes = Lanes(self.plan.batches_at_once if on_cpu else 1, self.threads)
         self._renderer = self._make_renderer()
         return self
 
@@ -81,6 +86,7 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._lanes.__exit__(kind, error, trace)
         for pool in (self._decoders, self._finisher):
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
@@ -89,7 +95,7 @@ class Worker:
     def _make_renderer(self) -> Renderer:
         plan = self.plan
         if isinstance(plan, PairPlan):
-            return PairRenderer(plan, self.model, self._decoders, self.on_evaluations)
+            return PairRenderer(plan, self.model, self._decoders, self.on_evaluations, self._lanes)
         assert isinstance(plan, PromptPlan)
         return PromptRenderer(plan, self.model, self._decoders, self.on_evaluations)
 
@@ -244,6 +250,7 @@ class Worker:
         }
 
     def _count(self, rows: int) -> None:
-        self._evaluations += rows
-        if self.on_evaluations is not None:
-            self.on_evaluations(rows)
+        with self._counting:  # lanes count at the same time
+            self._evaluations += rows
+            if self.on_evaluations is not None:
+                self.on_evaluations(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -17,17 +18,19 @@ from stylebatch.models.base import NUM_SITES, SelfAttention, Site
 
 
 class StyleFeatures:
-    """What a timestep's styles lend; keys and values are projected once, whatever number of batches reads them."""
+    """What a timestep's styles lend; keys and values are projected once, whatever number of batches and threads reads them."""
 
     def __init__(self, features: SiteFeatures) -> None:
         self.features = features
         self._projected: dict[Site, tuple[Tensor, Tensor]] = {}
+        self._projecting = threading.Lock()
 
     def at(self, site: Site, layer: SelfAttention, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """k and v (S, H, L, d)."""
-        if site not in self._projected:
-            self._projected[site] = keys_values(self.features[site], layer, dtype)
-        return self._projected[site]
+        with self._projecting:
+            if site not in self._projected:
+                self._projected[site] = keys_values(self.features[site], layer, dtype)
+            return self._projected[site]
 
 
 class Injection:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ from stylebatch.methods.features import (
     concatenate,
 )
 from stylebatch.methods.injection import Injection, StyleFeatures
+from stylebatch.methods.lanes import Lanes, PerLane
 from stylebatch.methods.pairs import Mixture, Pairs
 from stylebatch.models.base import Conditioning, Denoiser, Site
 from stylebatch.spec import StyleIDOptions
@@ -179,12 +181,13 @@ class StyleID(StyleIDOptions):
         batch: int = 16,
         mixtures: Sequence[Mixture] | None = None,
         masks: Tensor | None = None,
+        lanes: Lanes | None = None,
     ) -> Tensor:
         """Render pairs of inverted contents and styles in lockstep; clean latents (P, c, h, w), pair order.
 
         `pairs` defaults to the full product, style by style. `batch` bounds one network evaluation. `mixtures`: what
         each style of the pairs is made of; default each inverted image is a style. `masks` (C, 1, h, w) in [0, 1]: where
-        the style applies; at 0 the content keeps its own statistics and attention.
+        the style applies; at 0 the content keeps its own statistics and attention. `lanes` evaluate several batches at a time.
         """
         mixed = mixtures or [Mixture((row,)) for row in range(styles.num_images)]
         pairs = pairs or Pairs.product(contents.num_images, len(mixed))
@@ -198,19 +201,23 @@ class StyleID(StyleIDOptions):
             Injection(part, mixed, self.tau, model.device, blend=self.blend, masks=masks)
             for part in batches
         ]
+        edited, lanes = PerLane(), lanes or Lanes()
+
+        def evaluate(step: Step, index: int) -> Tensor:
+            edited.stand_for(edits[index])
+            return predict(states[index].x, step)
+
         for step in path.reverse:
             final = path.returns_x0 and step == path.reverse[-1]
             content_features = contents.features.at(step.t) if self.inject else {}
             style_features = StyleFeatures(styles.features.at(step.t) if self.inject else {})
             gammas = self.gammas(step.t, path)
-            for (
-                edit
-            ) in edits:  # all of them first, so that none keeps the last timestep's k, v alive
+            for edit in edits:  # so that none keeps the last timestep's k, v alive
                 edit.gammas, edit.content, edit.style = gammas, content_features, style_features
-            for index, edit in enumerate(edits):
+            with model.editing(edited, self.sites if self.inject else ()):
+                predicted = lanes.map(partial(evaluate, step), range(len(batches)))
+            for index, eps in enumerate(predicted):
                 x = states[index].x
-                with model.editing(edit, self.sites if self.inject else ()):
-                    eps = predict(x, step)
                 if final:
                     states[index] = State(ddim.predict_x0(model.schedule, x, eps, step))
                     continue

@@ -1,0 +1,79 @@
+"""Batches side by side on a CPU: several evaluations at a time, each on a thread with its share of the cores.
+
+Within one evaluation of a small network the cores wait for each other after every operation; across evaluations they never do
+(docs/benchmarks.md, "Lanes").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from stylebatch.models.base import AttentionEdit, SelfAttention, Site
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Lanes:
+    """At most `count` at a time, which share `threads` cores; with one lane everything runs on the caller's thread.
+
+    A context manager. The caller's thread is expected to have `threads` threads itself.
+    """
+
+    def __init__(self, count: int = 1, threads: int = 1) -> None:
+        self.count, self.threads = max(1, min(count, threads)), threads
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="lane")
+
+    def __enter__(self) -> Lanes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """Results in order, computed in inference mode. Raises what `function` raised first, after the others have ended."""
+        found: list[R] = []
+        for start in range(0, len(items), self.count):
+            wave = items[start : start + self.count]
+            if len(wave) == 1:
+                with torch.inference_mode():
+                    found.append(function(wave[0]))
+                continue
+            share = self.threads // len(wave)
+            futures = [self._pool.submit(_alone, function, item, share) for item in wave]
+            wait(futures)
+            found += [future.result() for future in futures]
+        return found
+
+
+def _alone(function: Callable[[T], R], item: T, threads: int) -> R:
+    torch.set_num_threads(threads)  # of this thread only
+    with torch.inference_mode():
+        return function(item)
+
+
+class PerLane:
+    """An attention edit that stands for one per batch: in each thread, that of the batch which it renders."""
+
+    def __init__(self) -> None:
+        self._present = threading.local()
+
+    def stand_for(self, edit: AttentionEdit) -> None:
+        """In this thread, until the next call."""
+        self._present.edit = edit
+
+    def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
+        edit: AttentionEdit = self._present.edit
+        return edit(site, hidden, layer)
