@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 import stylebatch
@@ -163,6 +164,39 @@ def test_blends_render_as_styles_of_the_grid(folder: Path) -> None:
     assert Counter(row["style_id"] for row in rows) == {"dawn": 3, "c.png": 3, "dusk": 3}
     assert {row["status"] for row in rows} == {"success"}
     assert len({row["sha256"] for row in rows}) == 9
+
+
+def test_records_tell_what_a_sample_was_made_with(folder: Path) -> None:
+    with_masks(folder, {"a.png": Image.new("L", (40, 40), 255)})
+    options = {"name": "styleid", "steps": 2, "gamma_schedule": "cosine", "site_gammas": [0.5, 1]}
+    method = {**options, "sites": [10, 11], "blend": "outputs"}
+    output = stylebatch.run(spec(folder, contents="contents/contents.csv", method=method)).output
+    rows = {(row["content_id"], row["style_id"]): row for row in records(output)}
+    masked, plain = rows["a.png", "dawn"], rows["b.png", "c.png"]
+    told = {
+        "gamma_schedule": "cosine", "gamma_end_share": 0.5, "site_gammas": [0.5, 1.0], "grid": "stride",
+        "solver": "ddim", "inversion": "ddim", "blend": "outputs",
+    }  # fmt: skip
+    assert told.items() <= masked.items()
+    assert told.items() <= plain.items()
+    assert (masked["style_images"], masked["style_weights"]) == (["a.png", "b.png"], [0.7, 0.3])
+    assert (plain["style_images"], plain["style_weights"]) == (["c.png"], [1.0])
+    assert (masked["mask_id"], plain["mask_id"]) == ("mask_a.png", "")
+    with tarfile.open(next(output.glob("data/*.tar"))) as tar:
+        member = tar.extractfile(f"{masked['key']}.json")
+        assert member is not None
+        assert told.items() <= json.loads(member.read()).items()
+    gallery = (output / "gallery.html").read_text()
+    assert "outputs of 0.7 a.png and 0.3 b.png, mask mask_a.png" in gallery
+    features = yaml.safe_load((output / "README.md").read_text().split("---")[1])["dataset_info"]
+    fields = next(f["struct"] for f in features["features"] if f["name"] == "json")
+    assert {"name": "style_weights", "list": "float64"} in fields
+
+
+def test_a_run_without_them_has_the_columns_that_it_had(folder: Path) -> None:
+    planned = plan(spec(folder, "styles/c.csv"))
+    assert planned.extra_columns == ()
+    assert "columns" not in planned.identity
 
 
 def test_the_example_plans_two_blends_of_four_images() -> None:

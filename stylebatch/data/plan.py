@@ -39,7 +39,7 @@ from stylebatch.data.sides import batch_rows, feature_bytes
 from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
-from stylebatch.spec import RunSpec, StyleIDOptions
+from stylebatch.spec import BEYOND_THE_PAPER, RunSpec, StyleIDOptions
 
 __all__ = [
     "Extension",
@@ -101,6 +101,11 @@ class PairPlan(Plan):
     @property
     def input_members(self) -> tuple[str, ...]:
         return "content.jpg", "style.jpg"
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """As the identity has them: a plan without them keeps its digest."""
+        return tuple(self.identity.get("columns", ()))
 
     @property
     def choice(self) -> Choice:
@@ -236,6 +241,9 @@ def plan_pairs(
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
+    columns = _extra_columns(spec.styleid, contents, styles)
+    if columns:
+        identity["columns"] = list(columns)
     before: tuple[str, ...] = ()
     if extension is not None and extension.former_digest:
         identity["former"] = {"plan": extension.former_digest, "inputs": list(extension.former)}
@@ -329,6 +337,20 @@ def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
             f"image.size: found {size}; accepted by this model: multiples of {multiple}, such as {near}"
         )
     return size
+
+
+def _extra_columns(
+    method: StyleIDOptions, contents: list[ImageRow], styles: list[ImageRow]
+) -> tuple[str, ...]:
+    """What the records of this run tell beside the paper's options: each only where something uses it."""
+    blended = any(row.parts for row in styles)
+    beyond = blended or bool(set(BEYOND_THE_PAPER) & set(method.model_dump()))
+    masked = any(row.mask for row in contents)
+    return (
+        *(BEYOND_THE_PAPER if beyond else ()),
+        *(("style_images", "style_weights") if blended else ()),
+        *(("mask_id",) if masked else ()),
+    )
 
 
 def _identity(

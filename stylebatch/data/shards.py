@@ -119,6 +119,11 @@ class Plan(ABC):
         """Names of the members that hold a sample's inputs."""
 
     @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Columns of the records beyond those that every run of this kind of method has."""
+        return ()
+
+    @property
     def choice(self) -> Choice | None:
         """Where features come from, in a run of pairs."""
         return None

@@ -24,6 +24,7 @@ from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import quality
 from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.spec import BEYOND_THE_PAPER
 
 
 class PairRenderer:
@@ -164,9 +165,10 @@ class PairRendering:
 
     def row(self, sample: Sample) -> dict[str, Any]:
         plan, method = self.renderer.plan, self.renderer.method
+        content_row, style = plan.contents[sample.content], plan.styles[sample.style]
         row = {
-            "content_id": plan.contents[sample.content].id,
-            "style_id": plan.styles[sample.style].id,
+            "content_id": content_row.id,
+            "style_id": style.id,
             "gamma": method.gamma,
             "tau": method.tau,
             "steps": method.steps,
@@ -175,6 +177,11 @@ class PairRendering:
             "sites": list(method.sites),
             "init_adain": method.init_adain,
             "inject": method.inject,
+            **{name: getattr(method, name) for name in BEYOND_THE_PAPER},
+            "site_gammas": list(method.site_gammas or (method.gamma,) * len(method.sites)),
+            "style_images": [part.id for part in style.parts] or [style.id],
+            "style_weights": [part.weight for part in style.parts] or [1.0],
+            "mask_id": content_row.mask_id if content_row.mask else "",
             "original_width": 0,
             "original_height": 0,
             "structure": None,

@@ -61,7 +61,7 @@ class Worker:
         self.threads = threads
         self.on_evaluations = on_evaluations
         self._given = model
-        self.schema = schema_of(plan.method)
+        self.schema = schema_of(plan.method, plan.extra_columns)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
 

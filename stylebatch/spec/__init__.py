@@ -7,7 +7,7 @@ manifest's folder (`load_spec` joins them), the output path to the working direc
 from stylebatch.spec.custom import CustomMethod
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.method import BlockSize, PromptMethod
-from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
+from stylebatch.spec.methods import BEYOND_THE_PAPER, StyleAlignedOptions, StyleIDOptions
 from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec, describe_model
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.plain import (
@@ -24,6 +24,7 @@ from stylebatch.spec.section import Section
 from stylebatch.spec.sources import Pairing, Sampling, Source
 
 __all__ = [
+    "BEYOND_THE_PAPER",
     "BlockSize",
     "CONTENT_NAMES",
     "CustomMethod",
