@@ -18,9 +18,11 @@ import stylebatch
 from stylebatch import RunSpec
 from stylebatch.data.blends import list_styles
 from stylebatch.data.loading import load_input
+from stylebatch.data.masks import list_contents
 from stylebatch.data.plan import plan
 from stylebatch.data.sources import ImageRow, Part, list_images
-from stylebatch.errors import ManifestError, SampleError
+from stylebatch.errors import ManifestError, PlanChangedError, SampleError
+from stylebatch.spec import ContentSource
 from tests.images import picture
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
@@ -245,6 +247,51 @@ def test_a_mask_of_other_proportions_is_a_failed_sample(folder: Path) -> None:
     row = list_images(folder / "contents" / "contents.csv", "contents")[0]
     with pytest.raises(SampleError, match=r"mask of a.png: 40 x 30 pixels; accepted: the prop"):
         load_input(row, 32, "center_crop")
+
+
+def masks_folder(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """`contents` with a folder of masks whose left halves are white, and labels as folders."""
+    left = Image.new("L", (40, 40))
+    left.paste(255, (0, 0, 20, 40))
+    for name in names:
+        (folder / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        left.save(folder / "masks" / f"{name}.webp", lossless=True)
+    return {"path": str(folder / "contents"), "masks": str(folder / "masks")}
+
+
+def test_a_folder_of_masks_is_that_of_rows(folder: Path) -> None:
+    source = ContentSource(**masks_folder(folder, ("a", "b", "c", "of-no-content")))
+    found = list_contents(source)
+    assert [Path(row.mask).name for row in found] == ["a.webp", "b.webp", "c.webp"]
+    (folder / "contents" / "contents.csv").write_text("path,mask\na.png,b.png\nc.png,\n")
+    table = source.model_copy(update={"path": str(folder / "contents" / "contents.csv")})
+    assert [Path(row.mask).name for row in list_contents(table)] == ["b.png", "c.webp"]
+    plain = spec(folder, "styles/c.csv")
+    planned = plan(RunSpec.model_validate(plain.model_dump() | {"contents": source}))
+    assert planned.extra_columns == ("mask_id",)
+    assert planned.identity["contents"] != plan(plain).identity["contents"]
+
+
+def test_contents_without_a_mask_are_named(folder: Path) -> None:
+    source = ContentSource(**masks_folder(folder, ("a",)))
+    with pytest.raises(
+        ManifestError, match=r"for 2 of 3 contents \(b.png, c.png\).*such as .*b.png"
+    ):
+        list_contents(source)
+    Image.new("L", (40, 40)).save(folder / "masks" / "a.png")
+    with pytest.raises(ManifestError, match=r"found a.png and a.webp, which name one content"):
+        list_contents(source)
+    with pytest.raises(ManifestError, match=r"contents.masks: found no folder .*nowhere"):
+        list_contents(source.model_copy(update={"masks": str(folder / "nowhere")}))
+
+
+def test_masks_for_an_output_that_grows_without_are_refused(folder: Path) -> None:
+    (folder / "contents" / "contents.csv").write_text("path\na.png\n")
+    run = spec(folder, "styles/c.csv", contents="contents/contents.csv")
+    stylebatch.run(run)
+    (folder / "contents" / "contents.csv").write_text("path,mask\na.png,\nb.png,c.png\n")
+    with pytest.raises(PlanChangedError, match="further columns mask_id, the former have none"):
+        stylebatch.run(run)
 
 
 def test_styles_take_no_masks(folder: Path) -> None:

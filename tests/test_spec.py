@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from stylebatch.manifest import load_spec
 from stylebatch.spec import (
     MODEL_IDS,
+    ContentSource,
     EngineSpec,
     FeatureSpec,
     ImageFormat,
@@ -26,7 +27,6 @@ from stylebatch.spec import (
     OutputSpec,
     Pairing,
     RunSpec,
-    Source,
     StyleIDOptions,
     canonical_json,
     join_inputs,
@@ -119,7 +119,7 @@ def test_every_field_has_accepted_and_refused_values_below() -> None:
 
 def test_every_field_is_described() -> None:
     sections = [
-        Source,
+        ContentSource,
         Pairing,
         StyleIDOptions,
         ModelSpec,

@@ -104,9 +104,9 @@ def _require_same_members(first: PairPlan, last: PairPlan) -> None:
                 "members.\nNext: give the grown run a directory of its own with --output DIR."
             )
     if first.extra_columns != last.extra_columns:
-        before, after = (", ".join(one.extra_columns) or "none" for one in (first, last))
+        former, now = (", ".join(one.extra_columns) or "none" for one in (first, last))
         raise PlanChangedError(
-            f"inputs: with the added ones records have the further columns {after}, the former have {before} (masks and blends are "
+            f"inputs: with the added ones records have the further columns {now}, the former have {former} (masks and blends are "
             "recorded where there are any), and every record of a dataset has the same columns.\n"
             "Next: give the grown run a directory of its own with --output DIR."
         )

@@ -22,6 +22,7 @@ from stylebatch.data.choice import (
 )
 from stylebatch.data.grid import Grid, spread
 from stylebatch.data.layout import Layout
+from stylebatch.data.masks import list_contents
 from stylebatch.data.prompt_plan import plan_prompts
 from stylebatch.data.sampling import SampleGrid
 from stylebatch.data.shards import (
@@ -36,7 +37,7 @@ from stylebatch.data.shards import (
     sample_seed,
 )
 from stylebatch.data.sides import batch_rows, feature_bytes
-from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
+from stylebatch.data.sources import ImageRow, PairRow, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.spec import BEYOND_THE_PAPER, RunSpec, StyleIDOptions
@@ -283,7 +284,7 @@ def list_sources(
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
     contents, styles = (
-        list_images(spec.contents.path, "contents"),
+        list_contents(spec.contents),
         list_styles(spec.styles.path),
     )
     if spec.pairing.mode == "sample":

@@ -77,7 +77,7 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
     """
     path = Path(path)
     if path.is_dir():
-        return checked(_folder(path), path, field)
+        return checked(image_files(path), path, field)
     return checked((image_row(path, n, row, field) for n, row in read_rows(path)), path, field)
 
 
@@ -100,7 +100,8 @@ def checked(images: Iterable[ImageRow], path: Path, field: str) -> list[ImageRow
     return rows
 
 
-def _folder(root: Path) -> Iterator[ImageRow]:
+def image_files(root: Path) -> Iterator[ImageRow]:
+    """Images of a folder, recursive and sorted; raises ManifestError for a folder that cannot be read."""
     visited: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_unreadable):
         visited.add(os.path.realpath(folder))

@@ -21,12 +21,13 @@ from stylebatch.spec.plain import (
 from stylebatch.spec.prompts import CONTENT_NAMES, PromptSource, names
 from stylebatch.spec.run import METHOD_OPTIONS, RunSpec, canonical_json, join_inputs, json_schema
 from stylebatch.spec.section import Section
-from stylebatch.spec.sources import Pairing, Sampling, Source
+from stylebatch.spec.sources import ContentSource, Pairing, Sampling, Source
 
 __all__ = [
     "BEYOND_THE_PAPER",
     "BlockSize",
     "CONTENT_NAMES",
+    "ContentSource",
     "CustomMethod",
     "EngineSpec",
     "FeatureSpec",

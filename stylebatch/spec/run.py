@@ -17,7 +17,7 @@ from stylebatch.spec.output import ImageSpec, OutputSpec
 from stylebatch.spec.plain import Img2ImgOptions, InpaintOptions, Text2ImgOptions
 from stylebatch.spec.prompts import PromptSource
 from stylebatch.spec.section import Section
-from stylebatch.spec.sources import Pairing, Source
+from stylebatch.spec.sources import ContentSource, Pairing, Source
 
 
 def _name_to_mapping(value: Any) -> Any:
@@ -71,7 +71,7 @@ class RunSpec(Section):
     """A whole run. Everything but inputs and output has a default."""
 
     name: str = Field("stylebatch", min_length=1, description="Name of the dataset")
-    contents: Source | None = Field(
+    contents: ContentSource | None = Field(
         None, description="Images that keep their structure (not with explicit pairing)"
     )
     styles: Source | None = Field(
@@ -132,6 +132,8 @@ class RunSpec(Section):
             raise ValueError(f"styles: for method styleid; method {name} takes prompts")
         if self.contents is not None and "image" not in method.inputs:
             raise ValueError(f"contents: method {name} takes no images; leave it out")
+        if self.contents is not None and self.contents.masks and "mask" not in method.inputs:
+            raise ValueError(f"contents.masks: method {name} takes none; leave it out")
         if self.pairing != Pairing():
             raise ValueError(f"pairing: for method styleid; method {name} renders each row once")
         features = self.features.model_copy(update={"cache": None})
@@ -216,7 +218,8 @@ def _joined(section: Any, folder: Path) -> Any:
 
 
 _INPUT_PATHS = {
-    **dict.fromkeys(("contents", "styles", "pairing"), ("path",)),
+    "contents": ("path", "masks"),
+    **dict.fromkeys(("styles", "pairing"), ("path",)),
     "model": ("path", "config"),
     "prompts": ("path", "image", "mask", "reference"),
 }

@@ -24,6 +24,17 @@ class Source(Section):
     )
 
 
+class ContentSource(Source):
+    """Where contents come from, and their masks."""
+
+    masks: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of masks, one for each content, with the content's path but for the suffix; white is where the style "
+        "applies (styleid) or what is made anew (inpaint); a `mask` column of rows goes first",
+    )
+
+
 @dataclass(frozen=True)
 class Sampling:
     """What pairing mode sample draws, defaults filled in."""
