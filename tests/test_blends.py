@@ -201,6 +201,35 @@ def test_a_run_without_them_has_the_columns_that_it_had(folder: Path) -> None:
     assert "columns" not in planned.identity
 
 
+def test_listed_pairs_name_blends_and_masked_contents(folder: Path) -> None:
+    (folder / "pairs.csv").write_text(
+        "content,style,label\nb.png,dusk,\na.png,dawn,cat\nb.png,c.png,\n"
+    )
+    listed = {"mode": "explicit", "path": str(folder / "pairs.csv")}
+    run = spec(folder, pairing=listed)
+    masks = masks_folder(folder, ("a", "b", "c"))
+    run = RunSpec.model_validate(run.model_dump() | {"contents": masks})
+    planned = plan(run)
+    assert [row.id for row in planned.styles] == ["dusk", "dawn", "c.png"]
+    assert planned.evaluations == 2 * (2 + 3 + 3)  # contents a b, images a b c, pairs
+    assert planned.digest != plan(spec(folder, pairing=listed)).digest
+    rows = {
+        (row["content_id"], row["style_id"]): row for row in records(stylebatch.run(run).output)
+    }
+    assert list(rows) == [("b.png", "dusk"), ("a.png", "dawn"), ("b.png", "c.png")]
+    assert {row["status"] for row in rows.values()} == {"success"}
+    dawn = rows["a.png", "dawn"]
+    assert (dawn["style_weights"], dawn["label"]) == ([0.7, 0.3], "cat")
+    assert dawn["mask_id"].endswith("masks/a.webp")
+
+
+def test_a_pair_that_names_no_style_is_told_by_row(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("content,style\na.png,dawn\na.png,dask\n")
+    listed = {"mode": "explicit", "path": str(folder / "pairs.csv")}
+    with pytest.raises(ManifestError, match=r"row 2: style: found 'dask'; did you mean 'dusk'\?"):
+        plan(spec(folder, pairing=listed))
+
+
 def test_the_example_plans_two_blends_of_four_images() -> None:
     planned = plan(stylebatch.load_spec(MANIFESTS / "blends.yaml"))
     assert [row.id for row in planned.styles] == [

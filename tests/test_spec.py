@@ -259,7 +259,7 @@ def test_revision_belongs_to_a_hub_id() -> None:
         ModelSpec(name="tiny", revision="main")
 
 
-def test_explicit_pairing_needs_rows_and_takes_no_sources(base: dict[str, Any]) -> None:
+def test_explicit_pairing_needs_rows_and_others_need_sources(base: dict[str, Any]) -> None:
     output = {"path": "out"}
     assert (
         RunSpec.model_validate(
@@ -271,8 +271,6 @@ def test_explicit_pairing_needs_rows_and_takes_no_sources(base: dict[str, Any]) 
         Pairing(mode="explicit")
     with pytest.raises(ValidationError, match="belongs to mode explicit"):
         Pairing(mode="zip", path="rows.csv")
-    with pytest.raises(ValidationError, match="contents comes from the rows"):
-        RunSpec.model_validate(base | {"pairing": {"mode": "explicit", "path": "rows.csv"}})
     with pytest.raises(ValidationError, match="styles is missing"):
         RunSpec.model_validate({"contents": base["contents"], "output": output})
 

@@ -279,7 +279,11 @@ def list_sources(
 ) -> tuple[list[ImageRow], list[ImageRow], tuple[PairRow, ...] | None]:
     """Contents, styles, and the pairs where they are listed."""
     if spec.pairing.path is not None:
-        contents, styles, pairs = list_pairs(spec.pairing.path)
+        contents, styles, pairs = list_pairs(
+            spec.pairing.path,
+            None if spec.contents is None else list_contents(spec.contents),
+            None if spec.styles is None else list_styles(spec.styles.path),
+        )
         return contents, styles, tuple(pairs)
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")

@@ -72,10 +72,12 @@ class RunSpec(Section):
 
     name: str = Field("stylebatch", min_length=1, description="Name of the dataset")
     contents: ContentSource | None = Field(
-        None, description="Images that keep their structure (not with explicit pairing)"
+        None,
+        description="Images that keep their structure; with explicit pairing, what its rows name by id",
     )
     styles: Source | None = Field(
-        None, description="Images that lend their style (not with explicit pairing)"
+        None,
+        description="Images that lend their style, or blends of them; with explicit pairing, what its rows name by id",
     )
     pairing: Pairing = Pairing()
     prompts: PromptSource | None = Field(
@@ -112,14 +114,9 @@ class RunSpec(Section):
             raise ValueError("prompts: method styleid renders none; give contents and styles")
         if self.image.width is not None or self.image.height is not None:
             raise ValueError("image: method styleid renders squares; give `size` alone")
-        explicit = self.pairing.mode == "explicit"
         for field in ("contents", "styles"):
-            if (getattr(self, field) is None) != explicit:
-                raise ValueError(
-                    f"{field} comes from the rows of an explicit pairing; leave it out"
-                    if explicit
-                    else f"{field} is missing; give `{field}: {{path: FOLDER}}`"
-                )
+            if getattr(self, field) is None and self.pairing.mode != "explicit":
+                raise ValueError(f"{field} is missing; give `{field}: {{path: FOLDER}}`")
 
     def _require_prompts(self, method: PromptMethod) -> None:
         name = self.method.name

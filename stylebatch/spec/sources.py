@@ -55,7 +55,8 @@ class Pairing(Section):
     path: str | None = Field(
         None,
         min_length=1,
-        description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit",
+        description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit. "
+        "Paths relative to the file, or ids of `contents`, `styles` where the manifest gives these",
     )
     per_content: int | None = Field(
         None, ge=1, description="Different styles per content, for mode sample; default 1"
