@@ -36,7 +36,7 @@ from stylebatch.data.shards import (
     rows_digest,
     sample_seed,
 )
-from stylebatch.data.sides import batch_rows, feature_bytes
+from stylebatch.data.sides import batch_pictures, batch_rows, feature_bytes
 from stylebatch.data.sources import ImageRow, PairRow, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
@@ -241,7 +241,10 @@ def plan_pairs(
     chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
+    pictures = batch_pictures(spec, checkpoint, size, conditions.batch_gb)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
+    if pictures < batch:
+        identity["pictures"] = pictures
     columns = _extra_columns(spec.styleid, contents, styles)
     if columns:
         identity["columns"] = list(columns)
@@ -257,6 +260,7 @@ def plan_pairs(
         layout=layout,
         chosen=chosen,
         batch=batch,
+        pictures=pictures,
         labels=class_names(
             {row.label for row in contents} | {pair.label for pair in pairs or ()}, before
         ),

@@ -47,11 +47,12 @@ class Shard:
 class Plan(ABC):
     """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
 
-    `batch`: rows of one network evaluation at most.
+    `batch`: rows of one network evaluation at most; `pictures`: those that the autoencoder takes at once at most.
     """
 
     spec: RunSpec
     batch: int
+    pictures: int
     labels: tuple[str, ...]
     has_captions: bool
     model: str

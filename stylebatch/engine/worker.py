@@ -70,6 +70,7 @@ class Worker:
         self._former_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.model.on_evaluations = self._count
+        self.model.pictures_at_once = self.plan.pictures
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._renderer = self._make_renderer()
@@ -85,6 +86,7 @@ class Worker:
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
         self.model.on_evaluations = None
+        self.model.pictures_at_once = None
 
     def _make_renderer(self) -> Renderer:
         plan = self.plan
