@@ -52,7 +52,7 @@ def _header(plan: Plan) -> dict[str, Any]:
 def _features(plan: Plan) -> list[dict[str, Any]]:
     """Features in the order in which `datasets` finds the members of a sample."""
     members: dict[str, dict[str, Any]] = {plan.spec.output.image.format: {"dtype": "image"}}
-    schema = schema_of(plan.method)
+    schema = schema_of(plan.method, plan.extra_columns)
     members["json"] = {"struct": [_json_feature(schema, name) for name in json_columns(schema)]}
     if plan.spec.output.inputs:
         members |= {name: {"dtype": "image"} for name in plan.input_members}

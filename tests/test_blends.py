@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from PIL import Image
 
 import stylebatch
 from stylebatch import RunSpec
 from stylebatch.data.blends import list_styles
 from stylebatch.data.loading import load_input
+from stylebatch.data.masks import list_contents
 from stylebatch.data.plan import plan
 from stylebatch.data.sources import ImageRow, Part, list_images
-from stylebatch.errors import ManifestError, SampleError
+from stylebatch.errors import ManifestError, PlanChangedError, SampleError
+from stylebatch.spec import ContentSource
 from tests.images import picture
 
 MANIFESTS = Path(__file__).parent.parent / "manifests"
@@ -165,6 +168,68 @@ def test_blends_render_as_styles_of_the_grid(folder: Path) -> None:
     assert len({row["sha256"] for row in rows}) == 9
 
 
+def test_records_tell_what_a_sample_was_made_with(folder: Path) -> None:
+    with_masks(folder, {"a.png": Image.new("L", (40, 40), 255)})
+    options = {"name": "styleid", "steps": 2, "gamma_schedule": "cosine", "site_gammas": [0.5, 1]}
+    method = {**options, "sites": [10, 11], "blend": "outputs"}
+    output = stylebatch.run(spec(folder, contents="contents/contents.csv", method=method)).output
+    rows = {(row["content_id"], row["style_id"]): row for row in records(output)}
+    masked, plain = rows["a.png", "dawn"], rows["b.png", "c.png"]
+    told = {
+        "gamma_schedule": "cosine", "gamma_end_share": 0.5, "site_gammas": [0.5, 1.0], "grid": "stride",
+        "solver": "ddim", "inversion": "ddim", "blend": "outputs",
+    }  # fmt: skip
+    assert told.items() <= masked.items()
+    assert told.items() <= plain.items()
+    assert (masked["style_images"], masked["style_weights"]) == (["a.png", "b.png"], [0.7, 0.3])
+    assert (plain["style_images"], plain["style_weights"]) == (["c.png"], [1.0])
+    assert (masked["mask_id"], plain["mask_id"]) == ("mask_a.png", "")
+    with tarfile.open(next(output.glob("data/*.tar"))) as tar:
+        member = tar.extractfile(f"{masked['key']}.json")
+        assert member is not None
+        assert told.items() <= json.loads(member.read()).items()
+    gallery = (output / "gallery.html").read_text()
+    assert "outputs of 0.7 a.png and 0.3 b.png, mask mask_a.png" in gallery
+    features = yaml.safe_load((output / "README.md").read_text().split("---")[1])["dataset_info"]
+    fields = next(f["struct"] for f in features["features"] if f["name"] == "json")
+    assert {"name": "style_weights", "list": "float64"} in fields
+
+
+def test_a_run_without_them_has_the_columns_that_it_had(folder: Path) -> None:
+    planned = plan(spec(folder, "styles/c.csv"))
+    assert planned.extra_columns == ()
+    assert "columns" not in planned.identity
+
+
+def test_listed_pairs_name_blends_and_masked_contents(folder: Path) -> None:
+    (folder / "pairs.csv").write_text(
+        "content,style,label\nb.png,dusk,\na.png,dawn,cat\nb.png,c.png,\n"
+    )
+    listed = {"mode": "explicit", "path": str(folder / "pairs.csv")}
+    run = spec(folder, pairing=listed)
+    masks = masks_folder(folder, ("a", "b", "c"))
+    run = RunSpec.model_validate(run.model_dump() | {"contents": masks})
+    planned = plan(run)
+    assert [row.id for row in planned.styles] == ["dusk", "dawn", "c.png"]
+    assert planned.evaluations == 2 * (2 + 3 + 3)  # contents a b, images a b c, pairs
+    assert planned.digest != plan(spec(folder, pairing=listed)).digest
+    rows = {
+        (row["content_id"], row["style_id"]): row for row in records(stylebatch.run(run).output)
+    }
+    assert list(rows) == [("b.png", "dusk"), ("a.png", "dawn"), ("b.png", "c.png")]
+    assert {row["status"] for row in rows.values()} == {"success"}
+    dawn = rows["a.png", "dawn"]
+    assert (dawn["style_weights"], dawn["label"]) == ([0.7, 0.3], "cat")
+    assert dawn["mask_id"].endswith("masks/a.webp")
+
+
+def test_a_pair_that_names_no_style_is_told_by_row(folder: Path) -> None:
+    (folder / "pairs.csv").write_text("content,style\na.png,dawn\na.png,dask\n")
+    listed = {"mode": "explicit", "path": str(folder / "pairs.csv")}
+    with pytest.raises(ManifestError, match=r"row 2: style: found 'dask'; did you mean 'dusk'\?"):
+        plan(spec(folder, pairing=listed))
+
+
 def test_the_example_plans_two_blends_of_four_images() -> None:
     planned = plan(stylebatch.load_spec(MANIFESTS / "blends.yaml"))
     assert [row.id for row in planned.styles] == [
@@ -211,6 +276,51 @@ def test_a_mask_of_other_proportions_is_a_failed_sample(folder: Path) -> None:
     row = list_images(folder / "contents" / "contents.csv", "contents")[0]
     with pytest.raises(SampleError, match=r"mask of a.png: 40 x 30 pixels; accepted: the prop"):
         load_input(row, 32, "center_crop")
+
+
+def masks_folder(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+    """`contents` with a folder of masks whose left halves are white, and labels as folders."""
+    left = Image.new("L", (40, 40))
+    left.paste(255, (0, 0, 20, 40))
+    for name in names:
+        (folder / "masks" / name).parent.mkdir(parents=True, exist_ok=True)
+        left.save(folder / "masks" / f"{name}.webp", lossless=True)
+    return {"path": str(folder / "contents"), "masks": str(folder / "masks")}
+
+
+def test_a_folder_of_masks_is_that_of_rows(folder: Path) -> None:
+    source = ContentSource(**masks_folder(folder, ("a", "b", "c", "of-no-content")))
+    found = list_contents(source)
+    assert [Path(row.mask).name for row in found] == ["a.webp", "b.webp", "c.webp"]
+    (folder / "contents" / "contents.csv").write_text("path,mask\na.png,b.png\nc.png,\n")
+    table = source.model_copy(update={"path": str(folder / "contents" / "contents.csv")})
+    assert [Path(row.mask).name for row in list_contents(table)] == ["b.png", "c.webp"]
+    plain = spec(folder, "styles/c.csv")
+    planned = plan(RunSpec.model_validate(plain.model_dump() | {"contents": source}))
+    assert planned.extra_columns == ("mask_id",)
+    assert planned.identity["contents"] != plan(plain).identity["contents"]
+
+
+def test_contents_without_a_mask_are_named(folder: Path) -> None:
+    source = ContentSource(**masks_folder(folder, ("a",)))
+    with pytest.raises(
+        ManifestError, match=r"for 2 of 3 contents \(b.png, c.png\).*such as .*b.png"
+    ):
+        list_contents(source)
+    Image.new("L", (40, 40)).save(folder / "masks" / "a.png")
+    with pytest.raises(ManifestError, match=r"found a.png and a.webp, which name one content"):
+        list_contents(source)
+    with pytest.raises(ManifestError, match=r"contents.masks: found no folder .*nowhere"):
+        list_contents(source.model_copy(update={"masks": str(folder / "nowhere")}))
+
+
+def test_masks_for_an_output_that_grows_without_are_refused(folder: Path) -> None:
+    (folder / "contents" / "contents.csv").write_text("path\na.png\n")
+    run = spec(folder, "styles/c.csv", contents="contents/contents.csv")
+    stylebatch.run(run)
+    (folder / "contents" / "contents.csv").write_text("path,mask\na.png,\nb.png,c.png\n")
+    with pytest.raises(PlanChangedError, match="further columns mask_id, the former have none"):
+        stylebatch.run(run)
 
 
 def test_styles_take_no_masks(folder: Path) -> None:

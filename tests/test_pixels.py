@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image
 
-from stylebatch.methods.pixels import to_pixels, to_tensor
+from stylebatch.methods.pixels import overlaid, to_pixels, to_tensor
+from tests.images import picture
 
 
 def test_range_and_layout() -> None:
@@ -54,3 +57,15 @@ def test_values_that_are_not_finite_never_become_a_picture(value: float) -> None
     images[1, 0, 2, 2] = value
     with pytest.raises(ValueError, match="not finite; use a wider dtype"):
         to_pixels(images)
+
+
+def test_an_overlay_is_that_of_diffusers() -> None:
+    made, original = (picture(seed, 40, 32) for seed in (1, 2))
+    mask = Image.linear_gradient("L").resize((40, 32))
+    mask.paste(0, (0, 0, 10, 32))
+    mask.paste(255, (30, 0, 40, 32))
+    stock = VaeImageProcessor().apply_overlay(mask, original, made)
+    ours = overlaid(np.asarray(made), np.asarray(original), np.asarray(mask) / 255.0)
+    assert np.abs(ours.astype(int) - np.asarray(stock)).max() <= 2  # Pillow premultiplies in 8 bits
+    assert np.array_equal(ours[:, :10], np.asarray(original)[:, :10])
+    assert np.array_equal(ours[:, 30:], np.asarray(made)[:, 30:])

@@ -15,6 +15,7 @@ import pytest
 import webdataset
 from PIL import Image
 
+from stylebatch.data.images import load_picture
 from stylebatch.data.plan import plan
 from stylebatch.engine.repair import repair
 from stylebatch.engine.run import RunResult, run
@@ -223,3 +224,20 @@ def test_references_are_inverted_once_and_kept_in_the_style_cache(
     again = run(load_spec(path, output=str(tmp_path / "again")))
     assert digests(again.output) == digests(warm.output)
     assert len(list(cache.glob("*.damaged-*"))) >= 2
+
+
+def test_inpainting_may_keep_the_original_pixels(tmp_path: Path, eps_folder: Path) -> None:
+    png = {"path": str(tmp_path / "out"), "image": {"format": "png"}}
+    path = write_prompts(tmp_path, "inpaint", eps_folder, output=png)
+    plain = samples_of(run(load_spec(path)).output)
+    keep = load_spec(path, ["method.keep_original=true"], output=str(tmp_path / "kept"))
+    kept = samples_of(run(keep).output)
+    for one, other in zip(plain, kept, strict=True):
+        fitted = np.asarray(load_picture(tmp_path / json.loads(other["json"])["image"], 128).pixels)
+        drifted, exact = (pixels_of(sample["png"]) for sample in (one, other))
+        assert np.array_equal(exact[:, 72:], fitted[:, 72:])
+        assert not np.array_equal(drifted[:, 72:], fitted[:, 72:])
+        assert np.array_equal(exact[:, :56], drifted[:, :56])
+        assert json.loads(other["json"])["keep_original"] is True
+        assert "keep_original" not in json.loads(one["json"])
+    assert list(verify(tmp_path / "kept")) == []

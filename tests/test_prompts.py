@@ -104,6 +104,27 @@ def test_rows_of_every_format_are_the_same(tmp_path: Path) -> None:
     assert plans[0].rows[1].seed == 5
 
 
+def test_contents_bring_their_masks_to_inpainting(tmp_path: Path) -> None:
+    for folder in ("photos/cat", "photos/dog", "masks/cat", "masks/dog"):
+        (tmp_path / folder).mkdir(parents=True)
+        picture(3).save(tmp_path / folder / "1.png")
+    prompts = rows(tmp_path, "prompt\nsand\nsnow\n")
+    contents = {"path": "photos", "masks": "masks"}
+    found = planned(tmp_path, method="inpaint", contents=contents, prompts=prompts)
+    assert [(row.prompt, row.image, row.mask) for row in found.rows] == [
+        (prompt, f"{label}/1.png", f"../masks/{label}/1.png")
+        for label in ("cat", "dog")
+        for prompt in ("sand", "snow")
+    ]
+    assert Path(found.files["mask"]["../masks/dog/1.png"]).samefile(tmp_path / "masks/dog/1.png")
+    both = refusal(
+        tmp_path, method="inpaint", contents=contents, prompts=prompts | {"mask": "masks/cat/1.png"}
+    )
+    assert "mask: found '1.png' beside the mask of content 'cat/1.png'" in both
+    text = refusal(tmp_path, method="img2img", contents=contents, prompts=prompts)
+    assert "contents.masks: method img2img takes none" in text
+
+
 def test_contents_meet_every_prompt_and_lend_their_labels(tmp_path: Path) -> None:
     for label in ("cat", "dog"):
         (tmp_path / "photos" / label).mkdir(parents=True)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from stylebatch.manifest import load_spec
 from stylebatch.spec import (
     MODEL_IDS,
+    ContentSource,
     EngineSpec,
     FeatureSpec,
     ImageFormat,
@@ -26,7 +27,6 @@ from stylebatch.spec import (
     OutputSpec,
     Pairing,
     RunSpec,
-    Source,
     StyleIDOptions,
     canonical_json,
     join_inputs,
@@ -119,7 +119,7 @@ def test_every_field_has_accepted_and_refused_values_below() -> None:
 
 def test_every_field_is_described() -> None:
     sections = [
-        Source,
+        ContentSource,
         Pairing,
         StyleIDOptions,
         ModelSpec,
@@ -259,7 +259,7 @@ def test_revision_belongs_to_a_hub_id() -> None:
         ModelSpec(name="tiny", revision="main")
 
 
-def test_explicit_pairing_needs_rows_and_takes_no_sources(base: dict[str, Any]) -> None:
+def test_explicit_pairing_needs_rows_and_others_need_sources(base: dict[str, Any]) -> None:
     output = {"path": "out"}
     assert (
         RunSpec.model_validate(
@@ -271,8 +271,6 @@ def test_explicit_pairing_needs_rows_and_takes_no_sources(base: dict[str, Any]) 
         Pairing(mode="explicit")
     with pytest.raises(ValidationError, match="belongs to mode explicit"):
         Pairing(mode="zip", path="rows.csv")
-    with pytest.raises(ValidationError, match="contents comes from the rows"):
-        RunSpec.model_validate(base | {"pairing": {"mode": "explicit", "path": "rows.csv"}})
     with pytest.raises(ValidationError, match="styles is missing"):
         RunSpec.model_validate({"contents": base["contents"], "output": output})
 

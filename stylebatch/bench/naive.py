@@ -22,6 +22,7 @@ from torch import Tensor
 from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.diffusion import attention, ddim
+from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.base import SelfAttention, Site
 from stylebatch.models.stable_diffusion import StableDiffusion
@@ -187,7 +188,10 @@ def _compare(size: Size, folder: Path) -> Outcome:
     contents, styles = inverted["c"], inverted["s"]
     block: list[Tensor] = []
     counted.clear()
-    rendering = workload.spent(lambda: block.append(method.stylise(model, contents, styles)))
+    with Lanes(size.threads, size.threads) as lanes:  # as a worker has them
+        rendering = workload.spent(
+            lambda: block.append(method.stylise(model, contents, styles, lanes=lanes))
+        )
     ours["stylise"] = rendering.wall
     together = sum(counted)
     ours["decode"] = workload.seconds(lambda: [model.decode(x) for x in block[0].split(16)])

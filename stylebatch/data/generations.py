@@ -103,3 +103,10 @@ def _require_same_members(first: PairPlan, last: PairPlan) -> None:
                 f"contents: the added ones have {what}, the former have none, and every sample of a dataset has the same "
                 "members.\nNext: give the grown run a directory of its own with --output DIR."
             )
+    if first.extra_columns != last.extra_columns:
+        former, now = (", ".join(one.extra_columns) or "none" for one in (first, last))
+        raise PlanChangedError(
+            f"inputs: with the added ones records have the further columns {now}, the former have {former} (masks and blends are "
+            "recorded where there are any), and every record of a dataset has the same columns.\n"
+            "Next: give the grown run a directory of its own with --output DIR."
+        )

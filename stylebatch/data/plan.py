@@ -22,6 +22,7 @@ from stylebatch.data.choice import (
 )
 from stylebatch.data.grid import Grid, spread
 from stylebatch.data.layout import Layout
+from stylebatch.data.masks import list_contents
 from stylebatch.data.prompt_plan import plan_prompts
 from stylebatch.data.sampling import SampleGrid
 from stylebatch.data.shards import (
@@ -35,11 +36,11 @@ from stylebatch.data.shards import (
     rows_digest,
     sample_seed,
 )
-from stylebatch.data.sides import batch_rows, feature_bytes, rows_at_once
-from stylebatch.data.sources import ImageRow, PairRow, list_images, list_pairs
+from stylebatch.data.sides import batch_pictures, batch_rows, feature_bytes, rows_at_once
+from stylebatch.data.sources import ImageRow, PairRow, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
-from stylebatch.spec import RunSpec, StyleIDOptions
+from stylebatch.spec import BEYOND_THE_PAPER, RunSpec, StyleIDOptions
 
 __all__ = [
     "Extension",
@@ -101,6 +102,11 @@ class PairPlan(Plan):
     @property
     def input_members(self) -> tuple[str, ...]:
         return "content.jpg", "style.jpg"
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """As the identity has them: a plan without them keeps its digest."""
+        return tuple(self.identity.get("columns", ()))
 
     @property
     def choice(self) -> Choice:
@@ -235,7 +241,13 @@ def plan_pairs(
     chosen = choose(spec, lay, conditions) if choice is None else Chosen(choice, {}, conditions)
     layout = lay(chosen.choice)
     batch = batch_rows(spec, checkpoint, size, conditions.batch_gb)
+    pictures = batch_pictures(spec, checkpoint, size, conditions.batch_gb)
     identity = _identity(spec, checkpoint, size, contents, styles, pairs)
+    if pictures < batch:
+        identity["pictures"] = pictures
+    columns = _extra_columns(spec.styleid, contents, styles)
+    if columns:
+        identity["columns"] = list(columns)
     before: tuple[str, ...] = ()
     if extension is not None and extension.former_digest:
         identity["former"] = {"plan": extension.former_digest, "inputs": list(extension.former)}
@@ -249,6 +261,7 @@ def plan_pairs(
         chosen=chosen,
         batch=batch,
         batches_at_once=max(1, rows_at_once(spec, checkpoint, size, conditions.batch_gb) // batch),
+        pictures=pictures,
         labels=class_names(
             {row.label for row in contents} | {pair.label for pair in pairs or ()}, before
         ),
@@ -271,12 +284,16 @@ def list_sources(
 ) -> tuple[list[ImageRow], list[ImageRow], tuple[PairRow, ...] | None]:
     """Contents, styles, and the pairs where they are listed."""
     if spec.pairing.path is not None:
-        contents, styles, pairs = list_pairs(spec.pairing.path)
+        contents, styles, pairs = list_pairs(
+            spec.pairing.path,
+            None if spec.contents is None else list_contents(spec.contents),
+            None if spec.styles is None else list_styles(spec.styles.path),
+        )
         return contents, styles, tuple(pairs)
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
     contents, styles = (
-        list_images(spec.contents.path, "contents"),
+        list_contents(spec.contents),
         list_styles(spec.styles.path),
     )
     if spec.pairing.mode == "sample":
@@ -330,6 +347,20 @@ def _size(spec: RunSpec, checkpoint: Checkpoint) -> int:
             f"image.size: found {size}; accepted by this model: multiples of {multiple}, such as {near}"
         )
     return size
+
+
+def _extra_columns(
+    method: StyleIDOptions, contents: list[ImageRow], styles: list[ImageRow]
+) -> tuple[str, ...]:
+    """What the records of this run tell beside the paper's options: each only where something uses it."""
+    blended = any(row.parts for row in styles)
+    beyond = blended or bool(set(BEYOND_THE_PAPER) & set(method.model_dump()))
+    masked = any(row.mask for row in contents)
+    return (
+        *(BEYOND_THE_PAPER if beyond else ()),
+        *(("style_images", "style_weights") if blended else ()),
+        *(("mask_id",) if masked else ()),
+    )
 
 
 def _identity(

@@ -24,7 +24,7 @@ from stylebatch.data.shards import (
     previewed,
     rows_digest,
 )
-from stylebatch.data.sides import batch_rows
+from stylebatch.data.sides import batch_pictures, batch_rows
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.spec import BlockSize, CustomMethod, PromptMethod, RunSpec, StyleAlignedOptions
@@ -228,6 +228,7 @@ def plan_prompts(
     size, window, cells = _sizes(spec, checkpoint, method)
     batch = batch_rows(spec, checkpoint, window, conditions.batch_gb)
     cells = replace(cells, batch=batch)
+    pictures = batch_pictures(spec, checkpoint, size, conditions.batch_gb)
     blocks = _blocks(spec, method, sets, cells)
     own = spec.method
     source = {"source": own.source_digest()} if isinstance(own, CustomMethod) else {}
@@ -243,10 +244,12 @@ def plan_prompts(
         "num_prompts": len(rows),
         "prompts": rows_digest(row.facts for row in rows),
         "batch": batch,
+        **({"pictures": pictures} if pictures < batch else {}),
     }
     return PromptPlan(
         spec=spec,
         batch=batch,
+        pictures=pictures,
         labels=class_names({row.label for row in rows}),
         has_captions=True,
         model=identity["model"],

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stylebatch.data.masks import list_contents
 from stylebatch.data.shards import sample_seed
-from stylebatch.data.sources import list_images, read_rows, require_text, text
+from stylebatch.data.sources import ImageRow, read_rows, require_text, text
 from stylebatch.errors import ManifestError
 from stylebatch.spec import PromptMethod, PromptSource, RunSpec, names
 
@@ -116,20 +118,36 @@ def _rows(
         for place, row, seed in _given(source, method, {}, table):
             yield place, _filled(place, row, source, method, defaults), seed
         return
-    images = list_images(spec.contents.path, "contents")
+    images = list_contents(spec.contents)
     table.licenses = {image.license for image in images} - {""}
     for image in images:
         table.files["image"][image.id] = image.path
+        mask = _own_mask(image, Path(spec.contents.path), method, table)
         texts = {"label": image.label, "caption": image.caption}
         for place, row, seed in _given(source, method, texts, table):
             if row.image or defaults["image"]:
                 raise ManifestError(
                     f"{place}: image: found {row.image or defaults['image']!r} beside contents; accepted: one of the two"
                 )
+            if mask and (row.mask or defaults["mask"]):
+                raise ManifestError(
+                    f"{place}: mask: found {row.mask or defaults['mask']!r} beside the mask of content {image.id!r}; accepted: one "
+                    "of the two"
+                )
             id_ = f"{row.id}/{image.id}" if row.id else ""
-            made = row._replace(id=id_, image=image.id, label=row.label or image.label)
+            own = row._replace(id=id_, image=image.id, mask=mask or row.mask)
+            made = own._replace(label=row.label or image.label)
             where = place._replace(image=image.id)
             yield where, _filled(where, made, source, method, defaults), seed
+
+
+def _own_mask(image: ImageRow, source: Path, method: PromptMethod, table: PromptTable) -> str:
+    """Id of the mask that `contents` give an image: its path from the folder or table's folder; "" where none is given or asked for."""
+    if not image.mask or "mask" not in method.inputs:
+        return ""
+    id_ = os.path.relpath(image.mask, source if source.is_dir() else source.parent)
+    table.files["mask"][id_] = image.mask
+    return id_
 
 
 def _given(

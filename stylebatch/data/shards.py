@@ -47,11 +47,13 @@ class Shard:
 class Plan(ABC):
     """What a run does. `identity` is all that affects pixels or names; `digest` is its hash.
 
-    `batch`: rows of one network evaluation at most; `batches_at_once`: how many of these memory for activations allows.
+    `batch`: rows of one network evaluation at most, and `batches_at_once` how many batches memory for activations allows;
+    `pictures`: those that the autoencoder takes at once at most.
     """
 
     spec: RunSpec
     batch: int
+    pictures: int
     labels: tuple[str, ...]
     has_captions: bool
     model: str
@@ -118,6 +120,11 @@ class Plan(ABC):
     @abstractmethod
     def input_members(self) -> tuple[str, ...]:
         """Names of the members that hold a sample's inputs."""
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Columns of the records beyond those that every run of this kind of method has."""
+        return ()
 
     @property
     def choice(self) -> Choice | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from stylebatch.data.choice import Choice
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.spec import RunSpec
 
 MAX_BLOCK_SIDE = 16
 DEFAULT_BATCH_GB = 4.0
-TENSORS_IN_FLIGHT = 48
-"""Tensors of the largest level that live at once at the peak, workspaces of convolutions included: as measured for SD 1.5
-at 512 px (268 MB per row in float32 on a CPU; docs/benchmarks.md)."""
+WORKSPACE = 1.25
+"""Over the tensors that live at the peak: workspaces of kernels and what the allocator cannot use. Measured with random weights
+at full size: 1.00 to 1.15 (docs/models.md)."""
+IN_TRANSFORMER = 21
+"""Planes that live in a transformer block when its feed-forward multiplies by its gate: 8 channels' worth of projection, 4 of the gate,
+4 of the product, 5 of inputs that are added later."""
 
 
 def value_bytes(spec: RunSpec) -> int:
@@ -53,14 +58,44 @@ def row_bytes(spec: RunSpec, checkpoint: Checkpoint, size: int | tuple[int, int]
 
 
 def activation_bytes(checkpoint: Checkpoint, size: int | tuple[int, int], value_bytes: int) -> int:
-    """As `row_bytes`, for numbers of `value_bytes`."""
+    """As `row_bytes`, for numbers of `value_bytes`; `size`: of a square, or width and height, in pixels.
+
+    The peak is in the decoder, at the first position of a level: the encoder's outputs that this level and those above still
+    need, what came from the level below, and either a transformer block or the first convolutions over both joined.
+    """
     unet = checkpoint.config("unet")
     widths: list[int] = unet["block_out_channels"]
-    sides = (size, size) if isinstance(size, int) else size
-    wide, tall = (side // checkpoint.latent_factor for side in sides)
-    per_level = int(unet.get("layers_per_block", 2)) + 1
-    planes = [width * (wide >> i) * (tall >> i) for i, width in enumerate(widths)]
-    return (per_level * sum(planes) + TENSORS_IN_FLIGHT * max(planes)) * value_bytes
+    attends = ["CrossAttn" in kind for kind in reversed(unet["up_block_types"])]
+    wide, tall = (side // checkpoint.latent_factor for side in _sides(size))
+    planes = [(wide >> level) * (tall >> level) for level in range(len(widths))]
+    skips, peak = widths[0] * planes[0], 0
+    for level, (width, plane) in enumerate(zip(widths, planes, strict=True)):
+        skips += int(unet.get("layers_per_block", 2)) * width * plane
+        skips += widths[level - 1] * plane if level else 0
+        below = widths[min(level + 1, len(widths) - 1)]
+        inside = max(3 * (below + width), IN_TRANSFORMER * width if attends[level] else 0)
+        peak = max(peak, skips + (below + inside) * plane)
+    return int(WORKSPACE * peak * value_bytes)
+
+
+def picture_bytes(checkpoint: Checkpoint, size: int | tuple[int, int], value_bytes: int) -> int:
+    """Bytes of activations that the autoencoder needs for one picture at its peak, which is at full size: where the decoder still
+    has the width of the level below, or the encoder adds up. SDXL's is float32 unless its config says otherwise.
+    """
+    vae = checkpoint.config("vae")
+    widths: list[int] = vae["block_out_channels"]
+    if checkpoint.family == "sdxl" and vae.get("force_upcast", True):
+        value_bytes = 4
+    sides = _sides(size)
+    if "tiling" in checkpoint.vae_passes:
+        tile = int(vae.get("sample_size", 512))
+        sides = min(sides[0], tile), min(sides[1], tile)
+    planes = max(3 * widths[min(1, len(widths) - 1)], 5 * widths[0])
+    return int(WORKSPACE * planes * math.prod(sides) * value_bytes)
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def batch_rows(
@@ -85,6 +120,18 @@ def rows_at_once(
     """Rows whose activations fit in memory; `batch_gb` as in `batch_rows`."""
     budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
     return int(budget // row_bytes(spec, checkpoint, size))
+
+
+def batch_pictures(
+    spec: RunSpec,
+    checkpoint: Checkpoint,
+    size: int | tuple[int, int],
+    batch_gb: float | None = None,
+) -> int:
+    """Pictures that the autoencoder encodes or decodes at once, within the same memory; as `batch_rows`."""
+    budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
+    one = picture_bytes(checkpoint, size, value_bytes(spec))
+    return max(1, min(spec.engine.batch, int(budget // one)))
 
 
 def content_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:

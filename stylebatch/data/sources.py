@@ -7,9 +7,10 @@ with its extension. Nothing is decoded here.
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def list_images(path: str | Path, field: str) -> list[ImageRow]:
     """
     path = Path(path)
     if path.is_dir():
-        return checked(_folder(path), path, field)
+        return checked(image_files(path), path, field)
     return checked((image_row(path, n, row, field) for n, row in read_rows(path)), path, field)
 
 
@@ -100,7 +101,8 @@ def checked(images: Iterable[ImageRow], path: Path, field: str) -> list[ImageRow
     return rows
 
 
-def _folder(root: Path) -> Iterator[ImageRow]:
+def image_files(root: Path) -> Iterator[ImageRow]:
+    """Images of a folder, recursive and sorted; raises ManifestError for a folder that cannot be read."""
     visited: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_unreadable):
         visited.add(os.path.realpath(folder))
@@ -152,14 +154,18 @@ def image_row(path: Path, number: int, row: dict[str, Any], field: str) -> Image
     )
 
 
-def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[PairRow]]:
+def list_pairs(
+    path: str | Path,
+    contents: Sequence[ImageRow] | None = None,
+    styles: Sequence[ImageRow] | None = None,
+) -> tuple[list[ImageRow], list[ImageRow], list[PairRow]]:
     """Contents, styles (each once, in order of appearance) and pairs of a `content,style` rows file.
 
-    Paths are relative to the file's folder. Raises ManifestError for a row without both.
+    Rows name `contents` and `styles` by id where these are given; else by path, relative to the file's folder.
+    Raises ManifestError for a row without both, and for a name that is none of those given.
     """
     path = Path(path)
-    contents: dict[str, int] = {}
-    styles: dict[str, int] = {}
+    sides = {"content": _Side("content", path, contents), "style": _Side("style", path, styles)}
     pairs: list[PairRow] = []
     for number, row in read_rows(path):
         content, style = text(row, "content"), text(row, "style")
@@ -168,15 +174,43 @@ def list_pairs(path: str | Path) -> tuple[list[ImageRow], list[ImageRow], list[P
                 f"{path}: row {number} has no `{'style' if content else 'content'}` (found columns "
                 f"{', '.join(map(str, row))}); accepted columns: content, style[, label, caption]"
             )
-        indices = contents.setdefault(content, len(contents)), styles.setdefault(style, len(styles))
-        pairs.append(PairRow(*indices, text(row, "label"), text(row, "caption")))
-        require_text(f"{path}: row {number}", content, style, pairs[-1].label, pairs[-1].caption)
+        require_text(f"{path}: row {number}", content, style, label := text(row, "label"))
+        require_text(f"{path}: row {number}", caption := text(row, "caption"))
+        indices = sides["content"].index(number, content), sides["style"].index(number, style)
+        pairs.append(PairRow(*indices, label, caption))
     if not pairs:
         raise ManifestError(f"{path}: found no rows; accepted: at least one row of content, style")
-    as_rows = [
-        [ImageRow(name, str(path.parent / name)) for name in names] for names in (contents, styles)
-    ]
-    return as_rows[0], as_rows[1], pairs
+    return sides["content"].rows, sides["style"].rows, pairs
+
+
+class _Side:
+    """Contents or styles that pairs name, as they appear. `given`: those there are, where pairs name them by id."""
+
+    def __init__(self, column: str, path: Path, given: Sequence[ImageRow] | None) -> None:
+        self.column, self.path = column, path
+        self.given = None if given is None else {row.id: row for row in given}
+        self.rows: list[ImageRow] = []
+        self._indices: dict[str, int] = {}
+
+    def index(self, number: int, name: str) -> int:
+        """The index of what row `number` names."""
+        if name not in self._indices:
+            self._indices[name] = len(self.rows)
+            self.rows.append(self._row(number, name))
+        return self._indices[name]
+
+    def _row(self, number: int, name: str) -> ImageRow:
+        if self.given is None:
+            return ImageRow(name, str(self.path.parent / name))
+        if name not in self.given:
+            close = difflib.get_close_matches(name, self.given, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ManifestError(
+                f"{self.path}: row {number}: {self.column}: found {name!r}; {hint}accepted: an id of {self.column}s.path (a path "
+                f"in it{', or the name of a blend' if self.column == 'style' else ''}); without `{self.column}s` in the manifest, "
+                "a path relative to this file"
+            )
+        return self.given[name]
 
 
 def text(row: dict[str, Any], column: str) -> str:

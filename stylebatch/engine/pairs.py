@@ -25,6 +25,7 @@ from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import quality
 from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.spec import BEYOND_THE_PAPER
 
 
 class PairRenderer:
@@ -158,8 +159,7 @@ class PairRendering:
             batch=renderer.batch, mixtures=mixtures, masks=latent_masks(_good(contents).values(), cells),
             lanes=renderer.lanes,
         )  # fmt: skip
-        pictures = decoded(renderer.model, latents, renderer.batch, renderer.lanes)
-        return dict(zip(todo, pictures, strict=True))
+        return dict(zip(todo, decoded(renderer.model, latents, renderer.batch), strict=True))
 
     def _pictures(self, sample: Sample) -> tuple[Picture | SampleError, Picture | SampleError]:
         contents, styles = self.contents[sample.content], self.styles[sample.style]
@@ -177,9 +177,10 @@ class PairRendering:
 
     def row(self, sample: Sample) -> dict[str, Any]:
         plan, method = self.renderer.plan, self.renderer.method
+        content_row, style = plan.contents[sample.content], plan.styles[sample.style]
         row = {
-            "content_id": plan.contents[sample.content].id,
-            "style_id": plan.styles[sample.style].id,
+            "content_id": content_row.id,
+            "style_id": style.id,
             "gamma": method.gamma,
             "tau": method.tau,
             "steps": method.steps,
@@ -188,6 +189,11 @@ class PairRendering:
             "sites": list(method.sites),
             "init_adain": method.init_adain,
             "inject": method.inject,
+            **{name: getattr(method, name) for name in BEYOND_THE_PAPER},
+            "site_gammas": list(method.site_gammas or (method.gamma,) * len(method.sites)),
+            "style_images": [part.id for part in style.parts] or [style.id],
+            "style_weights": [part.weight for part in style.parts] or [1.0],
+            "mask_id": content_row.mask_id if content_row.mask else "",
             "original_width": 0,
             "original_height": 0,
             "structure": None,

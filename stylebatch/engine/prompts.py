@@ -18,7 +18,8 @@ from stylebatch.engine.references import References
 from stylebatch.engine.rendering import Rendering, decoded
 from stylebatch.errors import SampleError
 from stylebatch.methods import RendersSamples, method_of
-from stylebatch.methods.pixels import to_tensor
+from stylebatch.methods.pixels import overlaid, to_tensor
+from stylebatch.methods.plain import Inpaint
 from stylebatch.methods.samples import Samples
 from stylebatch.methods.stylealigned import StyleAligned
 from stylebatch.metrics import measures
@@ -190,7 +191,18 @@ class PromptRendering:
                 f"method {self.plan.spec.method.name}: render returned {tuple(latents.shape)}; accepted: "
                 f"{(len(rows), *samples.shape)}, clean latents of each sample"
             )
-        self.pixels.update(zip(rows, decoded(model, latents, self.batch), strict=True))
+        made = decoded(model, latents, self.batch)
+        if isinstance(method, Inpaint) and method.keep_original:
+            made = [self._kept(row, one) for row, one in zip(rows, made, strict=True)]
+        self.pixels.update(zip(rows, made, strict=True))
+
+    def _kept(self, row: int, made: Pixels | SampleError) -> Pixels | SampleError:
+        """`made` with the original pixels outside the row's mask."""
+        if isinstance(made, SampleError):
+            return made
+        asked = self.plan.rows[row]
+        mask = self._images("mask", [asked.mask])[0, 0].numpy()
+        return overlaid(made, self._pixels(("image", asked.image)), mask)
 
     def _make_set(self, method: StyleAligned, rows: list[int], own: int) -> None:
         plan, members = self.plan, self.plan.sets[own]

@@ -12,7 +12,6 @@ from stylebatch.data.grid import Block
 from stylebatch.data.images import Pixels
 from stylebatch.data.shards import Sample
 from stylebatch.errors import SampleError
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.pixels import to_pixels
 from stylebatch.models.stable_diffusion import StableDiffusion
 
@@ -77,13 +76,11 @@ class Renderer(Protocol):
         ...
 
 
-def decoded(
-    model: StableDiffusion, latents: Tensor, batch: int, lanes: Lanes | None = None
-) -> list[Pixels | SampleError]:
+def decoded(model: StableDiffusion, latents: Tensor, batch: int) -> list[Pixels | SampleError]:
     """Pictures of clean latents (N, c, h, w), in order."""
     found: list[Pixels | SampleError] = []
-    for images in (lanes or Lanes()).map(model.decode, latents.split(batch)):
-        for image in images.cpu():
+    for part in latents.split(batch):
+        for image in model.decode(part).cpu():
             if bool(torch.isfinite(image).all()):
                 found += to_pixels(image[None])
             else:

@@ -63,7 +63,7 @@ class Worker:
         self.threads = threads
         self.on_evaluations = on_evaluations
         self._given = model
-        self.schema = schema_of(plan.method)
+        self.schema = schema_of(plan.method, plan.extra_columns)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
         self._counting = threading.Lock()
@@ -73,6 +73,7 @@ class Worker:
         self._former_threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         self.model.on_evaluations = self._count
+        self.model.pictures_at_once = self.plan.pictures
         self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
         self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
         on_cpu = self.model.device.type == "cpu" and self.plan.spec.model.offload == "none"
@@ -91,6 +92,7 @@ class Worker:
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)
         self.model.on_evaluations = None
+        self.model.pictures_at_once = None
 
     def _make_renderer(self) -> Renderer:
         plan = self.plan

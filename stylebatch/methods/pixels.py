@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,3 +28,11 @@ def to_pixels(images: Tensor) -> list[NDArray[np.uint8]]:
         )
     levels = ((images.float().clamp(-1.0, 1.0) / 2.0 + 0.5) * 255.0).round().to(torch.uint8)
     return list(levels.permute(0, 2, 3, 1).cpu().contiguous().numpy())
+
+
+def overlaid(
+    made: NDArray[np.uint8], original: NDArray[np.uint8], mask: NDArray[np.floating[Any]]
+) -> NDArray[np.uint8]:
+    """`made` (H, W, 3) where `mask` (H, W) is 1, `original` where it is 0, between them mixed by it and rounded."""
+    weight = mask[..., None]
+    return np.round(weight * made + (1.0 - weight) * original).astype(np.uint8)

@@ -7,7 +7,7 @@ come from the checkpoint's config files, never from its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,11 @@ def schedule_from_config(config: dict[str, Any]) -> Schedule:
 
 
 class StableDiffusion:
-    """A loaded checkpoint. `load_model` makes one; parts that a caller does not need may be None."""
+    """A loaded checkpoint. `load_model` makes one; parts that a caller does not need may be None.
+
+    `pictures_at_once` bounds what the autoencoder takes in one call, which needs more memory per picture than the network does;
+    None: as many as it is given.
+    """
 
     def __init__(
         self,
@@ -103,6 +107,7 @@ class StableDiffusion:
         self.schedule = schedule
         self.device = torch.device(unet.device) if device is None else device
         self.on_evaluations: Callable[[int], None] | None = None
+        self.pictures_at_once: int | None = None
         self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.latent_channels = int(unet.config.in_channels)
@@ -111,6 +116,9 @@ class StableDiffusion:
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scaled latents (B, c, h, w), float32: the mode of the VAE's posterior."""
+        return torch.cat([self._encoded(part) for part in self._at_once(images)])
+
+    def _encoded(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device, self.vae.dtype).contiguous()
         latents = self.vae.encode(pixels).latent_dist.mode().float()
         return cast(Tensor, (latents - self._shift()) * float(self.vae.config.scaling_factor))
@@ -124,9 +132,12 @@ class StableDiffusion:
     def decode_unclamped(self, latents: Tensor) -> Tensor:
         """As `decode`, before clamping: what the decoder itself returns."""
         unscaled = latents / float(self.vae.config.scaling_factor) + self._shift()
-        return cast(
-            Tensor, self.vae.decode(unscaled.to(self.device, self.vae.dtype)).sample.float()
-        )
+        parts = self._at_once(unscaled.to(self.device, self.vae.dtype))
+        return torch.cat([self.vae.decode(part).sample.float() for part in parts])
+
+    def _at_once(self, images: Tensor) -> Sequence[Tensor]:
+        """Parts that the autoencoder takes one after another."""
+        return list(images.split(self.pictures_at_once or max(1, len(images))))
 
     @torch.inference_mode()
     def embed(self, prompts: list[str]) -> Conditioning:

@@ -206,7 +206,23 @@ def _parameters(row: Row) -> str:
     ]
     parts += [] if row["init_adain"] else ["no initial AdaIN"]
     parts += [] if row["inject"] else ["no injection"]
-    return ", ".join(parts)
+    return ", ".join([*parts, *_beyond_the_paper(row)])
+
+
+def _beyond_the_paper(row: Row) -> Iterator[str]:
+    """`cosine gammas down to 0.5 of themselves`, `solver ab2`, ..., of records that tell so."""
+    if row.get("gamma_schedule", "constant") != "constant":
+        yield f"{row['gamma_schedule']} gammas down to {row['gamma_end_share']:g} of themselves"
+    if len(set(row.get("site_gammas", ()))) > 1:
+        yield f"gammas {', '.join(f'{gamma:g}' for gamma in row['site_gammas'])} by site"
+    for name, usual in (("grid", "stride"), ("solver", "ddim"), ("inversion", "ddim")):
+        if row.get(name, usual) != usual:
+            yield f"{name} {row[name]}"
+    if len(images := row.get("style_images", ())) > 1:
+        shares = zip(row["style_weights"], images, strict=True)
+        yield f"{row['blend']} of {' and '.join(f'{weight:g} {name}' for weight, name in shares)}"
+    if row.get("mask_id"):
+        yield f"mask {row['mask_id']}"
 
 
 def _options(row: Row) -> Iterator[str]:

@@ -15,7 +15,6 @@ from stylebatch.reports.gallery import gallery
 from stylebatch.reports.prompt_sheet import prompt_sheet
 from stylebatch.reports.records import QUALITY, columns_of, committed_shards, read_run, read_tables
 from stylebatch.store.commit import atomic_file
-from stylebatch.store.records import SCHEMA
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,6 @@ def write_errors(output: Path) -> dict[str, int]:
         table.filter(pc.not_equal(table["status"], "success")) for table in read_tables(output)
     ]
     rows = pa.concat_tables(failed)
-    if "content_id" in rows.column_names:
-        rows = rows.select(SCHEMA.names).cast(SCHEMA)
     with atomic_file(output / "metadata" / "errors.parquet") as file:
         pq.write_table(rows, file, compression="zstd")
     codes = Counter(rows["error_code"].to_pylist())

@@ -7,7 +7,7 @@ manifest's folder (`load_spec` joins them), the output path to the working direc
 from stylebatch.spec.custom import CustomMethod
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.method import BlockSize, PromptMethod
-from stylebatch.spec.methods import StyleAlignedOptions, StyleIDOptions
+from stylebatch.spec.methods import BEYOND_THE_PAPER, StyleAlignedOptions, StyleIDOptions
 from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec, describe_model
 from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
 from stylebatch.spec.plain import (
@@ -21,11 +21,13 @@ from stylebatch.spec.plain import (
 from stylebatch.spec.prompts import CONTENT_NAMES, PromptSource, names
 from stylebatch.spec.run import METHOD_OPTIONS, RunSpec, canonical_json, join_inputs, json_schema
 from stylebatch.spec.section import Section
-from stylebatch.spec.sources import Pairing, Sampling, Source
+from stylebatch.spec.sources import ContentSource, Pairing, Sampling, Source
 
 __all__ = [
+    "BEYOND_THE_PAPER",
     "BlockSize",
     "CONTENT_NAMES",
+    "ContentSource",
     "CustomMethod",
     "EngineSpec",
     "FeatureSpec",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from stylebatch.spec.method import BlockSize, PromptMethod
 from stylebatch.spec.section import Section
@@ -102,7 +102,7 @@ class Img2ImgOptions(PlainOptions):
 
 
 class InpaintOptions(PlainOptions):
-    """Options of inpainting with a network of 4 input channels: what the mask leaves black stays as it is."""
+    """Options of inpainting with a network of 4 input channels: what the mask leaves black is kept."""
 
     inputs: ClassVar[tuple[str, ...]] = ("image", "mask")
 
@@ -113,6 +113,20 @@ class InpaintOptions(PlainOptions):
         le=1.0,
         description="As for img2img, inside the mask; 1 starts from noise alone",
     )
+
+    keep_original: bool = Field(
+        False,
+        description="Outside the mask the fitted image itself, pixel by pixel, and grey mixes by its level; else what the "
+        "autoencoder makes of it",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A newer option is left out while it has its default, as `StyleIDOptions` does."""
+        dumped: dict[str, Any] = handler(self)
+        if not self.keep_original:
+            dumped.pop("keep_original", None)
+        return dumped
 
     @property
     def num_steps_walked(self) -> int:

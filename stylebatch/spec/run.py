@@ -17,7 +17,7 @@ from stylebatch.spec.output import ImageSpec, OutputSpec
 from stylebatch.spec.plain import Img2ImgOptions, InpaintOptions, Text2ImgOptions
 from stylebatch.spec.prompts import PromptSource
 from stylebatch.spec.section import Section
-from stylebatch.spec.sources import Pairing, Source
+from stylebatch.spec.sources import ContentSource, Pairing, Source
 
 
 def _name_to_mapping(value: Any) -> Any:
@@ -71,11 +71,13 @@ class RunSpec(Section):
     """A whole run. Everything but inputs and output has a default."""
 
     name: str = Field("stylebatch", min_length=1, description="Name of the dataset")
-    contents: Source | None = Field(
-        None, description="Images that keep their structure (not with explicit pairing)"
+    contents: ContentSource | None = Field(
+        None,
+        description="Images that keep their structure; with explicit pairing, what its rows name by id",
     )
     styles: Source | None = Field(
-        None, description="Images that lend their style (not with explicit pairing)"
+        None,
+        description="Images that lend their style, or blends of them; with explicit pairing, what its rows name by id",
     )
     pairing: Pairing = Pairing()
     prompts: PromptSource | None = Field(
@@ -112,14 +114,9 @@ class RunSpec(Section):
             raise ValueError("prompts: method styleid renders none; give contents and styles")
         if self.image.width is not None or self.image.height is not None:
             raise ValueError("image: method styleid renders squares; give `size` alone")
-        explicit = self.pairing.mode == "explicit"
         for field in ("contents", "styles"):
-            if (getattr(self, field) is None) != explicit:
-                raise ValueError(
-                    f"{field} comes from the rows of an explicit pairing; leave it out"
-                    if explicit
-                    else f"{field} is missing; give `{field}: {{path: FOLDER}}`"
-                )
+            if getattr(self, field) is None and self.pairing.mode != "explicit":
+                raise ValueError(f"{field} is missing; give `{field}: {{path: FOLDER}}`")
 
     def _require_prompts(self, method: PromptMethod) -> None:
         name = self.method.name
@@ -132,6 +129,8 @@ class RunSpec(Section):
             raise ValueError(f"styles: for method styleid; method {name} takes prompts")
         if self.contents is not None and "image" not in method.inputs:
             raise ValueError(f"contents: method {name} takes no images; leave it out")
+        if self.contents is not None and self.contents.masks and "mask" not in method.inputs:
+            raise ValueError(f"contents.masks: method {name} takes none; leave it out")
         if self.pairing != Pairing():
             raise ValueError(f"pairing: for method styleid; method {name} renders each row once")
         features = self.features.model_copy(update={"cache": None})
@@ -216,7 +215,8 @@ def _joined(section: Any, folder: Path) -> Any:
 
 
 _INPUT_PATHS = {
-    **dict.fromkeys(("contents", "styles", "pairing"), ("path",)),
+    "contents": ("path", "masks"),
+    **dict.fromkeys(("styles", "pairing"), ("path",)),
     "model": ("path", "config"),
     "prompts": ("path", "image", "mask", "reference"),
 }

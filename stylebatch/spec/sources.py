@@ -24,6 +24,17 @@ class Source(Section):
     )
 
 
+class ContentSource(Source):
+    """Where contents come from, and their masks."""
+
+    masks: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of masks, one for each content, with the content's path but for the suffix; white is where the style "
+        "applies (styleid) or what is made anew (inpaint); a `mask` column of rows goes first",
+    )
+
+
 @dataclass(frozen=True)
 class Sampling:
     """What pairing mode sample draws, defaults filled in."""
@@ -44,7 +55,8 @@ class Pairing(Section):
     path: str | None = Field(
         None,
         min_length=1,
-        description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit",
+        description="CSV, TSV, JSONL or Parquet rows of content, style[, label, caption]; for mode explicit. "
+        "Paths relative to the file, or ids of `contents`, `styles` where the manifest gives these",
     )
     per_content: int | None = Field(
         None, ge=1, description="Different styles per content, for mode sample; default 1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,24 @@ SCHEMA = pa.schema(
 )
 """Columns of `metadata/*.parquet` of pairs; quality columns are null in failed rows, nothing else ever is."""
 
+EXTRA = {
+    "gamma_schedule": pa.string(),
+    "gamma_end_share": pa.float64(),
+    "site_gammas": pa.list_(pa.float64()),
+    "grid": pa.string(),
+    "solver": pa.string(),
+    "inversion": pa.string(),
+    "blend": pa.string(),
+    "style_images": pa.list_(pa.string()),
+    "style_weights": pa.list_(pa.float64()),
+    "mask_id": pa.string(),
+}
+"""Columns of pairs in runs that use what they tell (`Plan.extra_columns`); they stand before `width`.
+
+`site_gammas`: at each of `sites`. `style_images`, `style_weights`: what a style is made of, itself with weight 1 where it is no
+blend. `mask_id`: the mask's path relative to the content's folder, "" for none.
+"""
+
 _OPTION_TYPES: dict[type, pa.DataType] = {
     bool: pa.bool_(),
     int: pa.int64(),
@@ -54,13 +73,19 @@ _OPTION_TYPES: dict[type, pa.DataType] = {
 }
 
 
-def schema_of(method: Section) -> pa.Schema:
-    """Columns of a run with this method. Those of prompts: what a row says, the method's options, sizes, state, quality.
+def schema_of(method: Section, extra: Sequence[str] = ()) -> pa.Schema:
+    """Columns of a run with this method, of pairs with those named in `extra` (see `EXTRA`).
+
+    Those of prompts: what a row says, the method's options, sizes, state, quality.
 
     Options that are no number, text or truth value are told as JSON text.
     """
     if not isinstance(method, PromptMethod):
-        return SCHEMA
+        fields = list(SCHEMA)
+        place = SCHEMA.get_field_index("width")
+        return pa.schema(
+            [*fields[:place], *((name, EXTRA[name]) for name in extra), *fields[place:]]
+        )
     text, size, number = pa.string(), pa.int32(), pa.float64()
     has_image = "image" in method.inputs
     inputs = [*method.inputs, *(("style", "reference") if method.uses_sets else ())]
