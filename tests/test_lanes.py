@@ -45,7 +45,7 @@ def test_an_error_waits_for_the_others() -> None:
 
     with Lanes(2, 2) as lanes, pytest.raises(RuntimeError, match="out of memory"):
         lanes.map(work, range(4))
-    assert ended == [1]
+    assert sorted(ended) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("sites", [(6, 9, 11), (8,)], ids=str)

@@ -45,14 +45,15 @@ class Lanes:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Results in order, computed in inference mode. Raises what `function` raised first, after the others have ended."""
         found: list[R] = []
-        for start in range(0, len(items), self.count):
-            wave = items[start : start + self.count]
-            if len(wave) == 1:
+        whole = len(items) - len(items) % self.count
+        for group in (items[:whole], items[whole:]):
+            side_by_side = min(self.count, len(group))
+            if side_by_side < 2:
                 with torch.inference_mode():
-                    found.append(function(wave[0]))
+                    found += [function(item) for item in group]
                 continue
-            share = self.threads // len(wave)
-            futures = [self._pool.submit(_alone, function, item, share) for item in wave]
+            share = self.threads // side_by_side
+            futures = [self._pool.submit(_alone, function, item, share) for item in group]
             wait(futures)
             found += [future.result() for future in futures]
         return found
