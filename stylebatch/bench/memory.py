@@ -22,7 +22,7 @@ from stylebatch.spec import RunSpec
 
 MB = 1e6
 AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""glibc gives freed memory back at once, so that the resident set is what is alive; by default it keeps some, more or less of it from run to run."""
+"""glibc gives freed memory back at once, so that the resident set is what is alive; by default it keeps some of it."""
 
 
 def memory(size: Size) -> Outcome:
