@@ -94,7 +94,7 @@ class EngineSpec(Section):
         None,
         gt=0.0,
         le=4096.0,
-        description="Memory (GiB) for the activations of one evaluation, by which batches are cut; default 4, or half of a GPU's",
+        description="Memory (GiB) for activations: cuts batches, on a CPU bounds how many go side by side; default 4, or half of a GPU's",
     )
     feature_gb: float = Field(
         8.0,
