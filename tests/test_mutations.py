@@ -23,7 +23,7 @@ CLAIMS = {
     "structure": 0.5,
     "gamma": 0.05,
     "tau": 0.01,
-    "adain": 1.2,
+    "adain": 0.4,
     "injection": 0.15,
 }
 """At least this much, in dB, shares of the distance to the style, and edge correlation; see Scene.measure."""

@@ -183,6 +183,7 @@ def test_trained_folder_is_a_pipeline_that_renders(config: dict[str, Any], tmp_p
     pipeline.set_progress_bar_config(disable=True)
     assert np.isfinite(pipeline("x", num_inference_steps=1, output_type="np").images).all()
     assert {v.dtype for v in _weights(out).values()} == {torch.float16}
+    assert len({file.stat().st_mode for file in (out / "model" / "unet").iterdir()}) == 1
     assert _equal(_weights(out, "vae"), load_file(_base(config, "vae")))
     with Image.open(out / "samples" / "step-0000004.png") as samples:
         assert samples.size == (128, 128)

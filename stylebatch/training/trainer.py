@@ -236,5 +236,7 @@ def _export(stage: Stage, base: Path, model: Path, spec: TrainSpec) -> None:
     for parameter in part.parameters():
         parameter.data = parameter.data.to(DTYPES[spec.export_dtype]).contiguous()
     part.save_pretrained(str(partial / stage.part), safe_serialization=True)
+    for weights in (partial / stage.part).glob("*.safetensors"):  # written for their owner alone
+        shutil.copymode(partial / stage.part / "config.json", weights)
     shutil.rmtree(model, ignore_errors=True)
     os.replace(partial, model)
