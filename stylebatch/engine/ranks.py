@@ -78,10 +78,12 @@ class RanksEngine(LocalEngine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        told = isinstance(error, LeaderFailedError)
         if self.leads and self._others_listen and isinstance(error, StylebatchError):
             with suppress(RankLostError):
                 self._share(_Failed(error.exit_code))
-        if kind is None:
+                told = True
+        if kind is None or told:  # its threads abort a process that ends without
             self.state.destroy_process_group()
 
     def follow(self) -> Any:
