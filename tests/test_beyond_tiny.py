@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stylebatch.data.images import Pixels, load_picture
+from stylebatch.embedded.evaluate import Evaluation, Variant
 from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid import Mixture, StyleID
 from stylebatch.metrics import edge_correlation, lab_color_distance, psnr
@@ -32,6 +33,14 @@ STYLES = ("styles/starry_night.jpg", "styles/carpet.jpg")
 def model() -> StableDiffusion:
     torch.set_num_threads(1)
     return load_model("tiny", device="cpu")
+
+
+@pytest.fixture
+def evaluation(model: StableDiffusion) -> Evaluation:
+    """One content and both styles, after the defaults in 8 steps."""
+    made = Evaluation(model, [DEMO / CONTENT], [DEMO / name for name in STYLES], SIZE)
+    made.render(Variant("", StyleID(steps=8)))
+    return made
 
 
 def render(
@@ -114,3 +123,25 @@ def test_outside_a_mask_the_picture_is_nearer_to_its_content(model: StableDiffus
         for masks in (mask, None)
     )
     assert masked > whole + 3.0, (masked, whole)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 8, "start": "paper"},
+        {**FEW, "start": "level"},
+        {**FEW, "solver": "dpmpp_2m"},
+        {"steps": 8, "inversion": "bdia"},
+        {"steps": 8, "sites": [6, 7]},
+        {"steps": 8, "gamma": 0.3},
+    ],
+    ids=lambda options: " ".join(f"{k}={v}" for k, v in options.items()),
+)
+def test_an_evaluation_shares_inversions_only_where_they_are_the_same(
+    model: StableDiffusion, evaluation: Evaluation, options: dict[str, Any]
+) -> None:
+    found = evaluation.render(Variant("", StyleID.model_validate(options)))
+    expected = render(model, options)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    kept = len(evaluation._inversions)
+    assert kept == (2 if options == {"steps": 8, "gamma": 0.3} else 4)

@@ -25,6 +25,11 @@ from stylebatch.methods.styleid import Pairs, StyleID
 from stylebatch.metrics import edge_correlation, lab_color_distance, psnr, texture_distance
 from stylebatch.models.stable_diffusion import StableDiffusion
 
+OF_THE_REVERSE = frozenset(
+    ("gamma", "gamma_schedule", "gamma_end_share", "site_gammas", "tau", "init_adain", "blend")
+)
+"""Options of StyleID that leave inversions as they are."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -136,8 +141,9 @@ class Evaluation:
         return pictures
 
     def _inverted(self, method: StyleID, latents: Tensor, kind: FeatureKind) -> Inverted:
-        """Inversion of the latents, which no option but these changes, made once."""
-        key = (latents is self.content_latents, kind, method.steps, method.inject)
+        """Inversion of the latents, made once for all methods that differ in options of the reverse alone."""
+        options = {k: v for k, v in method.model_dump().items() if k not in OF_THE_REVERSE}
+        key = (latents is self.content_latents, kind, repr(options))
         if key not in self._inversions:
             self._inversions[key] = method.invert(self.model, latents, kind)
         return self._inversions[key]
