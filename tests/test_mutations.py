@@ -18,10 +18,10 @@ from tests.semantics import Scene, broken
 DEMO = Path(__file__).parent.parent / "manifests" / "demo"
 CLAIMS = {
     "self": 24.0,
-    "colour": 0.45,
+    "colour": 0.6,
     "texture": 0.3,
     "structure": 0.5,
-    "gamma": 0.05,
+    "gamma": 0.15,
     "tau": 0.01,
     "adain": 0.4,
     "injection": 0.15,
