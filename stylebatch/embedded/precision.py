@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from stylebatch.embedded.evaluate import Evaluation
 from stylebatch.methods.pixels import to_pixels
-from stylebatch.methods.plain import Text2Img
+from stylebatch.methods.plain import Img2Img, Inpaint, Text2Img
 from stylebatch.methods.samples import Samples
 from stylebatch.methods.stylealigned import Reference, StyleAligned
 from stylebatch.methods.styleid import StyleID
@@ -37,6 +38,8 @@ def lines(evaluation: Evaluation) -> Iterator[str]:
     methods: dict[str, Callable[[StableDiffusion, Evaluation], Tensor]] = {
         f"styleid, {STEPS} steps": _styleid,
         f"text2img, {STEPS} steps, guidance 4": _text2img,
+        f"img2img, {STEPS} steps, guidance 4": _img2img,
+        f"inpaint, {STEPS} steps, guidance 4": _inpaint,
         f"stylealigned, {STEPS} steps, guidance 4": _stylealigned,
     }
     models = {dtype: load_model(ModelSpec(name="tiny", dtype=dtype)) for dtype in DTYPES}
@@ -59,6 +62,24 @@ def _styleid(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
 
 def _text2img(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
     return Text2Img(steps=STEPS, guidance=4.0).render(model, _samples(evaluation))
+
+
+def _img2img(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
+    method, samples = Img2Img(steps=STEPS, guidance=4.0), _samples(evaluation)
+    return method.from_latents(model, samples, _repeated(evaluation, len(samples)))
+
+
+def _inpaint(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
+    """The lower half is made anew."""
+    method, samples = Inpaint(steps=STEPS, guidance=4.0), _samples(evaluation)
+    clean = _repeated(evaluation, len(samples))
+    mask = torch.ones(len(samples), 1, *clean.shape[-2:])
+    mask[:, :, : clean.shape[-2] // 2] = 0.0
+    return method.from_latents(model, replace(samples, images={"mask": mask}), clean)
+
+
+def _repeated(evaluation: Evaluation, count: int) -> Tensor:
+    return evaluation.content_latents[:1].repeat(count, 1, 1, 1)
 
 
 def _stylealigned(model: StableDiffusion, evaluation: Evaluation) -> Tensor:
