@@ -1,4 +1,7 @@
-"""How much of the stylise phase is the bare network: evaluations x seconds per row at the best batch / wall."""
+"""How much of the stylise phase is the bare network: evaluations x seconds per row at the best batch / wall.
+
+Both go in lanes, as a worker on a CPU has them: as many batches side by side as there are threads.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +21,7 @@ from stylebatch.bench import workload
 from stylebatch.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.data.plan import plan_pairs
 from stylebatch.methods.features import FeatureSource, SiteFeatures
+from stylebatch.methods.lanes import Lanes
 from stylebatch.models.stable_diffusion import StableDiffusion
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -45,13 +50,15 @@ def bare_evaluation(
 
 
 class Interleaved:
-    """Features that measure the bare network, one batch size after another, each time they are asked for.
+    """Features that measure the bare network in all lanes, one batch size after another, each time they are asked for.
 
     The phase asks once per timestep and outside its edits; `spent` is what is not the phase's.
     """
 
-    def __init__(self, source: FeatureSource, bare: Mapping[int, Callable[[], object]]) -> None:
-        self.source, self.bare = source, bare
+    def __init__(
+        self, source: FeatureSource, bare: Mapping[int, Callable[[], object]], lanes: Lanes
+    ) -> None:
+        self.source, self.bare, self.lanes = source, bare, lanes
         self.turns = itertools.cycle(bare)
         self.times: dict[int, list[workload.Spent]] = {rows: [] for rows in bare}
 
@@ -63,32 +70,37 @@ class Interleaved:
     def per_row(self, clock: Literal["wall", "cpu"]) -> dict[int, float]:
         """Median seconds of a row, by batch."""
         return {
-            rows: statistics.median(getattr(spent, clock) for spent in times) / rows
+            rows: statistics.median(getattr(spent, clock) for spent in times)
+            / (rows * self.lanes.count)
             for rows, times in self.times.items()
         }
 
     def at(self, t: int) -> SiteFeatures:
         """The source's features, after PER_TIMESTEP bare evaluations."""
         for rows in itertools.islice(self.turns, PER_TIMESTEP):
-            self.times[rows].append(workload.spent(self.bare[rows]))
+            self.times[rows].append(workload.spent(partial(self.evaluate, rows)))
         return self.source.at(t)
+
+    def evaluate(self, rows: int) -> None:
+        """A batch of `rows` in every lane."""
+        self.lanes.map(lambda _: self.bare[rows](), range(self.lanes.count))
 
 
 def efficiency(size: Size) -> Outcome:
-    """Blocks of 8 x 8 at 50 steps and 16 x 16 at 5."""
+    """Blocks of 8 x 8 at 50 steps and 16 x 16 at 10."""
     figures: list[Figure] = []
     conditions: dict[str, object] = {"threads": size.threads}
-    with workload.threads(size.threads):
+    with workload.threads(size.threads), Lanes(size.threads, size.threads) as lanes:
         model = workload.loaded()
-        for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(5, 4))):
-            found, facts = _block(model, side, steps, size)
+        for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(10, 4))):
+            found, facts = _block(model, side, steps, size, lanes)
             figures += found
             conditions[f"{side} x {side}"] = facts
     return Outcome(tuple(figures), conditions)
 
 
 def _block(
-    model: StableDiffusion, side: int, steps: int, size: Size
+    model: StableDiffusion, side: int, steps: int, size: Size, lanes: Lanes
 ) -> tuple[list[Figure], dict[str, object]]:
     """The stylise phase, with the bare network measured in turn at its timesteps."""
     with tempfile.TemporaryDirectory() as folder:
@@ -106,12 +118,15 @@ def _block(
     bare = {rows: bare_evaluation(model, rows) for rows in batches}
     contents = method.invert(model, workload.latents(model, side, first_seed=0), "query")
     styles = method.invert(model, workload.latents(model, side, first_seed=9), "key_value")
-    workload.alternated({str(rows): work for rows, work in bare.items()}, 1)
-    features = Interleaved(contents.features, bare)
+    features = Interleaved(contents.features, bare, lanes)
+    for rows in bare:
+        features.evaluate(rows)
     contents = replace(contents, features=features)
     counted: list[int] = []
     model.on_evaluations = counted.append
-    phase = workload.spent(lambda: method.stylise(model, contents, styles, batch=resolved.batch))
+    phase = workload.spent(
+        lambda: method.stylise(model, contents, styles, batch=resolved.batch, lanes=lanes)
+    )
     model.on_evaluations = None
     wall, cpu = phase.wall - features.spent.wall, phase.cpu - features.spent.cpu
     if sum(counted) != planned:
