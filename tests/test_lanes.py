@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import threading
+import json
 import time
+from contextlib import closing
+from pathlib import Path
+from threading import get_ident
 
 import pytest
 import torch
 
+from stylebatch.data.plan import plan
+from stylebatch.engine.worker import Worker
+from stylebatch.manifest import load_spec
 from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.styleid import StyleID
 from stylebatch.models.edits import EditedProcessor
 from stylebatch.models.stable_diffusion import StableDiffusion
+from tests.runs import digests, small_manifest
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_results_are_in_order_and_need_no_gradients(count: int) -> None:
-    with Lanes(count, 3) as lanes:
+    with closing(Lanes(count, 3)) as lanes:
         found = lanes.map(lambda i: (i, torch.is_inference_mode_enabled()), range(7))
     assert found == [(i, True) for i in range(7)]
 
@@ -25,10 +32,10 @@ def test_cores_are_shared_and_the_callers_threads_stay() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        with Lanes(2, 4) as lanes:
-            found = lanes.map(lambda _: (torch.get_num_threads(), threading.get_ident()), range(3))
+        with closing(Lanes(2, 4)) as lanes:
+            found = lanes.map(lambda _: (torch.get_num_threads(), get_ident()), range(3))
         assert [threads for threads, _ in found] == [2, 2, 4]
-        assert found[2][1] == threading.get_ident()
+        assert found[2][1] == get_ident()
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
@@ -43,7 +50,7 @@ def test_an_error_waits_for_the_others() -> None:
         time.sleep(0.1)
         ended.append(i)
 
-    with Lanes(2, 2) as lanes, pytest.raises(RuntimeError, match="out of memory"):
+    with closing(Lanes(2, 2)) as lanes, pytest.raises(RuntimeError, match="out of memory"):
         lanes.map(work, range(4))
     assert sorted(ended) == [1, 2, 3]
 
@@ -59,12 +66,39 @@ def test_batches_side_by_side_render_as_one_after_the_other(
         for kind in ("query", "key_value")
     )
     used: set[int] = set()
-    eps_model.on_evaluations = lambda _: used.add(threading.get_ident())
+    eps_model.on_evaluations = lambda _: used.add(get_ident())
     try:
-        with Lanes(3, 3) as lanes:
+        with closing(Lanes(3, 3)) as lanes:
             beside = method.stylise(eps_model, contents, styles, batch=2, lanes=lanes)
     finally:
         eps_model.on_evaluations = None
     assert len(used) == 3
     assert not any(isinstance(p, EditedProcessor) for p in eps_model.unet.attn_processors.values())
     torch.testing.assert_close(beside, method.stylise(eps_model, contents, styles, batch=2))
+
+
+@pytest.mark.parametrize(("gigabytes", "lanes"), [(4.0, 2), (0.001, 1)])
+def test_a_worker_renders_as_many_batches_at_once_as_threads_and_memory_allow(
+    tmp_path: Path, gigabytes: float, lanes: int
+) -> None:
+    manifest = small_manifest(tmp_path / "one", contents=3, styles=2)
+    document = json.loads(manifest.read_text())
+    document["engine"] = {"batch": 3, "batch_gb": gigabytes}
+    document["output"]["shard_size"] = 100
+    manifest.write_text(json.dumps(document))
+    resolved = plan(load_spec(manifest))
+    used: set[int] = set()
+
+    def render(threads: int) -> dict[str, str]:
+        output = tmp_path / f"{threads}"
+        with Worker(
+            resolved, output, threads=threads, on_evaluations=lambda _: used.add(get_ident())
+        ) as worker:
+            worker.render(0)
+        return digests(output)
+
+    assert resolved.batch == 3
+    alone = render(1)
+    assert used == {get_ident()}  # inversions are the caller's
+    assert render(2) == alone
+    assert len(used - {get_ident()}) == (lanes if lanes > 1 else 0)

@@ -9,7 +9,7 @@ import itertools
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,7 +90,7 @@ def efficiency(size: Size) -> Outcome:
     """Blocks of 8 x 8 at 50 steps and 16 x 16 at 10."""
     figures: list[Figure] = []
     conditions: dict[str, object] = {"threads": size.threads}
-    with workload.threads(size.threads), Lanes(size.threads, size.threads) as lanes:
+    with workload.threads(size.threads), closing(Lanes(size.threads, size.threads)) as lanes:
         model = workload.loaded()
         for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(10, 4))):
             found, facts = _block(model, side, steps, size, lanes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ def _compare(size: Size, folder: Path) -> Outcome:
     contents, styles = inverted["c"], inverted["s"]
     block: list[Tensor] = []
     counted.clear()
-    with Lanes(size.threads, size.threads) as lanes:  # as a worker has them
+    with closing(Lanes(size.threads, size.threads)) as lanes:  # as a worker has them
         rendering = workload.spent(
             lambda: block.append(method.stylise(model, contents, styles, lanes=lanes))
         )

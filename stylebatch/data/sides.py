@@ -118,8 +118,7 @@ def rows_at_once(
     batch_gb: float | None = None,
 ) -> int:
     """Rows whose activations fit in memory; `batch_gb` as in `batch_rows`."""
-    budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
-    return int(budget // row_bytes(spec, checkpoint, size))
+    return int(_budget(spec, batch_gb) // row_bytes(spec, checkpoint, size))
 
 
 def batch_pictures(
@@ -129,9 +128,13 @@ def batch_pictures(
     batch_gb: float | None = None,
 ) -> int:
     """Pictures that the autoencoder encodes or decodes at once, within the same memory; as `batch_rows`."""
-    budget = (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
     one = picture_bytes(checkpoint, size, value_bytes(spec))
-    return max(1, min(spec.engine.batch, int(budget // one)))
+    return max(1, min(spec.engine.batch, int(_budget(spec, batch_gb) // one)))
+
+
+def _budget(spec: RunSpec, batch_gb: float | None) -> float:
+    """Bytes for activations."""
+    return (spec.engine.batch_gb or batch_gb or DEFAULT_BATCH_GB) * 2**30
 
 
 def content_bytes(spec: RunSpec, feature_bytes: int, choice: Choice) -> int:

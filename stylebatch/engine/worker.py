@@ -87,7 +87,7 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lanes.__exit__(kind, error, trace)
+        self._lanes.close()
         for pool in (self._decoders, self._finisher):
             pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(self._former_threads)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -24,22 +23,15 @@ R = TypeVar("R")
 class Lanes:
     """At most `count` at a time, which share `threads` cores; with one lane everything runs on the caller's thread.
 
-    A context manager. The caller's thread is expected to have `threads` threads itself.
+    The caller's thread is expected to have `threads` threads itself.
     """
 
     def __init__(self, count: int = 1, threads: int = 1) -> None:
         self.count, self.threads = max(1, min(count, threads)), threads
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="lane")
 
-    def __enter__(self) -> Lanes:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Wait for what runs, and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
