@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan submit train test test-slow check format demo bench bench-ray soak clean
+.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-gpu soak clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,7 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "stylebatch needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=python3.11"; exit 2; }
 	@echo 'Installing the tested versions into $(VENV) (a few minutes, once)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || \
+	  { echo "The packages could not be installed; see above. Without network, go on with an earlier $(VENV): touch $@"; exit 2; }
 	@touch $@
 
 stylize: $(STAMP) ## render MANIFEST into its output directory
@@ -31,7 +32,7 @@ plan: $(STAMP) ## what a run of MANIFEST would do: pairs, shards, evaluations
 	@$(BIN)/stylebatch plan "$(MANIFEST)" $(ARGS)
 
 submit: $(STAMP) ## run MANIFEST as a job of the Ray cluster at ADDRESS=http://head:8265
-	@$(BIN)/python pipelines/submit.py "$(MANIFEST)" --address "$(ADDRESS)" $(ARGS)
+	@$(BIN)/stylebatch submit "$(MANIFEST)" --address "$(ADDRESS)" $(ARGS)
 
 train: $(STAMP) ## train or fine-tune by CONFIG
 	@$(BIN)/stylebatch train "$(CONFIG)" $(ARGS)
@@ -40,19 +41,28 @@ demo: $(STAMP) ## the demo manifest: 6 x 6 pairs in one to three minutes
 	@$(BIN)/stylebatch run manifests/demo.yaml $(ARGS)
 
 bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does nothing else)
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/bench.py $(ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pipelines.bench $(ARGS)
 
 bench-ray: $(STAMP) ## measure the Ray driver: how well workers are kept busy, cost per shard (three minutes)
-	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python pipelines/bench_ray.py $(ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pipelines.bench.ray_driver $(ARGS)
+
+bench-gpu: $(STAMP) ## measure one CUDA device and run the tests that need it (eight minutes, no network)
+	@$(BIN)/python -m pipelines.bench.gpu $(ARGS)
 
 soak: $(STAMP) ## kill runs at random times and compare (ARGS="--kills 100 --engine ray")
-	@$(BIN)/python pipelines/soak.py $(ARGS)
+	@$(BIN)/python -m pipelines.proofs.soak $(ARGS)
 
 test: $(STAMP) ## the default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+test-unit: $(STAMP) ## of these the tests that load no model (one minute)
+	$(BIN)/python -m pytest tests/unit -n 2 --dist loadfile $(ARGS)
+
 test-slow: $(STAMP) ## the longer tests
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
+
+test-gpu: $(STAMP) ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu tests/gpu $(ARGS)
 
 check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ def spec(convention: str = "ldm") -> RunSpec:
             "contents": {"path": str(DEMO / "contents")},
             "styles": {"path": str(DEMO / "styles")},
             "method": {"name": "styleid", "convention": convention},
+            # two shards for 36 pairs, so that stopping and resuming can be tried
             "output": {"path": f"outputs/styleid-{convention}", "shard_size": 18},
         }
     )

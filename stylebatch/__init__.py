@@ -6,38 +6,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # `as` exports a name to type checkers
     from stylebatch.data.images import load_picture as load_picture
-    from stylebatch.data.plan import plan as plan
     from stylebatch.engine.run import run as run
     from stylebatch.manifest import load_spec as load_spec
-    from stylebatch.methods import METHODS as METHODS
+    from stylebatch.methods.builtin import METHODS as METHODS
+    from stylebatch.methods.method import PairMethod as PairMethod
+    from stylebatch.methods.method import PromptMethod as PromptMethod
     from stylebatch.methods.pixels import to_pixels as to_pixels
     from stylebatch.methods.pixels import to_tensor as to_tensor
-    from stylebatch.methods.styleid import StyleID as StyleID
-    from stylebatch.models.base import AttentionEdit as AttentionEdit
-    from stylebatch.models.base import Denoiser as Denoiser
-    from stylebatch.models.stable_diffusion import load_model as load_model
+    from stylebatch.methods.styleid.algorithm import StyleID as StyleID
+    from stylebatch.models.denoiser import AttentionEdit as AttentionEdit
+    from stylebatch.models.denoiser import Denoiser as Denoiser
+    from stylebatch.models.loading import load_model as load_model
+    from stylebatch.models.model_section import ModelSpec as ModelSpec
+    from stylebatch.planning.resolve import plan as plan
     from stylebatch.reports.report import report as report
-    from stylebatch.spec import ModelSpec as ModelSpec
-    from stylebatch.spec import PromptMethod as PromptMethod
     from stylebatch.spec import RunSpec as RunSpec
 
 _HOMES = {
     "RunSpec": "spec",
-    "ModelSpec": "spec",
-    "PromptMethod": "spec",
+    "ModelSpec": "models.model_section",
+    "PairMethod": "methods.method",
+    "PromptMethod": "methods.method",
     "load_spec": "manifest",
-    "plan": "data.plan",
+    "plan": "planning.resolve",
     "run": "engine.run",
     "report": "reports.report",
-    "load_model": "models.stable_diffusion",
+    "load_model": "models.loading",
     "load_picture": "data.images",
     "to_tensor": "methods.pixels",
     "to_pixels": "methods.pixels",
-    "StyleID": "methods.styleid",
-    "METHODS": "methods",
-    "Denoiser": "models.base",
-    "AttentionEdit": "models.base",
+    "StyleID": "methods.styleid.algorithm",
+    "METHODS": "methods.builtin",
+    "Denoiser": "models.denoiser",
+    "AttentionEdit": "models.denoiser",
 }
 
 __all__ = list(_HOMES)
@@ -49,5 +52,9 @@ def __getattr__(name: str) -> Any:
             f"module 'stylebatch' has no attribute {name!r}; public names: {', '.join(_HOMES)}"
         )
     value = getattr(importlib.import_module(f"stylebatch.{_HOMES[name]}"), name)
-    globals()[name] = value
+    globals()[name] = value  # Python asks `__getattr__` only for missing names, so once
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOMES, *(name for name in globals() if name.startswith("__"))])

@@ -1,18 +1,28 @@
-"""Reads a manifest (YAML, or bare rows of pairs) into a `RunSpec`, with errors a person can act on."""
+"""Reads a manifest (YAML, or rows of pairs) into a `RunSpec`; errors name the field and what it accepts."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError, create_model
+from pydantic.fields import FieldInfo
 
-from stylebatch.errors import ManifestError
-from stylebatch.spec import METHOD_OPTIONS, MODEL_IDS, CustomMethod, RunSpec, join_inputs
+from stylebatch.data.places import exists, is_file
+from stylebatch.data.sources.hub_datasets import local_copy
+from stylebatch.data.sources.kinds import accepted_kinds, is_source, is_there
+from stylebatch.data.sources.patterns import root_of
+from stylebatch.documents import MAX_BYTES, MAX_DEPTH, DocumentError, parse
+from stylebatch.errors import ManifestError, StorageError
+from stylebatch.folder import Folder
+from stylebatch.methods.user import CustomMethod
+from stylebatch.models.model_section import MODEL_IDS
+from stylebatch.paths import is_address
+from stylebatch.spec import DEFAULT_METHOD, METHOD_OPTIONS, RunSpec, join_inputs
 
 Document = TypeVar("Document", bound=BaseModel)
 ROW_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -40,6 +50,18 @@ def load_spec(
     return spec
 
 
+def recorded_spec(data: dict[str, Any], path: str) -> RunSpec:
+    """The manifest stored in an output's run.json. Raises ManifestError if it is damaged."""
+    try:
+        return RunSpec.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = ".".join(str(part) for part in ("spec", *fault["loc"]))
+        raise ManifestError(
+            f"{path}: is damaged: {field}: {fault['msg']}. Next: restore it, or run the manifest with --output DIR"
+        ) from None
+
+
 def load_document(
     path: str | Path,
     overrides: Sequence[str],
@@ -48,7 +70,7 @@ def load_document(
     *,
     output: str | None = None,
 ) -> Document:
-    """Read a YAML document of another kind (a training config) into `root`, as `load_spec` does a manifest."""
+    """Read another kind of YAML document (a training config) into `root`, as `load_spec` reads a manifest."""
     path = Path(path)
     if path.suffix.lower() not in YAML_SUFFIXES:
         raise ManifestError(f"{path}: accepted: {', '.join(YAML_SUFFIXES)}")
@@ -64,6 +86,7 @@ def load_document(
 
 
 def _validated(path: Path, data: dict[str, Any], root: type[Document], next_step: str) -> Document:
+    # By way of JSON: pydantic's strict mode accepts a list for a tuple there, and not from Python objects.
     try:
         text = json.dumps(_plain(data))
     except ValueError as error:
@@ -82,50 +105,89 @@ _NEXT_STEP = (
 
 
 def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
-    """Raise ManifestError when an input path of `spec` does not exist or cannot be a source.
+    """Raise ManifestError if an input path of `spec` does not exist or cannot be a source.
 
     An output inside a folder of inputs is refused too: the next run would read results as inputs.
     """
-    output = Path(spec.output.path).resolve()
-    if output.exists() and not output.is_dir():
-        raise ManifestError(
-            f"{where}: output.path: found {spec.output.path!r}, which is a file; accepted: a directory"
-        )
+    output = spec.output.path
+    if is_address(output):
+        _reachable(output, f"{where}: output.path")
+    else:
+        _require_free(output, where)
     for field in ("contents", "styles", "pairing", "prompts", "model"):
         section = getattr(spec, field)
         if section is None or section.path is None:
             continue
-        path, found = Path(section.path), f"{where}: {field}.path: found {section.path!r}"
-        if not path.exists():
+        path, found = section.path, f"{where}: {field}.path: found {section.path!r}"
+        is_images = field in ("contents", "styles")
+        if is_images:
+            path = local_copy(path, field)
+        if is_address(path):
+            _reachable(path, f"{where}: {field}.path")
+        if not (is_there(path) if is_images else exists(path)):
             raise ManifestError(
                 f"{found}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
             )
-        is_rows = path.is_file() and path.suffix.lower() in ROW_SUFFIXES
+        is_rows = Path(path).suffix.lower() in ROW_SUFFIXES and is_file(path)
         if (field in ("pairing", "prompts") and not is_rows) or (
-            field != "model" and path.is_file() and not is_rows
+            is_images and not is_source(path, field, section)
         ):
             raise ManifestError(f"{found}; accepted: {_accepted(field)}.\n{_NEXT_STEP}")
-        if (
-            field in ("contents", "styles")
-            and path.is_dir()
-            and output.is_relative_to(path.resolve())
-        ):
+        if is_images and _lies_in(output, root_of(path)):
             raise ManifestError(
-                f"{where}: output.path: found {spec.output.path!r}, which lies inside {field}.path "
-                f"({section.path!r}); accepted: a directory outside the inputs, such as outputs/{spec.name}"
+                f"{where}: output.path: found {output!r}, which lies inside {field}.path "
+                f"({path!r}); accepted: a directory outside the inputs, such as outputs/{spec.name}"
             )
+
+
+def _reachable(address: str, where: str) -> Folder:
+    """The folder. Raises ManifestError for a store that this installation does not know."""
+    try:
+        return Folder.at(address)
+    except StorageError as error:
+        raise ManifestError(
+            f"{where}: {error} Next: pip install 'stylebatch[remote]' for s3:// and gs://"
+        ) from None
+
+
+def _lies_in(output: str, folder: str) -> bool:
+    """Whether an output would be listed among the files of a folder."""
+    if is_address(output) or is_address(folder):
+        return f"{output.rstrip('/')}/".startswith(f"{folder.rstrip('/')}/")
+    return Path(output).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _require_free(text: str, where: str) -> None:
+    """Raise ManifestError if a file or a broken link is in the way of an output."""
+    path = Path(text)
+    try:
+        path.resolve()
+        # the deepest part that exists; a broken link exists as a link alone
+        nearest = next(p for p in (path, *path.parents) if p.is_symlink() or p.exists())
+        is_free = nearest.is_dir()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+        raise ManifestError(
+            f"{where}: output.path: found {_short(repr(text))} ({reason}); accepted: a directory"
+        ) from None
+    if not is_free:
+        what = "a file" if nearest.exists() else "a link that leads nowhere"
+        place = "which" if nearest == path else f"where {str(nearest)!r}"
+        raise ManifestError(
+            f"{where}: output.path: found {text!r}, {place} is {what}; accepted: a directory"
+        )
 
 
 def _accepted(field: str) -> str:
     rows = f"a {', '.join(ROW_SUFFIXES)} file of rows"
     model = "a `from_pretrained` folder or a .safetensors file"
     return {"pairing": rows, "prompts": rows, "model": model}.get(
-        field, f"an image folder or {rows}, relative to the manifest"
+        field, f"{accepted_kinds()}, relative to the manifest"
     )
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
+    if not os.path.exists(path):
         raise ManifestError(
             f"{path}: no such manifest; give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml"
         )
@@ -140,9 +202,10 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: found a {path.suffix or 'suffixless'} file; accepted: {', '.join(YAML_SUFFIXES + ROW_SUFFIXES)}"
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: not valid YAML: {error}") from None
+        with path.open("rb") as file:
+            data = parse(file.read(MAX_BYTES + 1))  # one byte over the bound is refused
+    except DocumentError as error:
+        raise ManifestError(f"{path}: {error}") from None
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(data, dict):
@@ -153,9 +216,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """YAML values as JSON knows them: text keys, dates as text. Raises ValueError for the rest."""
-    if depth > 32:
-        raise ValueError("circular or too deeply nested (a YAML alias that contains itself?)")
+    """YAML values as JSON, whose keys are text. Raises ValueError for other keys."""
+    # twice the bound of a document: an override is parsed alone and may sit deep in the manifest
+    if depth > 2 * MAX_DEPTH:
+        raise ValueError(f"nested over {2 * MAX_DEPTH} levels deep")
     if isinstance(value, dict):
         strange = [key for key in value if not isinstance(key, str)]
         if strange:
@@ -165,44 +229,54 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {key: _plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list):
         return [_plain(inner, depth + 1) for inner in value]
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    return value
 
 
 def _override(data: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ManifestError(f"--set {text}: found no `key=value`; example: --set method.gamma=0.5")
+        raise ManifestError(
+            f"--set {_short(text)}: found no `key=value`; example: --set method.gamma=0.5"
+        )
     *parents, leaf = key.strip().split(".")
     node = data
     for parent in parents:
         inner = node.get(parent)
         if inner is None:
+            # An option of the model without a model means the default one, which has to be named then.
             implied = parent == "model" and leaf not in ("name", "path", "id")
             inner = {"name": "tiny"} if implied else {}
         elif isinstance(inner, str) and parent in ("model", "engine", "method"):
             inner = {"name": inner}
         elif not isinstance(inner, dict):
-            raise ManifestError(f"--set {text}: {parent} is {inner!r}, which has no fields")
+            raise ManifestError(
+                f"--set {_short(text)}: {parent} is {_short(repr(inner))}, which has no fields"
+            )
         node[parent] = dict(inner)
         node = node[parent]
     origins = ("name", "path", "id")
     if parents == ["model"] and leaf in origins:
+        # Another origin replaces the manifest's: two of them would be refused.
         for other in (*origins, "revision"):
             node.pop(other, None)
     try:
-        node[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ManifestError(f"--set {text}: the value is not valid YAML: {error}") from None
+        node[leaf] = parse(value)
+    except DocumentError as error:
+        raise ManifestError(f"--set {_short(text)}: {error}") from None
 
 
-def _method_class(given: Any) -> type[BaseModel] | None:
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _method_class(section: Any) -> type[BaseModel] | None:
     """The options that a raw `method` section is checked against."""
-    if not isinstance(given, dict):
-        return METHOD_OPTIONS.get(str(given))
-    if given.get("path") is None:
-        return METHOD_OPTIONS.get(str(given.get("name", "styleid")))
+    if not isinstance(section, dict):
+        return METHOD_OPTIONS.get(str(section))
+    if section.get("path") is None:
+        return METHOD_OPTIONS.get(str(section.get("name", DEFAULT_METHOD.name)))
     try:
-        return CustomMethod.model_construct(path=str(given["path"])).load_class()
+        return CustomMethod.model_construct(path=str(section["path"])).load_class()
     except ValueError:
         return CustomMethod
 
@@ -212,24 +286,26 @@ def _explain(
 ) -> str:
     """`FILE: field.path: found VALUE; what is accepted`. `method`: class of the section `method`."""
     if fault["loc"][:1] == ("method",) and method is not None and len(fault["loc"]) > 1:
-        fault = {**fault, "loc": ("method", *fault["loc"][2:])}  # without the name of the choice
+        # pydantic puts the name of the chosen method between section and field
+        fault = {**fault, "loc": ("method", *fault["loc"][2:])}
         root = create_model("Manifest", method=(method, ...))
+    # parts such as `function-after[check(), str]` name a branch of a union, not a field
+    loc = tuple(part for part in fault["loc"] if "[" not in str(part))
     if fault["type"] == "method_unknown":
-        given = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
+        name = fault["input"].get("name") if isinstance(fault["input"], dict) else fault["input"]
         return (
-            f"{path}: method.name: found {json.dumps(given, default=str)}; accepted: "
+            f"{path}: method.name: found {json.dumps(name, default=str)}; accepted: "
             f"{', '.join(METHOD_OPTIONS)}, an entry point of the group stylebatch.methods, or {{path: FILE.py:CLASS}}"
         )
-    field = ".".join(str(part) for part in fault["loc"])
+    field = ".".join(map(str, loc))
     message = fault["msg"].removeprefix("Value error, ")
-    found = json.dumps(fault["input"], ensure_ascii=False, default=str)
-    found = found if len(found) <= 80 else found[:77] + "..."
+    found = _short(json.dumps(fault["input"], ensure_ascii=False, default=str))
     if fault["type"] == "extra_forbidden":
-        accepted = list(_section_at(fault["loc"][:-1], root).model_fields)
-        close = difflib.get_close_matches(str(fault["loc"][-1]), accepted, n=1)
+        accepted = list(_fields(_section_at(loc[:-1], root)))
+        close = difflib.get_close_matches(str(loc[-1]), accepted, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
-    accepts = _accepts(fault["loc"], root)
+    accepts = _accepts(loc, root)
     if fault["type"] == "missing":
         return f"{path}: {field}: missing, and it has no default; accepted: {accepts}"
     if fault["type"] == "model_type" or field == "model.name":
@@ -242,26 +318,33 @@ def _explain(
 
 
 def _accepts(loc: Sequence[int | str], root: type[BaseModel]) -> str:
-    """What the field at `loc` takes, from the schema's own words."""
+    """What the field at `loc` accepts, in the words of its description."""
     if not loc:
         return f"a mapping with {', '.join(root.model_fields)}"
     if tuple(loc) == ("model", "name"):
         return f"{', '.join(('tiny', *MODEL_IDS))}, or {{path: FOLDER}}, or {{id: OWNER/NAME}}"
     parent = _section_at(loc[:-1], root)
-    field = parent.model_fields.get(str(loc[-1]))
+    field = _fields(parent).get(str(loc[-1]))
     section = _section_at(loc, root)
     if section is not parent:
-        return f"a mapping with {', '.join(section.model_fields)}"
+        return f"a mapping with {', '.join(_fields(section))}"
     return (field.description if field is not None else None) or "see `stylebatch schema`"
 
 
+def _fields(section: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields by the names that a manifest has for them."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def _section_at(loc: Sequence[int | str], root: type[BaseModel]) -> type[BaseModel]:
-    """The section that `loc` names or lies in."""
+    """The innermost section on the way to `loc`."""
     model = root
     for part in loc:
-        field = model.model_fields.get(str(part))
+        field = _fields(model).get(str(part))
         annotations = () if field is None else (field.annotation, *get_args(field.annotation))
-        inner = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
+        # the members of a union may carry annotations of their own
+        kinds = [getattr(one, "__origin__", one) for one in annotations]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
         if not inner:
             break
         model = inner[0]

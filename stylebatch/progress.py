@@ -1,4 +1,4 @@
-"""Tells a person how a run is going: a bar on a terminal, plain lines every few seconds elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, plain lines every few seconds elsewhere, JSON lines for machines."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from stylebatch.masking import CleanedStream, masked_values, safe_text
+
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a shard or a worker. `kind`: committed, failed, poisoned, retry, joined, lost, waiting.
+    """Something that happened to a shard or a worker. `kind`: committed, noted, failed, poisoned, retry,
+    joined, lost, waiting.
 
-    `facts`: plain values for machines; `text`: the same for people, empty where nobody needs telling.
+    `facts`: plain values for machines; `text`: the same for people, empty if it does not concern them.
     """
 
     kind: str
@@ -69,7 +72,7 @@ class _Counts(Progress):
             self.samples += evaluations
 
     def event(self, event: Event) -> None:
-        """Note what concerns a person."""
+        """Note an event that has a text for people."""
         if event.text:
             self.note(event.line())
 
@@ -82,6 +85,7 @@ class _Counts(Progress):
 
     def rate(self) -> str:
         """Samples per second, estimated from evaluations while a block is under way."""
+        # Samples arrive a block at a time, evaluations continuously: their share of the work gives a steadier rate.
         elapsed = max(1e-9, time.monotonic() - self.started)
         pending = self.samples_total - self.samples_before
         return f"{pending * min(1.0, self.evaluations / self.evaluations_total) / elapsed:.2f} {self.unit}/s"
@@ -109,13 +113,13 @@ class PlainProgress(_Counts):
     def advance(self, evaluations: int) -> None:
         self.count(evaluations)
         if time.monotonic() - self._last >= self.every_s:
-            self._say()
+            self._print()
 
     def add_samples(self, count: int) -> None:
         self.samples += count
-        self._say()
+        self._print()
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         self._last = time.monotonic()
         percent = 100 * min(1.0, self.evaluations / self.evaluations_total)
         place = f", {'shard ' if self.unit == 'samples' else ''}{self.shard}" if self.shard else ""
@@ -125,7 +129,7 @@ class PlainProgress(_Counts):
         )
 
     def note(self, text: str) -> None:
-        self.stream.write(text + "\n")
+        self.stream.write(safe_text(text) + "\n")
         self.stream.flush()
 
 
@@ -134,17 +138,20 @@ class BarProgress(_Counts):
 
     def __init__(self) -> None:
         super().__init__()
+        # imported here: it takes long, and only a terminal needs it
+        from rich.console import Console
         from rich.progress import BarColumn, SpinnerColumn, TextColumn
         from rich.progress import Progress as Bar
 
         self.bar = Bar(
             SpinnerColumn(),
-            TextColumn("{task.fields[samples]}"),
+            TextColumn("{task.fields[samples]}", markup=False),
             BarColumn(bar_width=30),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TextColumn("{task.fields[eta]} left"),
-            TextColumn("[dim]{task.fields[shard]}"),
+            TextColumn("{task.fields[shard]}", style="dim", markup=False),
+            console=Console(file=getattr(sys.stdout, "bare", sys.stdout)),
             refresh_per_second=4,
         )
         self.line = self.bar.add_task("", total=1, samples="0", rate="", eta="--:--", shard="")
@@ -156,6 +163,9 @@ class BarProgress(_Counts):
             evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
         )
         self.bar.start()
+        # rich has put its own streams in place until `stop`; what passes them must be cleaned too.
+        for name in ("stdout", "stderr"):
+            setattr(sys, name, CleanedStream(getattr(sys, name)))
         self._draw()
 
     def enter_shard(self, name: str) -> None:
@@ -178,11 +188,12 @@ class BarProgress(_Counts):
             samples=f"{self.samples}/{self.samples_total} {self.unit}",
             rate=self.rate(),
             eta=self.eta(),
-            shard=self.shard,
+            shard=safe_text(self.shard),
         )
 
     def note(self, text: str) -> None:
-        self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        # without markup: rich would read `[/path]` in a message as a tag
+        self.bar.console.print(safe_text(text), markup=False, highlight=False, soft_wrap=True)
 
     def end(self) -> None:
         self.bar.stop()
@@ -211,10 +222,10 @@ class JsonProgress(Progress):
             "event": event.kind,
             "shard": event.shard,
             "worker": event.worker,
-            "text": event.text,
-            **event.facts,
+            "text": safe_text(event.text),
+            **masked_values(event.facts),
         }
-        self.stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self.stream.write(json.dumps(line) + "\n")
         self.stream.flush()
 
     def end(self) -> None:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.golden import GOLDEN, link_folder
+
 if TYPE_CHECKING:
-    from stylebatch.models.stable_diffusion import StableDiffusion
+    from stylebatch.models.unet.stable_diffusion import StableDiffusion
 
 for _variable, _value in {
     "OMP_NUM_THREADS": "1",
@@ -19,19 +21,11 @@ for _variable, _value in {
 }.items():
     os.environ.setdefault(_variable, _value)  # before torch and huggingface_hub are imported
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
 
-
-def link_folder(source: Path, target: Path, *, without: tuple[str, ...] = ()) -> Path:
-    """A copy of the folder `source` made of links to its files, less the relative paths in `without`."""
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
-        if path.is_file() and not any(
-            relative == Path(skip) or Path(skip) in relative.parents for skip in without
-        ):
-            (target / relative).parent.mkdir(parents=True, exist_ok=True)
-            (target / relative).symlink_to(path)
-    return target
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run on the CPU wherever they run; those that need a GPU by `-m gpu` (make test-gpu)."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +50,7 @@ def _load(folder: Path) -> StableDiffusion:
     import torch
 
     from stylebatch.models.checkpoint import Checkpoint
-    from stylebatch.models.stable_diffusion import load_checkpoint
+    from stylebatch.models.loading import load_checkpoint
 
     torch.set_num_threads(1)
     return load_checkpoint(Checkpoint(folder), device="cpu")
@@ -94,7 +88,7 @@ def linked(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """`twins(name)`: a folder like a published checkpoint's, with random weights and narrow layers."""
-    from tests.checkpoints import twin
+    from tests.support.checkpoints import twin
 
     built: dict[str, Path] = {}
 

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 
 from stylebatch.conformance import stylealigned, styleid
 from stylebatch.conformance.comparison import Comparison, compare
-from stylebatch.data.images import decode, fit
+from stylebatch.data.images import fit
+from stylebatch.data.pictures.decoding import decode
 from stylebatch.errors import ManifestError, SampleError
 
 __all__ = ["Comparison", "run_cases"]
@@ -26,7 +27,7 @@ __all__ = ["Comparison", "run_cases"]
 def run_cases(folder: Path) -> Iterator[Comparison]:
     """Yield a comparison for every expected tensor (or picture) of `folder` that has a tolerance.
 
-    Raises ManifestError for a folder that is no case, or a kind that is not built.
+    Raises ManifestError for a folder that is no case, or a kind that is not implemented.
     """
     path = folder / "options.json"
     try:
@@ -51,10 +52,10 @@ def run_cases(folder: Path) -> Iterator[Comparison]:
             yield from compare(folder, options, stylealigned.run_panorama(folder, options))
         else:
             raise ManifestError(
-                f"{path}: kind: found {kind!r} (convention {convention!r}), which is not built; "
+                f"{path}: kind: found {kind!r} (convention {convention!r}), which is not implemented; "
                 "accepted: styleid with convention ldm or diffusers, stylealigned, stylealigned_panorama, image_load"
             )
-    except ManifestError:
+    except ManifestError:  # a ValueError too
         raise
     except KeyError as error:
         raise ManifestError(f"{path}: {error} is missing in options or inputs") from error
@@ -77,7 +78,7 @@ def _image_load(folder: Path, options: dict[str, Any]) -> Iterator[Comparison]:
         with Image.open(folder / case["expected"]) as picture:
             expected = np.asarray(picture.convert("RGB"))
         same = found.shape == expected.shape
-        worst = (
+        worst = (  # as int: a difference of bytes would wrap around
             float(np.abs(found.astype(int) - expected.astype(int)).max()) if same else float("inf")
         )
         yield Comparison(

@@ -1,4 +1,4 @@
-"""Compares what a case expects with what was found, tensor by tensor."""
+"""Compares the tensors that a case expects with those that were computed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class Comparison:
 def compare(
     folder: Path, options: dict[str, Any], found: dict[str, Tensor]
 ) -> Iterator[Comparison]:
-    """Compare every toleranced tensor; one that was not produced differs by infinity."""
+    """Compare every tensor that has a tolerance; a missing one differs by infinity."""
+    # Latents that the paper's code encoded are inputs of the case, and expected of our encoder.
     expected = load_file(folder / "expected.safetensors") | {
         k: v for k, v in load_file(folder / "inputs.safetensors").items() if k.endswith("/z0")
     }
@@ -65,6 +66,7 @@ def compare(
                 name, float("inf"), tolerance.get("max_abs"), float("inf"), tolerance.get("rel_l2")
             )
             continue
+        # in float64: the norm of a large float32 tensor would lose more than the tolerance
         difference = got.double() - want.double()
         rel = float(difference.norm() / want.double().norm()) if "rel_l2" in tolerance else None
         yield Comparison(

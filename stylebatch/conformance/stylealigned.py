@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylebatch.data.images import decode
+from stylebatch.data.pictures.decoding import decode
 from stylebatch.diffusion.windows import Windows
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.prompted import Prompts
-from stylebatch.methods.stylealigned import Aligned, Reference, StyleAligned
-from stylebatch.models.base import Conditioning
+from stylebatch.methods.stylealigned.algorithm import Reference, StyleAligned
 from stylebatch.models.checkpoint import Checkpoint
-from stylebatch.models.stable_diffusion import load_checkpoint
+from stylebatch.models.denoiser import Conditioning
+from stylebatch.models.loading import load_checkpoint
+from stylebatch.models.unet.latent_space import latent_scale
+from stylebatch.models.unet.unet_loading import as_stable_diffusion
 
 SHARING = ("share_attention", "adain_queries", "adain_keys", "adain_values")
 PLAIN = {name: False for name in (*SHARING, "share_group_norm", "full_attention_share")}
@@ -44,8 +46,8 @@ def run_prompts(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
     )
     found["inversion/zts"] = torch.cat(inverted)
     positive, negative = (
-        Conditioning(inputs[f"{side}prompt_embeds"], inputs[f"{pooled}prompt_embeds"], sizes)
-        for side, pooled in (("", "pooled_"), ("negative_", "negative_pooled_"))
+        Conditioning(inputs[f"{prefix}prompt_embeds"], inputs[f"{pooled}prompt_embeds"], sizes)
+        for prefix, pooled in (("", "pooled_"), ("negative_", "negative_pooled_"))
     )
     for case, settings in options["cases"].items():
         method = _method(options["steps"], settings)
@@ -56,14 +58,11 @@ def run_prompts(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
         others = inputs["latents"][1:]
         found[f"case/{case}/start_latents"] = torch.cat([reference.start, others])
 
-        def keep(index: int, now: Aligned, name: str = case) -> None:
-            found[f"case/{name}/latents_after_step{index}"] = torch.cat(
-                [now.reference, now.samples]
-            )
-
-        rows = range(1, 1 + len(others))
-        final = method.generate(model, reference, others, prompts.select(rows), on_step=keep)
-        found[f"case/{case}/final"] = torch.cat([final.reference, final.samples])
+        shown = prompts.select(range(1, 1 + len(others)))
+        for index, now in enumerate(method.denoising(model, reference, others, shown)):
+            latents = torch.cat([now.reference, now.samples])
+            found[f"case/{case}/latents_after_step{index}"] = latents
+        found[f"case/{case}/final"] = latents
     return found
 
 
@@ -71,7 +70,7 @@ def run_panorama(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
     """A panorama by windows beside a reference of the window's size."""
     inputs = load_file(folder / "inputs.safetensors")
     model = load_checkpoint(Checkpoint(folder / options["model"]), device="cpu")
-    scaling = float(model.vae.config.scaling_factor)
+    scaling = latent_scale(as_stable_diffusion(model).vae)
     prompts = Prompts(
         Conditioning(inputs["prompt_embeds"]),
         Conditioning(inputs["negative_prompt_embeds"]),
@@ -94,5 +93,5 @@ def run_panorama(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
 
 def _method(steps: int, settings: dict[str, Any]) -> StyleAligned:
     fields = {key: value for key, value in settings.items() if key in StyleAligned.model_fields}
-    off = {} if settings["style_aligned"] else PLAIN
+    off = {} if settings["style_aligned"] else PLAIN  # overrides what the case lists
     return StyleAligned.model_validate({**fields, **off, "steps": steps})

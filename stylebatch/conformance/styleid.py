@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylebatch.data.images import decode
-from stylebatch.methods.features import FeatureKind, Inverted, concatenate
+from stylebatch.data.pictures.decoding import decode
 from stylebatch.methods.pixels import to_tensor
-from stylebatch.methods.styleid import Pairs, StyleID
-from stylebatch.models.base import Conditioning
+from stylebatch.methods.styleid.algorithm import Pairs, StyleID
+from stylebatch.methods.styleid.features import FeatureKind, Inverted, concatenate
 from stylebatch.models.checkpoint import Checkpoint
-from stylebatch.models.stable_diffusion import StableDiffusion, load_checkpoint, load_unet
+from stylebatch.models.denoiser import Conditioning
+from stylebatch.models.loading import load_checkpoint
+from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.models.unet.unet_loading import as_stable_diffusion, load_unet
 
 
 def _method(options: dict[str, Any], case: dict[str, Any]) -> StyleID:
@@ -25,7 +28,7 @@ def _method(options: dict[str, Any], case: dict[str, Any]) -> StyleID:
 
 
 class _Conditioned(StableDiffusion):
-    """A model whose prompt embedding is handed over by the case."""
+    """A model whose prompt embedding is an input of the case."""
 
     def __init__(self, model: StableDiffusion, embedding: Tensor) -> None:
         super().__init__(
@@ -37,7 +40,7 @@ class _Conditioned(StableDiffusion):
         )
         self.embedding = embedding
 
-    def embed(self, prompts: list[str]) -> Conditioning:
+    def embed(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
         return Conditioning(self.embedding)
 
 
@@ -57,19 +60,19 @@ def run_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
         )
     for case, settings in options["cases"].items():
         method = _method(options, settings)
-        names = [sorted(set(side)) for side in zip(*settings["pairs"], strict=True)]
+        names = [sorted(set(column)) for column in zip(*settings["pairs"], strict=True)]
         inverted = {
             name: _invert_named(model, method, inputs[f"{name}/z0"], name, found)
             for name in sorted({*names[0], *names[1]})
         }
         contents = concatenate([inverted[name]["query"] for name in names[0]])
         styles = concatenate([inverted[name]["key_value"] for name in names[1]])
+        # `Pairs` wants pairs of one style in a row; the case lists them in any order
         rows = sorted((names[1].index(s), names[0].index(c)) for c, s in settings["pairs"])
         pairs = Pairs(tuple(c for _, c in rows), tuple(s for s, _ in rows))
         starts = method.initial_latents(contents, styles, pairs)
-        finals = method.stylise(
-            model, contents, styles, pairs
-        )  # all pairs of the case as one block
+        # all pairs of the case in one block, as a run would render them
+        finals = method.stylise(model, contents, styles, pairs)
         for row, (style, content) in enumerate(rows):
             pair = f"case/{case}/{names[0][content]}_{names[1][style]}"
             found[f"{pair}/x_T"] = starts[row : row + 1]
@@ -99,7 +102,9 @@ def _invert_named(
 
 
 def run_diffusers(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
-    model = load_checkpoint(Checkpoint(folder / options["model"]), device="cpu")
+    model = as_stable_diffusion(
+        load_checkpoint(Checkpoint(folder / options["model"]), device="cpu")
+    )
     found: dict[str, Tensor] = {}
     for role in ("content", "style"):
         pixels = np.asarray(decode((folder / options[role]).read_bytes(), options[role]))

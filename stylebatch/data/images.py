@@ -1,32 +1,28 @@
-"""Decodes, fits and encodes images. Pixels are uint8 (H, W, 3) RGB arrays.
-
-Decoding applies the EXIF orientation, composites alpha on white, converts palettes, CMYK, 16-bit and
-greyscale, takes the first frame of animations, and refuses what would not fit in memory.
-"""
+"""Loads, fits and encodes images. Pixels are uint8 (H, W, 3) arrays in sRGB; `decoding.py` says what becomes of files."""
 
 from __future__ import annotations
 
 import io
-import stat
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from stylebatch.errors import SampleError
-from stylebatch.spec import ImageFormat
+from stylebatch.data.fit_modes import GREY, FixedMode
+from stylebatch.data.geometry import Transform, transform_of
+from stylebatch.data.image_section import ImageFormat, ImageSpec
+from stylebatch.data.pictures.decode_memory import turn
+from stylebatch.data.pictures.decoding import Decoded, decode_into
+from stylebatch.data.pictures.linear_light import resized_in_light
+from stylebatch.data.reading import Reader, hash_of, read_picture
+from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.regions import Region
+from stylebatch.data.sources.source import Ref
 
 Pixels = NDArray[np.uint8]
-FitMode = Literal["center_crop", "resize"]
-
-MAX_PIXELS = 178_956_970
-"""Pillow's own bound against decompression bombs."""
-MAX_FILE_BYTES = 1 << 30
-MIN_SIDE = 8
+USUAL_FIT = ImageSpec()
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,11 @@ class Component:
 class Picture:
     """A fitted input image and the size it had.
 
-    `mask` (H, W), white where a content takes the style, None for everywhere; `components` of a style that is a blend.
+    `mask` (H, W), white where a content takes the style, None for everywhere; `components` of a style that is a blend;
+    `notes` of what was odd about the file and yet accepted; `files`: name and xxh3 of each file that it was made of; `transform`:
+    from the displayed file to `pixels`, None where no single file was fitted; `is_cropped`: its middle was taken where the whole
+    was planned; `orientation`: 1..8, how the file is displayed; `objects`: what is annotated, in `pixels`; `segmentation`: a PNG of
+    labels, fitted as the pixels, b"" for none.
     """
 
     pixels: Pixels
@@ -50,114 +50,92 @@ class Picture:
     original_height: int
     mask: Pixels | None = None
     components: tuple[Component, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    transform: Transform | None = None
+    is_cropped: bool = False
+    orientation: int = 1
+    objects: tuple[Region, ...] = ()
+    segmentation: bytes = b""
 
 
 def load_picture(
-    path: str | Path,
-    size: int | tuple[int, int],
-    mode: FitMode = "center_crop",
-    *,
-    name: str | None = None,
+    path: str | Path, size: int | tuple[int, int], mode: FixedMode = "center_crop"
 ) -> Picture:
-    """Decode the file and fit it to `size` (a square's side, or width and height). `name` stands for the file in errors.
+    """As `load_image`, for a file at hand; runs read through their sources."""
+    files = LocalFiles("", "")
+    return load_image(Ref(str(path)), files, size, ImageSpec(mode=mode), name=str(path))
 
-    Raises SampleError: `missing`, `decode` (unreadable, truncated, empty, not an image), `too_large`
-    (over 179 million pixels or 1 GiB) or `too_small` (a side under 8 pixels).
+
+def load_image(
+    ref: Ref,
+    reader: Reader,
+    size: int | tuple[int, int],
+    image: ImageSpec = USUAL_FIT,
+    *,
+    name: str,
+) -> Picture:
+    """Decode the image and fit it to `size` (a square's side, or width and height) as `image` says. `name` stands for it in errors.
+
+    Raises SampleError: `missing`, `too_large`, `too_small` or `decode`, as `read_picture` and `decode_into`.
     """
-    name = str(path) if name is None else name
-    try:
-        status = Path(path).stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise SampleError("decode", f"{name}: not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise SampleError(
-                "too_large", f"{name}: {status.st_size} bytes; accepted: at most {MAX_FILE_BYTES}"
-            )
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise SampleError("missing", f"{name}: no such file") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SampleError("decode", f"{name}: cannot be read: {reason}") from None
-    if not data:
-        raise SampleError("decode", f"{name}: the file is empty (zero bytes)")
-    image = decode(data, name)
-    return Picture(fit(image, size, mode), image.width, image.height)
+
+    sides = (size, size) if isinstance(size, int) else size
+
+    def fitted(found: Decoded) -> Picture:
+        transform = transform_of(found.image.size, sides, image.mode)
+        return Picture(
+            np.asarray(_padded(_scaled(found, transform, image), transform, image.fill)),
+            found.width,
+            found.height,
+            notes=tuple(f"{name}: {note}" for note in found.notes),
+            # A huge picture is decoded smaller than it is.
+            transform=transform.for_source_of(found.image.size, (found.width, found.height)),
+            orientation=found.orientation,
+        )
+
+    # The file is read within the turn, since its bytes count against the bound too.
+    with turn(reader.size(ref) or 0):
+        data = read_picture(reader, ref, name)
+        picture = decode_into(data, name, fitted, truncated=image.truncated)
+        # The hash is of the bytes that were decoded; a second read might find another file.
+        return replace(picture, files=((name, hash_of(data)),))
 
 
-def decode(data: bytes, where: str) -> Image.Image:
-    """Encoded bytes -> upright RGB image; `where` names the file in errors. See the module's notes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise SampleError(
-                    "too_large",
-                    f"{where}: {width} x {height} pixels; accepted: at most {MAX_PIXELS} in all",
-                )
-            if min(width, height) < MIN_SIDE:
-                raise SampleError(
-                    "too_small",
-                    f"{where}: {width} x {height} pixels; accepted: at least {MIN_SIDE} per side",
-                )
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
-        except SampleError:
-            raise
-        except Image.DecompressionBombError:
-            raise SampleError(
-                "too_large",
-                f"{where}: more pixels than can be decoded safely; accepted: at most {MAX_PIXELS}",
-            ) from None
-        except MemoryError:
-            raise SampleError(
-                "too_large", f"{where}: did not fit in memory while decoding"
-            ) from None
-        except Exception as error:  # noqa: BLE001 - Pillow's plugins raise almost anything on damaged files
-            reason = (
-                "not an image that can be identified"
-                if isinstance(error, UnidentifiedImageError)
-                else f"damaged or truncated ({error})"
-            )
-            raise SampleError("decode", f"{where}: {reason}") from None
+def fit(image: Image.Image, size: int | tuple[int, int], mode: FixedMode = "center_crop") -> Pixels:
+    """RGB image -> (height, width, 3): centre crop to the aspect ratio (or none, or grey around), Lanczos. An int is a square's side."""
+    sides = (size, size) if isinstance(size, int) else size
+    transform = transform_of(image.size, sides, mode)
+    return np.asarray(_padded(_resized(_cut(image, transform), transform.scaled), transform, GREY))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode -> RGB; alpha over white, 16-bit and float scaled by their range."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, dtype=np.float64)
-        top = _white_level(image.mode, float(values.max()))
-        return Image.fromarray(
-            np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
-        ).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(
-            Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba
-        ).convert("RGB")
-    return image.convert("RGB")
+def _scaled(found: Decoded, transform: Transform, image: ImageSpec) -> Image.Image:
+    """What the transform cuts out, at its size and in sRGB."""
+    cut = _cut(found.image, transform)
+    if image.linear and cut.size != transform.scaled:
+        return resized_in_light(cut, transform.scaled, found.srgb)
+    # The picture is resized first, so that its colours are converted for few pixels.
+    return found.srgb(_resized(cut, transform.scaled))
 
 
-def _white_level(mode: str, highest: float) -> float:
-    """Value of white in a 16-bit, 32-bit integer or float image (the latter two do not say)."""
-    if mode.startswith("I;16") or highest > 255.0:
-        return 65535.0
-    return 1.0 if mode == "F" and highest <= 1.0 else 255.0
+def _cut(image: Image.Image, transform: Transform) -> Image.Image:
+    left, top, width, height = map(round, transform.crop)
+    if (width, height) == image.size:
+        return image
+    return image.crop((left, top, left + width, top + height))
 
 
-def fit(image: Image.Image, size: int | tuple[int, int], mode: FitMode = "center_crop") -> Pixels:
-    """RGB image -> (height, width, 3): centre crop to the aspect ratio (or none), then Lanczos. An int is a square's side."""
-    width, height = (size, size) if isinstance(size, int) else size
-    if mode == "center_crop":
-        wide = min(image.width, round(image.height * width / height))
-        tall = min(image.height, round(image.width * height / width))
-        left, top = round((image.width - wide) / 2), round((image.height - tall) / 2)
-        image = image.crop((left, top, left + wide, top + tall))
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image)
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _padded(image: Image.Image, transform: Transform, fill: tuple[int, int, int]) -> Image.Image:
+    """The picture where the transform lays it, `fill` around it."""
+    if image.size == transform.size:
+        return image
+    found = Image.new("RGB", transform.size, fill)
+    found.paste(image, transform.offset)
+    return found
 
 
 def encode(pixels: Pixels, spec: ImageFormat) -> bytes:
@@ -168,6 +146,17 @@ def encode(pixels: Pixels, spec: ImageFormat) -> bytes:
         image.save(buffer, "PNG", compress_level=4)
     elif spec.format == "webp":
         image.save(buffer, "WEBP", quality=spec.quality, lossless=spec.quality == 100, method=4)
+    elif spec.format == "avif":  # tiles would follow the number of threads
+        image.save(
+            buffer,
+            "AVIF",
+            quality=spec.quality,
+            subsampling="4:4:4",
+            codec="aom",
+            max_threads=1,
+            autotiling=False,
+        )
     else:
+        # Subsampling 0 is 4:4:4; the usual one halves the resolution of the colours.
         image.save(buffer, "JPEG", quality=spec.quality, subsampling=0)
     return buffer.getvalue()

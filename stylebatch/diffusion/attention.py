@@ -25,12 +25,9 @@ def adain(
     """
     mean_c, std_c = _moments(content) if mask is None else _weighted_moments(content, mask)
     mean_s, std_s = _moments(style)
-    denominator = std_c + eps
-    gain = torch.where(
-        std_c == 0,
-        torch.ones_like(std_c),
-        std_s / torch.where(std_c == 0, torch.ones_like(std_c), denominator),
-    )
+    one = torch.ones_like(std_c)
+    # The inner `where` keeps 0 / 0 out: the outer one computes both branches.
+    gain = torch.where(std_c == 0, one, std_s / torch.where(std_c == 0, one, std_c + eps))
     styled = (content - mean_c) * gain + mean_s
     return styled if mask is None else mask * styled + (1.0 - mask) * content
 
@@ -40,8 +37,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _weighted_moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_moments`, each position counted `weight` (B, 1, h, w) times; without two cells of weight, of everything."""
+    """As `_moments`, each position counted `weight` (B, 1, h, w) times; a total weight below 2 counts as all ones."""
     total = weight.sum(dim=(2, 3), keepdim=True)
+    # The unbiased variance divides by total - 1, which is 0 or negative for a mask of one cell.
     weight = torch.where(total < 2.0, torch.ones_like(weight), weight)
     total = weight.sum(dim=(2, 3), keepdim=True)
     mean = (weight * x).sum(dim=(2, 3), keepdim=True) / total
@@ -52,12 +50,19 @@ def _weighted_moments(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def align(x: Tensor, reference: Tensor, *, eps: float = 1e-5) -> Tensor:
     """Give `x` the mean and std over tokens of `reference`, per sample, head and channel; (B, H, L, d).
 
-    AdaIN of StyleAligned (arXiv 2312.02133); std is sqrt(unbiased variance + eps).
+    AdaIN of StyleAligned (arXiv 2312.02133); std is sqrt(unbiased variance + eps), and a single token has variance 0.
     """
-    mean, std = x.mean(dim=2, keepdim=True), (x.var(dim=2, keepdim=True) + eps).sqrt()
+    # eps stands under the root, as in the paper's code; `adain` adds its own to the std.
+    mean, std = x.mean(dim=2, keepdim=True), (_variance(x) + eps).sqrt()
     mean_r = reference.mean(dim=2, keepdim=True)
-    std_r = (reference.var(dim=2, keepdim=True) + eps).sqrt()
+    std_r = (_variance(reference) + eps).sqrt()
     return (x - mean) / std * std_r + mean_r
+
+
+def _variance(x: Tensor) -> Tensor:
+    """Unbiased variance over tokens, and 0 for a single token."""
+    # The middle of the network has a single token at very small sizes, where the unbiased variance is NaN.
+    return x.var(dim=2, keepdim=True, correction=min(1, x.shape[2] - 1))
 
 
 def attend_extended(
@@ -68,13 +73,13 @@ def attend_extended(
     shift: float = 0.0,
     scale: float | None = None,
 ) -> Tensor:
-    """Attention to own and lent tokens: `keys`, `values` are (own, lent), (B, H, L, d) each.
+    """Attention to a row's tokens and to those of its reference: `keys`, `values` are (row's, reference's), (B, H, L, d) each.
 
-    `shift` is added to the logits of the lent tokens (StyleAligned's shared score shift).
+    `shift` is added to the logits of the reference's tokens (StyleAligned's shared score shift).
     """
     k, v = torch.cat(keys, dim=2), torch.cat(values, dim=2)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    mask = None
+    mask = None  # a mask of zeros would give the same, but flash kernels take none
     if shift != 0.0:
         mask = q.new_zeros(1, 1, 1, k.shape[2])
         mask[..., keys[0].shape[2] :] = shift
@@ -83,32 +88,34 @@ def attend_extended(
 
 def attend_blended(
     q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    keys: Tensor | Sequence[Tensor],
+    values: Tensor | Sequence[Tensor],
     weights: Sequence[float],
     *,
     tau: float = 1.0,
     scale: float | None = None,
 ) -> Tensor:
-    """One attention over the tokens of M styles, each token counted `weights[m]` (above 0, sum 1) times.
+    """One attention over the tokens of M styles, each style counted `weights[m]` (above 0, sum 1) times.
 
-    q (C, H, L, d) of the pairs that share the blend; k, v (M, H, L', d). The log of the weights is added to the
-    logits, as a mask that every query shares, so that fused kernels serve. A style blended with itself is
+    q (C, H, L, d) of the pairs that share the blend; `keys`, `values`: (H, L_m, d) of each style. The log of the weights is added to
+    the logits, as a mask that every query shares, so that fused kernels serve. A style blended with itself is
     that style. Returns (C, H, L, d).
     """
-    styles, heads, tokens, dim = k.shape
-    keys, values = (x.transpose(0, 1).reshape(1, heads, styles * tokens, dim) for x in (k, v))
-    logs = torch.tensor([math.log(weight) for weight in weights], dtype=q.dtype, device=q.device)
-    mask = logs.repeat_interleave(tokens)[None, None, None]
-    scale = dim**-0.5 if scale is None else scale
+    tokens = [k.shape[1] for k in keys]
+    # A style of more tokens than the first does not count for more.
+    each = [math.log(w) + math.log(tokens[0] / n) for w, n in zip(weights, tokens, strict=True)]
+    logs = torch.tensor(each, dtype=q.dtype, device=q.device)
+    mask = logs.repeat_interleave(torch.tensor(tokens, device=q.device))[None, None, None]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    joined_k, joined_v = (torch.cat(list(x), dim=1)[None] for x in (keys, values))
     out = F.scaled_dot_product_attention(
-        _fold(q, q.shape[0]), keys, values, attn_mask=mask, scale=tau * scale
+        _fold(q, q.shape[0]), joined_k, joined_v, attn_mask=mask, scale=tau * scale
     )
     return _unfold(out, q.shape[0])
 
 
 def fall(shape: Fall, progress: float) -> float:
-    """How much of a fall is done at `progress` 0 to 1: the schedules of arXiv 2605.26538, and none."""
+    """The share 0 to 1 of a decrease that is done at `progress` 0 to 1: the schedules of arXiv 2605.26538, and none."""
     if shape == "constant":
         return 0.0
     if shape == "linear":
@@ -118,9 +125,9 @@ def fall(shape: Fall, progress: float) -> float:
     return math.sqrt(progress)
 
 
-def blend_query(own: Tensor, content: Tensor, gamma: float) -> Tensor:
-    """Query preservation: gamma q_content + (1 - gamma) q, StyleID eq. 5; shapes (B, H, L, d)."""
-    return torch.lerp(own, content, gamma)
+def blend_query(query: Tensor, content: Tensor, gamma: float | Tensor) -> Tensor:
+    """Query preservation: gamma q_content + (1 - gamma) q, StyleID eq. 5; shapes (B, H, L, d), `gamma` also (B, 1, 1, 1)."""
+    return torch.lerp(query, content, gamma)
 
 
 def attend(
@@ -149,8 +156,9 @@ def attend_shared(
     are laid end to end as one long sequence: rows of a softmax are independent, so this is exact and
     copies neither k nor v. Returns (P, H, L, d).
     """
-    if len(set(counts)) == 1:
+    if len(set(counts)) == 1:  # one kernel call for all styles
         return _unfold(attend(_fold(q, counts[0]), k, v, tau=tau, scale=scale), counts[0])
+    # Uneven counts take a call per style: padding them to one length would compute rows that are thrown away.
     parts = []
     for row, part in enumerate(q.split(list(counts))):
         out = attend(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -11,29 +11,21 @@ from stylebatch.diffusion.schedule import Schedule, Step
 PredictNoise = Callable[[Tensor, Step], Tensor]
 
 
-def predict_x0(schedule: Schedule, x: Tensor, eps: Tensor, step: Step) -> Tensor:
-    """Clean latent that a noise estimate at `step.source` implies: (x - sqrt(1-ab) eps) / sqrt(ab)."""
-    return (x - schedule.noise(step.source) * eps) / schedule.signal(step.source)
+def predict_x0(schedule: Schedule, x: Tensor, estimate: Tensor, step: Step) -> Tensor:
+    """Clean latent that an estimate at `step.source` implies."""
+    return schedule.split(x, estimate, step.source)[0]
 
 
-def ddim_step(schedule: Schedule, x: Tensor, eps: Tensor, step: Step) -> Tensor:
+def ddim_step(schedule: Schedule, x: Tensor, estimate: Tensor, step: Step) -> Tensor:
     """Move `x` (B, c, h, w) from `step.source` to `step.target`, eq. 12 of DDIM with eta 0.
 
-    Serves both directions. Equal levels return `x` itself. Coefficients are float64 scalars.
+    Serves both directions. Equal levels return `x` itself. Coefficients are float64 scalars. In flow matching
+    this is Euler's rule: x + (t_target - t_source) v.
     """
     if step.source == step.target:
-        return x
-    x0 = predict_x0(schedule, x, eps, step)
+        return x  # the formula would change the last bits
+    x0, eps = schedule.split(x, estimate, step.source)
     return schedule.signal(step.target) * x0 + schedule.noise(step.target) * eps
-
-
-def walk(
-    schedule: Schedule, predict_noise: PredictNoise, x: Tensor, steps: Sequence[Step]
-) -> Iterator[tuple[Step, Tensor]]:
-    """Yield `(step, latent after it)` for each step, starting from `x` (B, c, h, w)."""
-    for step in steps:
-        x = ddim_step(schedule, x, predict_noise(x, step), step)
-        yield step, x
 
 
 def run(

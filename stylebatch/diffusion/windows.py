@@ -36,6 +36,7 @@ class Windows:
 
     def views(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Top left cells of the windows, row by row."""
+        # A window as wide as the canvas sees every column already: wrapping it would repeat columns.
         lefts = (
             list(range(0, width, self.stride))
             if self.circular and width > self.size
@@ -66,6 +67,7 @@ class Windows:
         for (top, left), part in zip(corners, parts, strict=True):
             rows = torch.arange(top, top + part.shape[-2], device=views.device)[:, None]
             columns = torch.arange(left, left + part.shape[-1], device=views.device) % width
+            # `+=` counts a repeated index once; a view is never wider than the canvas, so that none repeats.
             total[..., rows, columns] += part
             count[rows, columns] += 1
         return total / count

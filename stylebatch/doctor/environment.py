@@ -1,4 +1,4 @@
-"""What this machine has: interpreter, libraries against those that were tested, devices, threads, disk, Ray."""
+"""Checks this machine: interpreter, libraries (installed, tested, required), devices, threads, disk, Ray."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SMALL_DISK = 5 * 10**9
 
 @dataclass(frozen=True)
 class Library:
-    """A library: the version here ("" where it is missing), the one that was tested, what is asked for."""
+    """A library: its version here ("" if missing), the version that was tested, and the range that the package requires."""
 
     name: str
     installed: str
@@ -48,7 +48,7 @@ class Library:
 
 
 @dataclass(frozen=True)
-class Place:
+class DiskSpace:
     """A folder that runs write to or read from, and bytes free there."""
 
     use: str
@@ -58,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Environment:
-    """All that is told without a model."""
+    """What `stylebatch doctor` reports without a model."""
 
     stylebatch: str
     python: str
@@ -67,7 +67,7 @@ class Environment:
     devices: tuple[Device, ...]
     threads: int
     ray: str
-    places: tuple[Place, ...]
+    places: tuple[DiskSpace, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -75,7 +75,7 @@ class Environment:
         return all(finding.level != "problem" for finding in self.findings)
 
 
-def look(variables: Mapping[str, str]) -> Environment:
+def inspect_machine(variables: Mapping[str, str]) -> Environment:
     """The environment of this process; `variables`: those of the shell."""
     libraries, found = tuple(_libraries()), tuple(devices())
     places = tuple(_places(variables))
@@ -111,13 +111,13 @@ def _installed(name: str) -> str:
 
 def _libraries() -> Iterator[Library]:
     try:
-        asked = [Requirement(line) for line in requires("stylebatch") or ()]
+        requirements = [Requirement(line) for line in requires("stylebatch") or ()]
     except PackageNotFoundError:
-        asked = []
+        requirements = []
     ranges = {
-        need.name.lower().replace("-", "_"): str(need.specifier)
-        for need in asked
-        if need.marker is None
+        one.name.lower().replace("-", "_"): str(one.specifier)
+        for one in requirements
+        if one.marker is None  # those of an extra have a marker
     }
     for name, tested in TESTED.items():
         yield Library(name, _installed(name), tested, ranges.get(name, ""))
@@ -125,15 +125,16 @@ def _libraries() -> Iterator[Library]:
 
 def _check_libraries(libraries: tuple[Library, ...]) -> Iterator[Finding]:
     for library in libraries:
-        asked = f"{library.name}{library.required}"
+        requirement = f"{library.name}{library.required}"
         if not library.installed:
-            yield problem(f"{library.name} is missing", f"pip install '{asked}'")
-        elif library.required and not Requirement(asked).specifier.contains(
+            yield problem(f"{library.name} is missing", f"pip install '{requirement}'")
+        # The base version, since torch adds its build (2.13.0+cu126), which no range with == or <= contains.
+        elif library.required and not Requirement(requirement).specifier.contains(
             Version(library.installed).base_version, prereleases=True
         ):
             yield problem(
                 f"{library.name} {library.installed} is outside {library.required}",
-                f"pip install '{asked}'",
+                f"pip install '{requirement}'",
             )
         elif Version(library.installed).base_version != library.tested:
             yield note(
@@ -159,7 +160,7 @@ def _check_devices(found: tuple[Device, ...]) -> Iterator[Finding]:
         )
 
 
-def _places(variables: Mapping[str, str]) -> Iterator[Place]:
+def _places(variables: Mapping[str, str]) -> Iterator[DiskSpace]:
     home = Path(variables.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     hub = Path(variables.get("HF_HUB_CACHE") or home / "hub")
     offline = " (offline: HF_HUB_OFFLINE)" if variables.get("HF_HUB_OFFLINE") == "1" else ""
@@ -168,14 +169,15 @@ def _places(variables: Mapping[str, str]) -> Iterator[Place]:
         ("temporary files", Path(tempfile.gettempdir())),
         (f"hub cache{offline}", hub),
     ):
+        # disk_usage raises for a folder that does not exist yet, as a hub cache before the first download.
         there = next(parent for parent in (path, *path.parents) if parent.exists())
-        yield Place(use, str(path), shutil.disk_usage(there).free)
+        yield DiskSpace(use, str(path), shutil.disk_usage(there).free)
 
 
-def _check_places(places: tuple[Place, ...]) -> Iterator[Finding]:
+def _check_places(places: tuple[DiskSpace, ...]) -> Iterator[Finding]:
     for place in places:
         if place.free_bytes < SMALL_DISK:
             yield note(
                 f"{place.use}: {place.free_bytes / 1e9:.1f} GB free at {place.path}",
-                "`stylebatch plan` tells what a run writes; output.path may lie elsewhere",
+                "`stylebatch plan` says how much a run writes; output.path may lie on another disk",
             )

@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Device:
-    """A place to compute: what it is, bytes of memory in all and free now."""
+    """A device that computes: its name, total bytes of memory and bytes free now."""
 
     name: str
     kind: str
@@ -51,6 +51,7 @@ def devices() -> list[Device]:
 
 def usable_cores() -> int:
     """Cores that this process may use."""
+    # os.cpu_count() counts the machine's cores, also in a container or under taskset.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

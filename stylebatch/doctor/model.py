@@ -1,27 +1,33 @@
-"""What a checkpoint is and costs: from its files, then, unless told not to, by loading it and one evaluation."""
+"""Diagnoses a checkpoint: its family, sizes and faults from its files, its speed from a few evaluations."""
 
 from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import torch
 
-from stylebatch.data.sides import DEFAULT_BATCH_GB, activation_bytes
-from stylebatch.doctor.checks import check_configs, check_weights, parameters
-from stylebatch.doctor.findings import Finding, problem
+from stylebatch.doctor.findings import Finding, note, problem
 from stylebatch.doctor.machine import free_memory
-from stylebatch.engine.measure import evaluation_seconds
-from stylebatch.errors import ManifestError
-from stylebatch.models.checkpoint import Checkpoint, SiteShape, find_checkpoint
-from stylebatch.models.families import names_of
-from stylebatch.models.stable_diffusion import load_checkpoint, placement, schedule_from_config
-from stylebatch.spec import EngineSpec, ModelSpec, StyleIDOptions
+from stylebatch.doctor.prediction import check_outputs
+from stylebatch.doctor.profiling import profile_of
+from stylebatch.errors import ManifestError, StorageError
+from stylebatch.methods.stored_bytes import FeatureCodecName, stored_bytes
+from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
+from stylebatch.models.family import SiteShape
+from stylebatch.models.libraries import WRONG, first_line
+from stylebatch.models.loading import faults, load_checkpoint, placement
+from stylebatch.models.model_section import ModelSpec
+from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.planning.batches import DEFAULT_BATCH_GB
+from stylebatch.planning.profiles import profiles_folder, save_profile
+from stylebatch.spec import DEFAULT_METHOD, EngineSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MARGIN = 1.1
-"""Memory beyond weights and activations: the program, the VAE's buffers."""
+"""Factor for memory beyond weights and activations: the program, the VAE's buffers."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,18 @@ class Measured:
     threads: int
     load_s: float
     evaluation_s: float
+    profile: str
+    """File of the profile, by which `plan` tells hours; "" where it could not be written."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that is told of a checkpoint; fields that its files do not tell are None or empty."""
+    """What `stylebatch doctor MODEL` reports; fields that the files do not define are None or empty."""
 
     model: str
     findings: tuple[Finding, ...]
     layout: str | None = None
+    family: str | None = None
     published: tuple[str, ...] = ()
     prediction_type: str | None = None
     native_size: int | None = None
@@ -63,88 +72,101 @@ class Diagnosis:
 
 
 def diagnose(spec: ModelSpec, *, size: int | None = None, measure: bool = True) -> Diagnosis:
-    """Check a checkpoint; problems are told, not raised, but for a size that it does not take (ManifestError)."""
-    named = spec.name or spec.id or str(spec.path)
+    """Check a checkpoint. Its problems become findings; only a `size` that it does not accept raises (ManifestError)."""
+    name = spec.name or spec.id or str(spec.path)
     try:
-        checkpoint = find_checkpoint(spec, families=("sd", "sdxl"))
-        schedule = schedule_from_config(checkpoint.config("scheduler"))
+        return _diagnosed(name, spec, size, measure)
+    except ManifestError:  # a ValueError too, which WRONG names
+        raise
+    except WRONG as error:
+        message = f"it cannot be used: {error.__class__.__name__}: {first_line(error)}"
+        return Diagnosis(name, (problem(message, "fetch it again"),))
+
+
+def _diagnosed(name: str, spec: ModelSpec, size: int | None, measure: bool) -> Diagnosis:
+    try:
+        checkpoint = find_checkpoint(spec)
+        family = checkpoint.family
+        about, sizes = family.about(), family.sizes
     except ManifestError as error:
-        return Diagnosis(named, (_as_problem(error),))
-    pixels = size or checkpoint.native_size
-    if pixels % checkpoint.size_multiple:
+        return Diagnosis(name, (_as_problem(error),))
+    pixels = size or sizes.native
+    if pixels % sizes.multiple:
         raise ManifestError(
-            f"--size: found {pixels}; accepted by this model: multiples of {checkpoint.size_multiple}"
+            f"--size: found {pixels}; accepted by this model: multiples of {sizes.multiple}"
         )
-    findings = [*check_weights(checkpoint), *check_configs(checkpoint)]
-    counts = parameters(checkpoint)
+    findings = [
+        *map(_as_problem, faults(checkpoint)),
+        *(note(*doubt) for doubt in about.doubts),
+    ]
+    counts = dict(about.parameters)
     device, dtype = placement(spec.dtype)
-    activations = {
-        name: activation_bytes(checkpoint, pixels, BYTES[name]) for name in ("float16", "float32")
-    }
-    needed = sum(counts.values()) * BYTES[dtype] + activation_bytes(
-        checkpoint, pixels, BYTES[dtype]
-    )
-    if device.type in ("cpu", "cuda") and needed * MARGIN > (room := free_memory(device)):
-        findings.append(
-            problem(
-                f"weights and one row need {needed / 1e9:.1f} GB in {dtype}; {device.type} has {room / 1e9:.1f} GB free",
-                "a half-precision `dtype`, `offload`, or a machine with more memory",
-            )
-        )
+    needed = sum(counts.values()) * BYTES[dtype] + _row_bytes(checkpoint, pixels, dtype)
+    findings += _short_of_memory(needed, device, dtype)
     measured = None
     if measure and all(finding.level != "problem" for finding in findings):
         measured = _measure(spec, checkpoint, pixels, findings)
-    options = StyleIDOptions()
-    shapes = checkpoint.site_shapes(pixels)
-    styled = tuple(site for site in options.sites if site in checkpoint.sites)
-    latents = (pixels // checkpoint.latent_factor) ** 2 * schedule_channels(checkpoint)
+    options, shapes = DEFAULT_METHOD, family.site_shapes(pixels)
+    styled = tuple(site for site in options.sites if site in checkpoint.sites) or checkpoint.sites
+    latents = (pixels // sizes.latent_factor) ** 2 * sizes.latent_channels
     return Diagnosis(
-        named,
+        name,
         tuple(findings),
-        layout=checkpoint.layout,
-        published=names_of(checkpoint.config("unet"), schedule.prediction_type),
-        prediction_type=schedule.prediction_type,
-        native_size=checkpoint.native_size,
-        size_multiple=checkpoint.size_multiple,
+        layout=about.layout,
+        family=about.title,
+        published=about.published,
+        prediction_type=about.predicts,
+        native_size=sizes.native,
+        size_multiple=sizes.multiple,
         size=pixels,
         dtype=dtype,
         parameters=counts,
         sites=shapes,
-        styled=styled or checkpoint.sites,
+        styled=styled,
         steps=options.steps,
-        activations=activations,
-        feature_bytes=_feature_bytes(
-            [shape for shape in shapes if shape.site in (styled or checkpoint.sites)],
-            options,
-            latents,
-        ),
+        activations={kind: _row_bytes(checkpoint, pixels, kind) for kind in ("float16", "float32")},
+        feature_bytes=_feature_bytes([shape for shape in shapes if shape.site in styled], latents),
         measured=measured,
     )
 
 
-def schedule_channels(checkpoint: Checkpoint) -> int:
-    return int(checkpoint.config("unet").get("in_channels", 4))
+def _short_of_memory(needed: int, device: torch.device, dtype: str) -> list[Finding]:
+    """A problem where `needed` bytes for weights and one row are more than the device has free."""
+    if device.type not in ("cpu", "cuda") or needed * MARGIN <= (free := free_memory(device)):
+        return []
+    return [
+        problem(
+            f"weights and one row need {needed / 1e9:.1f} GB in {dtype}; {device.type} has {free / 1e9:.1f} GB free",
+            "a half-precision `dtype`, `offload`, or a machine with more memory",
+        )
+    ]
 
 
-def _feature_bytes(
-    shapes: list[SiteShape], options: StyleIDOptions, latents: int
-) -> dict[str, dict[str, int]]:
+def _row_bytes(checkpoint: Checkpoint, pixels: int, dtype: str) -> int:
+    """Activations of one row of an evaluation, for a square picture."""
+    return checkpoint.family.memory((pixels, pixels), BYTES[dtype]).row
+
+
+def _feature_bytes(shapes: list[SiteShape], latents: int) -> dict[str, dict[str, int]]:
     """Per codec and float dtype, bytes that a style takes over all timesteps; latents are float32 under every codec."""
     numbers = sum(shape.elements for shape in shapes)
-    scales = 4 * sum(shape.channels * shape.layers for shape in shapes)
-    steps, trajectory = options.num_reverse_evaluations, (options.steps + 1) * latents * 4
-    return {
-        "kv": {name: 2 * numbers * BYTES[name] * steps for name in ("float16", "float32")},
-        "x": {name: numbers * BYTES[name] * steps for name in ("float16", "float32")},
-        "x8": {name: (numbers + scales) * steps for name in ("float16", "float32")},
-        "trajectory": {name: trajectory for name in ("float16", "float32")},
+    scales = sum(shape.channels * shape.layers for shape in shapes)
+    steps = DEFAULT_METHOD.num_reverse_evaluations
+    trajectory = (DEFAULT_METHOD.steps + 1) * latents * 4
+    found = {
+        codec: {
+            name: steps * stored_bytes(codec, numbers, BYTES[name], scales)
+            for name in ("float16", "float32")
+        }
+        for codec in get_args(FeatureCodecName)
     }
+    return found | {"trajectory": {name: trajectory for name in ("float16", "float32")}}
 
 
 def _measure(
     spec: ModelSpec, checkpoint: Checkpoint, size: int, findings: list[Finding]
 ) -> Measured | None:
-    """Load, evaluate; what goes wrong is added to `findings`."""
+    """Load the model and time evaluations; failures are added to `findings`."""
     started = time.perf_counter()
     try:
         model = load_checkpoint(checkpoint, dtype=spec.dtype, offload=spec.offload)
@@ -152,29 +174,53 @@ def _measure(
         findings.append(_as_problem(error))
         return None
     loaded = time.perf_counter()
-    dtype = str(model.unet.dtype).removeprefix("torch.")
-    budget = DEFAULT_BATCH_GB * 2**30 / activation_bytes(checkpoint, size, BYTES[dtype])
-    batch = max(1, min(EngineSpec().batch, int(budget)))
+    dtype = str(model.dtype).removeprefix("torch.")
+    at_once = int(DEFAULT_BATCH_GB * 2**30 / _row_bytes(checkpoint, size, dtype))
+    batch = max(1, min(EngineSpec().batch, at_once))
     try:
-        seconds = evaluation_seconds(model, size, batch)
+        profile = profile_of(
+            model,
+            spec.name or spec.id or str(spec.path),
+            size=size,
+            batch=batch,
+            lanes=1 if spec.offload != "none" else max(1, at_once // batch),
+        )
+        profile = replace(
+            profile, fingerprint=checkpoint.fingerprint, load_s=round(loaded - started, 3)
+        )
     except torch.OutOfMemoryError:
         findings.append(
             problem(f"memory ran out at {size} px", "a smaller `image.size`, or `offload: model`")
         )
         return None
-    side = size // model.latent_factor
-    x = torch.randn(1, schedule_channels(checkpoint), side, side).to(model.device)
-    if not bool(model.predict_noise(x, 500, model.embed([""])).isfinite().all()):
+    if isinstance(model, StableDiffusion):
+        findings.extend(check_outputs(model, size, checkpoint.family.sizes.native))
+    place = profiles_folder()
+    kept = f"{place}/{profile.file}"
+    try:
+        save_profile(place, profile)
+    except StorageError as error:
         findings.append(
-            problem(f"the network gives values that are not finite in {dtype}", "dtype: float32")
+            note(f"the profile could not be kept ({error})", f"a {place} that can be written")
         )
-    threads = torch.get_num_threads()
-    return Measured(str(model.device), dtype, threads, loaded - started, seconds)
+        kept = ""
+    return Measured(
+        str(model.device),
+        dtype,
+        profile.threads,
+        profile.load_s,
+        min(profile.row_s.values()),
+        kept,
+    )
 
 
 def _as_problem(error: ManifestError) -> Finding:
-    """Our errors tell what was found, then what is accepted or next."""
-    told, words, step = re.split(r"(?i)(accepted: |next: )", f"{error}accepted: ", maxsplit=1)
-    step = step.removesuffix("accepted: ").rstrip(". ")
-    give = "give " if words.lower().startswith("accepted") else ""
-    return problem(told.rstrip(" ;."), f"{give}{step}" if step else "see docs/models.md")
+    """The error as a finding: its text up to `Next:`, and the step after it."""
+    message, *step = re.split(r"[.;]? ?\bnext: ", str(error), maxsplit=1, flags=re.IGNORECASE)
+    advice = step[0] if step else "correct it where it is wrong, or take another checkpoint"
+    return problem(_sentence(message.removeprefix("model: ")), _sentence(advice))
+
+
+def _sentence(text: str) -> str:
+    """`text` without its full stop; an ellipsis stays."""
+    return text if text.endswith("...") else text.rstrip(". ")

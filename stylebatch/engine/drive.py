@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from stylebatch.engine.accounts import Books, Executed, Failure
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.shards import Books, Executed, Failure
 from stylebatch.errors import Interrupted, StylebatchError
 from stylebatch.progress import Event, Progress
 
@@ -32,9 +32,16 @@ MAX_FAILED_STARTS = 5
 class RayError(StylebatchError):
     """The cluster cannot be reached, or cannot run a worker."""
 
+    @classmethod
+    def with_trace(cls, text: str, trace: str) -> RayError:
+        """The error, with the trace of a worker's process."""
+        error = cls(text)
+        error.trace = trace
+        return error
+
 
 @dataclass
-class _Seat:
+class _WorkerHandle:
     """A worker as the driver sees it."""
 
     name: str
@@ -54,6 +61,7 @@ class Cluster:
         """Workers that the cluster has resources for, at least one."""
         total = self.ray.cluster_resources()
         cpus, gpus = self.need["num_cpus"], self.need["num_gpus"]
+        # 1e-9: fractions such as 0.1 are not exact
         by_cpu = int(total.get("CPU", 0) / cpus + 1e-9)
         return max(1, min(by_cpu, int(total.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu)
 
@@ -66,7 +74,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Staff:
+class ActorSetup:
     """The workers of a job: class of the actors, `arguments` of each by its number, `count` None for what there is room for."""
 
     kind: type
@@ -75,22 +83,23 @@ class Staff:
 
 
 class Drive:
-    """Seats, and what each was given. `drain_s`: seconds that workers get for the shards they are at after SIGTERM."""
+    """Workers, and what each was given. `drain_s`: seconds that workers get for the shards they are at after SIGTERM."""
 
-    def __init__(self, cluster: Cluster, staff: Staff, *, drain_s: float) -> None:
-        self.ray, self.cluster, self.staff, self.drain_s = cluster.ray, cluster, staff, drain_s
+    def __init__(self, cluster: Cluster, setup: ActorSetup, *, drain_s: float) -> None:
+        self.ray, self.cluster, self.setup, self.drain_s = cluster.ray, cluster, setup, drain_s
         self.progress = cluster.progress
-        self.seats: dict[str, _Seat] = {}
-        self.calls: dict[Any, tuple[_Seat, int | None]] = {}
+        self.workers: dict[str, _WorkerHandle] = {}
+        self.calls: dict[Any, tuple[_WorkerHandle, int | None]] = {}
         self.num_named = self.failed_starts = 0
+        # long ago, so that the first look at each is not skipped
         self._grown = self._heard = self._said = -1e9
 
     def run(self, job: str, books: Books, executed: Executed | None = None) -> None:
         """Call the actors' method `job` until every number of the queue is done or poisoned."""
         queue = books.queue
-        for seat in self.seats.values():
-            if seat.is_ready:
-                queue.join(seat.name)
+        for worker in self.workers.values():
+            if worker.is_ready:
+                queue.join(worker.name)
         self._heard = time.monotonic()
         with _asked_to_stop() as stop:
             while not queue.is_finished:
@@ -107,9 +116,10 @@ class Drive:
     def _drain(self, books: Books) -> None:
         """Hear of the shards that workers are at, for a while; raises Interrupted."""
         oldest: dict[str, Any] = {}
-        for call, (seat, number) in self.calls.items():
+        for call, (worker, number) in self.calls.items():
             if number is not None:
-                oldest.setdefault(seat.name, call)
+                # a worker is at the first of its calls; the second has not begun
+                oldest.setdefault(worker.name, call)
         due, until = set(oldest.values()), time.monotonic() + self.drain_s
         if due and self.drain_s:
             self.progress.note(
@@ -124,59 +134,64 @@ class Drive:
 
     def _grow(self, queue: ShardQueue) -> None:
         """Ask for workers up to what was asked of us, or what the cluster has room for."""
-        if time.monotonic() - self._grown < GROW_EVERY_S and self.seats:
+        if time.monotonic() - self._grown < GROW_EVERY_S and self.workers:
             return
         self._grown = time.monotonic()
-        wanted = self.staff.count or self.cluster.room()
+        # asked each time: nodes join and leave while a run is under way
+        wanted = self.setup.count or self.cluster.room()
         left = len(queue.shards) - queue.num_done - len(queue.poisoned)
+        # Ray's retries would run a shard that the queue has already given to another worker
         actor = self.ray.remote(max_restarts=0, max_task_retries=0, **self.cluster.need)(
-            self.staff.kind
+            self.setup.kind
         )
-        while len(self.seats) < min(wanted, left):
+        while len(self.workers) < min(wanted, left):
             name = f"worker-{self.num_named}"
-            handle = actor.remote(*self.staff.arguments(self.num_named))
+            actor_handle = actor.remote(*self.setup.arguments(self.num_named))
             self.num_named += 1
-            self.seats[name] = _Seat(name, handle)
-            self.calls[handle.start.remote()] = (self.seats[name], None)
+            self.workers[name] = _WorkerHandle(name, actor_handle)
+            self.calls[actor_handle.start.remote()] = (self.workers[name], None)
 
     def _hand_out(self, job: str, queue: ShardQueue, executed: Executed) -> None:
-        for seat in self.seats.values():
-            while seat.is_ready and (number := queue.next(seat.name)) is not None:
-                method = getattr(seat.actor, job)
-                self.calls[method.remote(number, executed.get(number))] = (seat, number)
+        for worker in self.workers.values():
+            while worker.is_ready and (number := queue.next(worker.name)) is not None:
+                method = getattr(worker.actor, job)
+                self.calls[method.remote(number, executed.get(number))] = (worker, number)
 
     def _hear(self, call: Any, books: Books) -> None:
         """What became of a call."""
+        # its worker was lost a moment ago, with all its calls
         if call not in self.calls:
             return
-        seat, number = self.calls.pop(call)
+        worker, number = self.calls.pop(call)
         try:
             kind, value = self.ray.get(call)
         except self.ray.exceptions.RayError as error:
-            self._lose(seat, books, Failure("the worker process or its node died", str(error)))
+            self._lose(worker, books, Failure("the worker process or its node died", str(error)))
             return
         if kind == "fatal":
             raise value
         if number is None:
             if kind == "failed":
-                raise RayError(f"{seat.name} cannot start: {value.reason}\n{value.trace}")
-            seat.is_ready, self.failed_starts = True, 0
-            books.queue.join(seat.name)
-            self.progress.event(Event("joined", "", "", seat.name, {"device": value}))
+                raise RayError.with_trace(
+                    f"{worker.name} cannot start: {value.reason}", value.trace
+                )
+            worker.is_ready, self.failed_starts = True, 0
+            books.queue.join(worker.name)
+            self.progress.event(Event("joined", "", "", worker.name, {"device": value}))
         elif kind == "failed":
-            books.failed(seat.name, number, value)
+            books.failed(worker.name, number, value)
         else:
-            books.committed(seat.name, number, value)
+            books.committed(worker.name, number, value)
 
-    def _lose(self, seat: _Seat, books: Books, failure: Failure) -> None:
+    def _lose(self, worker: _WorkerHandle, books: Books, failure: Failure) -> None:
         """A worker is gone: forget it, give back what it had, and replace it at the next turn."""
-        del self.seats[seat.name]
-        self.ray.kill(seat.actor)  # one that only lost its connection would go on
-        for other in [call for call, (owner, _) in self.calls.items() if owner is seat]:
+        del self.workers[worker.name]
+        self.ray.kill(worker.actor)  # one that only lost its connection would go on
+        for other in [call for call, (owner, _) in self.calls.items() if owner is worker]:
             del self.calls[other]
         self._grown = -1e9
-        if seat.is_ready:
-            books.lost(seat.name, failure)
+        if worker.is_ready:
+            books.lost(worker.name, failure)
         else:
             self.failed_starts += 1
             if self.failed_starts >= MAX_FAILED_STARTS:
@@ -188,7 +203,7 @@ class Drive:
     def _say_waiting(self) -> None:
         """Tell when no worker answers because none could be placed."""
         now = time.monotonic()
-        if any(seat.is_ready for seat in self.seats.values()):
+        if any(worker.is_ready for worker in self.workers.values()):
             return
         if now - max(self._heard, self._said) < SAY_WAITING_EVERY_S:
             return
@@ -197,12 +212,12 @@ class Drive:
 
     def dismiss(self) -> None:
         """End all workers, and wait until they are gone: what they leave is swept then."""
-        for seat in self.seats.values():
-            self.ray.kill(seat.actor)
+        for worker in self.workers.values():
+            self.ray.kill(worker.actor)
         if self.calls:
             calls = list(self.calls)
             self.ray.wait(calls, num_returns=len(calls), timeout=DISMISSED_WITHIN_S)
-        self.seats.clear()
+        self.workers.clear()
         self.calls.clear()
 
 

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.ranks import RanksEngine, by_accelerate
 from stylebatch.engine.ray_pool import RayEngine
 from stylebatch.errors import ManifestError
@@ -24,6 +24,7 @@ def engine_name(spec: EngineSpec) -> str:
     """What `auto` means here: a launcher's rank, a Ray cluster, several devices, or this process alone."""
     if spec.name != "auto":
         return spec.name
+    # first: a rank must not start a cluster beside the other ranks
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or by_accelerate():
         return "accelerate"
     if spec.address is not None or os.environ.get("RAY_ADDRESS"):

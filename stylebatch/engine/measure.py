@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 import torch
 
-from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import PairPlan
-from stylebatch.models.stable_diffusion import StableDiffusion, load_model, placement
-from stylebatch.store.bandwidth import cache_room, measure_bandwidth
+from stylebatch.features.bandwidth import cache_room, measure_bandwidth
+from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.loading import load_model, placement
+from stylebatch.planning.choice import Measurements
+from stylebatch.planning.plan import Plan
 
 SECONDS = 2.0
 """For the network; more only where a single row takes longer."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ComputePlace:
     """Where a worker computes: kind of device, dtype, and GiB for activations (None on a CPU, where the manifest says)."""
 
     device: str
@@ -30,26 +31,28 @@ class Place:
     batch_gb: float | None
 
 
-def find_place(dtype: str) -> Place:
+def find_place(dtype: str) -> ComputePlace:
     """The place of this process; `dtype` as in the manifest. Half of a GPU's memory is for activations."""
     device, resolved = placement(dtype)
     if device.type != "cuda":
-        return Place(device.type, resolved, None)
+        return ComputePlace(device.type, resolved, None)
     total = torch.cuda.get_device_properties(device).total_memory
-    return Place(device.type, resolved, round(total / 2**31, 1))
+    return ComputePlace(device.type, resolved, round(total / 2**31, 1))
 
 
 def measure(
-    plan: PairPlan, *, threads: int, batch_gb: float | None, model: StableDiffusion | None = None
-) -> Conditions:
-    """Measure for `plan`, whose manifest names a cache; with `model`, or its own. Raises CacheError when the cache fails."""
+    plan: Plan, *, threads: int, batch_gb: float | None, model: Denoiser | None = None
+) -> Measurements:
+    """Measure for `plan`, whose manifest names a cache, with `model` or the plan's. Raises CacheError when the cache fails."""
     cache = plan.spec.features.cache
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
     bandwidth = measure_bandwidth(cache)
     with network_threads(threads):
-        seconds = evaluation_seconds(model or load_model(plan.spec.model), plan.size, plan.batch)
-    return Conditions(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
+        seconds = evaluation_seconds(
+            model or load_model(plan.spec.model), plan.image_size[0], plan.batch
+        )
+    return Measurements(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
 
 
 @contextmanager
@@ -64,11 +67,11 @@ def network_threads(count: int) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def evaluation_seconds(model: StableDiffusion, size: int, batch: int) -> float:
+def evaluation_seconds(model: Denoiser, size: int, batch: int) -> float:
     """Least seconds per row of a network evaluation: one row, and `batch` rows where time allows."""
-    side, channels = size // model.latent_factor, int(model.unet.config.in_channels)
+    side, channels = size // model.latent_factor, model.latent_channels
     cond = model.embed([""])
-    timestep = model.schedule.num_train_timesteps // 2
+    timestep = model.schedule.sampling_steps(2)[1].t
 
     def timed(rows: int) -> float:
         latents = torch.zeros((rows, channels, side, side), device=model.device)

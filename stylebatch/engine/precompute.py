@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
-from stylebatch.data.choice import Conditions
-from stylebatch.data.loading import load_input
-from stylebatch.data.plan import plan_pairs as resolve
-from stylebatch.engine.blending import components
+from stylebatch.engine.axis_inputs import PictureLoader
+from stylebatch.engine.blocks.blending import components
+from stylebatch.engine.decoders import Decoders
 from stylebatch.engine.measure import network_threads
-from stylebatch.engine.run import interruptible, threads_of
-from stylebatch.engine.style_bank import StyleBank
+from stylebatch.engine.run_record import threads_of
 from stylebatch.errors import ManifestError, SampleError
+from stylebatch.features.bandwidth import cache_room
+from stylebatch.features.style_bank import StyleBank
+from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
-from stylebatch.methods.styleid import StyleID
-from stylebatch.models.stable_diffusion import load_model
+from stylebatch.methods.builtin import METHODS, method_of
+from stylebatch.models.loading import load_model
+from stylebatch.planning.choice import Measurements
+from stylebatch.planning.plan import Plan
+from stylebatch.planning.resolve import plan as resolve
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
-from stylebatch.store.bandwidth import cache_room
 
 
 @dataclass(frozen=True)
@@ -38,47 +42,58 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
     Raises ManifestError where the manifest names no cache, CacheError when the cache cannot be
     written, Interrupted with whole styles kept.
     """
+    progress, plan = progress or Progress(), _plan(spec)
+    method, evaluations = method_of(plan.spec.method), plan.options.prepare_evaluations("style")
+    started, failed, num_found = time.monotonic(), 0, 0
+    num_images = sum(len(row.parts) or 1 for row in plan.images(1))
+    progress.begin(
+        evaluations=num_images * evaluations,
+        samples=len(plan.images(1)),
+        samples_done=0,
+        unit="styles",
+    )
+    with interruptible(), network_threads(threads_of(spec)), Decoders(1) as decoders:
+        try:
+            bank = StyleBank.of_plan(plan, method, load_model(spec.model))
+            loader = PictureLoader.of(plan, 1)
+            for place, row in enumerate(plan.images(1)):
+                try:
+                    load = partial(loader.require, place)
+                    # on a thread that can be left behind, should the read never return
+                    picture = decoders.submit(load).result()
+                except SampleError as error:
+                    progress.note(f"{row.id}: {error}")
+                    failed += 1
+                else:
+                    for note in picture.notes:
+                        progress.note(note)
+                    by_size, _ = components({0: picture}, [row.id])
+                    images = [image for some in by_size for image in some]
+                    num_found += len(images) - bank.fill(images)
+                progress.advance((len(row.parts) or 1) * evaluations)
+                progress.add_samples(1)
+        finally:
+            progress.end()
+    seconds = time.monotonic() - started
+    return Precomputed(str(spec.features.cache), bank.num_built, num_found, failed, seconds)
+
+
+def _plan(spec: RunSpec) -> Plan:
+    """The plan of a run whose styles are all cached. Raises ManifestError where the manifest names no cache."""
     features = spec.features
-    if spec.prompts is not None:
+    if not spec.options.keeps_features:
+        keeping = ", ".join(name for name, one in METHODS.items() if one.keeps_features)
         raise ManifestError(
-            f"method.name: found {spec.method.name}; accepted: styleid (reference images are inverted when first needed)"
+            f"method.name: found {spec.method.name}; accepted: {keeping} (reference images are inverted when first needed)"
         )
     if features.cache is None or features.source not in ("auto", "cached"):
         raise ManifestError(
             f"features: found source {features.source}, cache {features.cache}; accepted: a cache to fill. Next: give "
             "`features: {cache: FOLDER}` or --set features.cache=FOLDER"
         )
-    progress = progress or Progress()
     check_inputs(spec)
     cached = features.model_copy(update={"source": "cached"})
-    plan = resolve(
+    return resolve(
         spec.model_copy(update={"features": cached}),
-        conditions=Conditions(room_bytes=cache_room(features.cache)),
+        conditions=Measurements(room_bytes=cache_room(features.cache)),
     )
-    method = StyleID(**plan.spec.styleid.model_dump())
-    started, failed, num_found = time.monotonic(), 0, 0
-    num_images = sum(len(row.parts) or 1 for row in plan.styles)
-    progress.begin(
-        evaluations=num_images * method.num_inversion_evaluations,
-        samples=len(plan.styles),
-        samples_done=0,
-        unit="styles",
-    )
-    with interruptible(), network_threads(threads_of(spec)):
-        try:
-            bank = StyleBank.of_plan(plan, method, load_model(spec.model))
-            for row in plan.styles:
-                try:
-                    picture = load_input(row, plan.size, spec.image.mode)
-                except SampleError as error:
-                    progress.note(f"{row.id}: {error}")
-                    failed += 1
-                else:
-                    images, _ = components({0: picture}, [row.id])
-                    num_found += len(images) - bank.fill(images)
-                progress.advance((len(row.parts) or 1) * method.num_inversion_evaluations)
-                progress.add_samples(1)
-        finally:
-            progress.end()
-    seconds = time.monotonic() - started
-    return Precomputed(str(features.cache), bank.num_built, num_found, failed, seconds)

@@ -21,7 +21,7 @@ TAIL = 4
 
 
 @dataclass
-class _Seat:
+class _WorkerState:
     """A worker's span of positions, `first` to `stop` (exclusive), and what it was given, oldest first.
 
     `pace`: seconds per shard since it `joined`, None before its first.
@@ -59,7 +59,7 @@ class ShardQueue:
         self._free: deque[tuple[int, int]] = deque([(0, len(shards))] if len(shards) else [])
         self._again: deque[int] = deque()
         self._failed_at: dict[int, list[str]] = {}
-        self._seats: dict[str, _Seat] = {}
+        self._workers: dict[str, _WorkerState] = {}
         self._num_given = 0
 
     @property
@@ -79,22 +79,23 @@ class ShardQueue:
 
     def join(self, worker: str) -> None:
         """A worker is ready for shards."""
-        if worker in self._seats:
+        if worker in self._workers:
             raise ValueError(f"worker {worker} is there already; accepted: a name not in use")
-        self._seats[worker] = _Seat(self.clock())
+        self._workers[worker] = _WorkerState(self.clock())
 
     def leave(self, worker: str, reason: str) -> list[int]:
         """A worker is gone: the shard it was at has failed once, what else it was given waits again.
 
         Returns the shards that wait again or are poisoned by this, the failed one first.
         """
-        seat = self._seats.pop(worker, None)
-        if seat is None:
+        state = self._workers.pop(worker, None)
+        if state is None:
             return []
-        if seat.first < seat.stop:
-            self._free.append((seat.first, seat.stop))
-        given = list(seat.given)
+        if state.first < state.stop:
+            self._free.append((state.first, state.stop))
+        given = list(state.given)
         self._num_given -= len(given)
+        # innocent: they were given ahead and never begun, so they count no attempt
         self._again.extendleft(reversed(given[1:]))
         if given:
             self._failed(worker, given[0], reason)
@@ -102,21 +103,22 @@ class ShardQueue:
 
     def next(self, worker: str) -> int | None:
         """The next shard for `worker`, or None while it has enough or nothing waits that it should try."""
-        seat = self._seats[worker]
+        state = self._workers[worker]
         waiting = self.num_waiting
-        at_once = self.in_flight if waiting > TAIL * len(self._seats) else 1
-        if waiting <= 0 or len(seat.given) >= at_once or self._is_too_slow(seat, waiting):
+        at_once = self.in_flight if waiting > TAIL * len(self._workers) else 1
+        if waiting <= 0 or len(state.given) >= at_once or self._is_too_slow(state, waiting):
             return None
-        if seat.first >= seat.stop:
-            self._find_span(seat)
-        if seat.first < seat.stop:
-            shard = self.shards[seat.first]
-            seat.first += 1
+        if state.first >= state.stop:
+            self._find_span(state)
+        if state.first < state.stop:
+            shard = self.shards[state.first]
+            state.first += 1
+        # only the first is looked at: it waits for a worker at whom it has not failed yet
         elif self._again and not self._is_for_others(worker, self._again[0]):
             shard = self._again.popleft()
         else:
             return None
-        seat.given.append(shard)
+        state.given.append(shard)
         self._num_given += 1
         return shard
 
@@ -124,56 +126,59 @@ class ShardQueue:
         """`worker` has committed `shard`."""
         self._take_back(worker, shard)
         self.num_done += 1
-        seat = self._seats[worker]
-        seat.num_done += 1
-        seat.pace = (self.clock() - seat.joined) / seat.num_done
+        state = self._workers[worker]
+        state.num_done += 1
+        # since it joined, not since it was given the shard: two are given at once
+        state.pace = (self.clock() - state.joined) / state.num_done
 
-    def fail(self, worker: str, shard: int, reason: str) -> None:
-        """`worker` is well, but could not make `shard`."""
+    def fail(self, worker: str, shard: int, reason: str, *, is_final: bool = False) -> None:
+        """`worker` is well, but could not make `shard`; another attempt is in vain where that `is_final`."""
         self._take_back(worker, shard)
-        self._failed(worker, shard, reason)
+        self._failed(worker, shard, reason, is_final)
 
     def attempts(self, shard: int) -> int:
         """How often `shard` has failed."""
         return len(self._failed_at.get(shard, ()))
 
     def _take_back(self, worker: str, shard: int) -> None:
-        self._seats[worker].given.remove(shard)
+        self._workers[worker].given.remove(shard)
         self._num_given -= 1
 
-    def _is_too_slow(self, seat: _Seat, waiting: int) -> bool:
-        """Whether the others, busy now, will have done what waits before `seat` were done with one shard.
+    def _is_too_slow(self, state: _WorkerState, waiting: int) -> bool:
+        """Whether the others, busy now, will have done what waits before `state` were done with one shard.
 
         Each of them needs about half its pace for what it is at and one pace for every shard after it; a full one
         is counted for the half, because the last of them matters.
         """
-        if seat.pace is None or waiting > TAIL * len(self._seats):
+        if state.pace is None or waiting > TAIL * len(self._workers):
             return False
-        paces = [s.pace for s in self._seats.values() if s is not seat and s.given and s.pace]
+        paces = [s.pace for s in self._workers.values() if s is not state and s.given and s.pace]
         if not paces:
             return False
+        # shards per second of all others together
         rate = sum(1 / pace for pace in paces)
-        return seat.pace > (len(paces) + waiting) / rate
+        return state.pace > (len(paces) + waiting) / rate
 
     def _is_for_others(self, worker: str, shard: int) -> bool:
         """Whether `shard` failed at `worker`, and somebody is there at whom it did not."""
         failed_at = self._failed_at.get(shard, ())
-        return worker in failed_at and any(other not in failed_at for other in self._seats)
+        return worker in failed_at and any(other not in failed_at for other in self._workers)
 
-    def _failed(self, worker: str, shard: int, reason: str) -> None:
+    def _failed(self, worker: str, shard: int, reason: str, is_final: bool = False) -> None:
         self._failed_at.setdefault(shard, []).append(worker)
-        if self.attempts(shard) >= self.max_attempts:
+        if is_final or self.attempts(shard) >= self.max_attempts:
             self.poisoned[shard] = reason
         else:
             self._again.append(shard)
 
-    def _find_span(self, seat: _Seat) -> None:
+    def _find_span(self, state: _WorkerState) -> None:
         """A span nobody has, or the later half of the longest."""
         if self._free:
-            seat.first, seat.stop = self._free.popleft()
+            state.first, state.stop = self._free.popleft()
             return
-        longest = max(self._seats.values(), key=lambda other: other.stop - other.first)
+        longest = max(self._workers.values(), key=lambda other: other.stop - other.first)
         if longest.first < longest.stop:
+            # rounds down, so that a span of one is taken whole: its owner is at an earlier shard
             middle = (longest.first + longest.stop) // 2
-            seat.first, seat.stop = middle, longest.stop
+            state.first, state.stop = middle, longest.stop
             longest.stop = middle

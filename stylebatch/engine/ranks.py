@@ -1,7 +1,7 @@
 """The accelerate engine: the ranks of `accelerate launch` or torchrun share the shards, without Ray.
 
-Rank 0 plans, takes the run lock, hands every rank its plan and shards, and reports; the others render what they are
-told until rank 0 says that it is over. A rank that dies ends the launch; the same command resumes.
+Rank 0 plans, takes the run lock, hands every rank its plan and shards, and reports; the others render the
+shards that it hands out until it says that the run is over. A rank that dies ends the launch; the same command resumes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,10 +18,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from stylebatch.data.plan import Plan
-from stylebatch.engine.local import LocalEngine
-from stylebatch.engine.shards import Executed
+from stylebatch.engine.accounts import Executed
+from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.errors import LeaderFailedError, StylebatchError
+from stylebatch.folder import Folder
+from stylebatch.planning.plan import Plan
 
 PATIENCE = timedelta(days=30)
 """How long a rank waits for the slowest one."""
@@ -34,13 +34,13 @@ class RankLostError(StylebatchError):
 
 @dataclass(frozen=True)
 class _Failed:
-    """Told to the other ranks when the first one cannot go on."""
+    """Sent to the other ranks when the first one cannot go on."""
 
     exit_code: int
 
 
 def by_accelerate() -> bool:
-    """Whether `accelerate launch` started this process: it always says which mixed precision it was told."""
+    """Whether `accelerate launch` started this process: it always sets the variable of mixed precision."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ and "ACCELERATE_DYNAMO_BACKEND" in os.environ
 
 
@@ -78,12 +78,12 @@ class RanksEngine(LocalEngine):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        told = isinstance(error, LeaderFailedError)
+        others_know = isinstance(error, LeaderFailedError)
         if self.leads and self._others_listen and isinstance(error, StylebatchError):
             with suppress(RankLostError):
                 self._share(_Failed(error.exit_code))
-                told = True
-        if kind is None or told:  # its threads abort a process that ends without
+                others_know = True
+        if kind is None or others_know:  # its threads abort a process that ends without
             self.state.destroy_process_group()
 
     def follow(self) -> Any:
@@ -91,7 +91,7 @@ class RanksEngine(LocalEngine):
         if self.leads:
             return None
         while isinstance(work := self._share(None), tuple):
-            self._own_part(*work)
+            self._render_share(*work)
         if isinstance(work, _Failed):
             raise LeaderFailedError(work.exit_code)
         return work
@@ -103,7 +103,7 @@ class RanksEngine(LocalEngine):
     def render(
         self,
         plan: Plan,
-        output: Path,
+        output: Folder,
         shards: Sequence[int],
         *,
         threads: int,
@@ -111,18 +111,20 @@ class RanksEngine(LocalEngine):
     ) -> None:
         if self.state.num_processes > 1:
             self._share((plan, output, list(shards), threads, executed))
+        # from here they render; a message now would wait for their barrier for ever
         self._others_listen = False
-        self._own_part(plan, output, shards, threads, executed)
+        self._render_share(plan, output, shards, threads, executed)
         self._others_listen = self.state.num_processes > 1
 
-    def _own_part(
+    def _render_share(
         self,
         plan: Plan,
-        output: Path,
+        output: Folder,
         shards: Sequence[int],
         threads: int,
         executed: Executed | None,
     ) -> None:
+        # strided, not in spans: a resume leaves a few shards, which are then spread evenly
         mine = shards[self.state.process_index :: self.state.num_processes]
         if mine:
             super().render(plan, output, mine, threads=threads, executed=executed)

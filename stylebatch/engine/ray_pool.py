@@ -23,27 +23,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from stylebatch.data.choice import Conditions
-from stylebatch.data.plan import PairPlan, Plan
+from stylebatch.engine.accounts import Account, Executed, Failure, StyleBooks
 from stylebatch.engine.drive import (
     POLL_S,
     SAY_WAITING_EVERY_S,
+    ActorSetup,
     Cluster,
     Drive,
     RayError,
-    Staff,
 )
 from stylebatch.engine.ladder import is_device_fault
-from stylebatch.engine.local import LocalEngine
+from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.shards import Account, Executed, Failure, StyleBooks
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import ManifestError, StylebatchError
+from stylebatch.folder import Folder
+from stylebatch.planning.choice import Measurements
+from stylebatch.planning.plan import Plan
 from stylebatch.progress import Event
 
 T = TypeVar("T")
@@ -57,12 +57,14 @@ Outcome = tuple[Literal["done", "failed", "fatal"], Any]
 
 
 def _outcome(function: Callable[[], Any]) -> Outcome:
-    """What `function` came to."""
+    """The result or the failure of `function`, as a value."""
     try:
         return "done", function()
     except StylebatchError as error:
         return "fatal", error
-    except Exception as error:  # noqa: BLE001 - the driver decides what follows
+    except (Exception, SystemExit) as error:
+        if getattr(error.__cause__ or error, "is_ray_terminate", False):
+            raise SystemExit from error  # Ray ends this worker
         if is_device_fault(error):
             os._exit(70)  # nothing else works in a process whose device faulted
         return "failed", Failure.of(error)
@@ -71,7 +73,7 @@ def _outcome(function: Callable[[], Any]) -> Outcome:
 class ShardActor:
     """One worker process: a `Worker` that is loaded once. Methods return outcomes, so that no error is lost on its way."""
 
-    def __init__(self, plan: Plan, output: Path, threads: int) -> None:
+    def __init__(self, plan: Plan, output: Folder, threads: int) -> None:
         self._worker = Worker(plan, output, threads=threads)
 
     def start(self) -> Outcome:
@@ -104,16 +106,20 @@ class RayEngine(LocalEngine):
         self.address = self.spec.address or os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         if self.address is None and "ray" not in sys.modules:
-            # Ray listens on all interfaces whatever it is told; a token keeps strangers out
+            # Ray listens on all interfaces whatever address it is given; a token keeps strangers out
             os.environ.setdefault("RAY_AUTH_MODE", "token")
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
         self.ray = ray
         self._joined = ray.is_initialized()
-        with _own_signals():
+        with _our_signals():
             if not self._joined:
-                self._connect()
+                try:
+                    self._connect()
+                except BaseException:
+                    ray.shutdown()  # what it had started
+                    raise
         return self
 
     def __exit__(
@@ -123,7 +129,7 @@ class RayEngine(LocalEngine):
         trace: TracebackType | None,
     ) -> None:
         if not self._joined:
-            with _own_signals():
+            with _our_signals():
                 self.ray.shutdown()
 
     def _connect(self) -> None:
@@ -138,6 +144,7 @@ class RayEngine(LocalEngine):
             asked = (self.spec.workers or 1) * (self.spec.cpus_per_worker or 1)
             self.ray.init(
                 address="local",
+                # Ray counts, it does not pin: more workers than cores are allowed where they are asked for
                 num_cpus=max(cores, int(asked + 0.999)),
                 include_dashboard=False,
                 _node_ip_address=LOOPBACK,
@@ -152,6 +159,7 @@ class RayEngine(LocalEngine):
 
     def call(self, function: Callable[[], T]) -> T:
         cluster = self.cluster(1)
+        # retried: a node may leave between placing and running it
         call = self.ray.remote(max_retries=3, **cluster.need)(_outcome).remote(function)
         said = time.monotonic()
         while not self.ray.wait([call], timeout=POLL_S)[0]:
@@ -165,11 +173,11 @@ class RayEngine(LocalEngine):
         if kind == "fatal":
             raise value
         if kind == "failed":
-            raise RayError(f"a worker failed: {value.reason}\n{value.trace}")
+            raise RayError.with_trace(f"a worker failed: {value.reason}", value.trace)
         result: T = value
         return result
 
-    def measure(self, plan: PairPlan, *, threads: int, batch_gb: float | None) -> Conditions:
+    def measure(self, plan: Plan, *, threads: int, batch_gb: float | None) -> Measurements:
         return self.call(partial(measure, plan, threads=threads, batch_gb=batch_gb))
 
     def cluster(self, threads: int) -> Cluster:
@@ -193,28 +201,31 @@ class RayEngine(LocalEngine):
     def render(
         self,
         plan: Plan,
-        output: Path,
+        output: Folder,
         shards: Sequence[int],
         *,
         threads: int,
         executed: Executed | None = None,
     ) -> None:
-        plan, output = plan.anchored(), output.resolve()
+        # workers may start in another working directory
+        plan, output = plan.anchored(), output.absolute()
         queue = ShardQueue(shards, max_attempts=self.spec.max_attempts)
         account = _RemoteAccount(plan, output, queue, self.progress)
+        # once in the object store; as an argument it would be sent with every actor
         reference = self.ray.put(plan)
-        staff = Staff(ShardActor, lambda _: (reference, output, threads), self.spec.workers)
-        drive = Drive(self.cluster(threads), staff, drain_s=_drain_s(self.spec.drain_s))
+        setup = ActorSetup(ShardActor, lambda _: (reference, output, threads), self.spec.workers)
+        drive = Drive(self.cluster(threads), setup, drain_s=_drain_s(self.spec.drain_s))
         try:
-            if plan.cached_styles:
+            if plan.cached_columns:
                 drive.run(
                     "precompute",
-                    StyleBooks(ShardQueue(plan.cached_styles, max_attempts=self.spec.max_attempts)),
+                    StyleBooks(
+                        ShardQueue(plan.cached_columns, max_attempts=self.spec.max_attempts)
+                    ),
                 )
             drive.run("render", account, executed)
         finally:
             drive.dismiss()
-            account.ledger.sweep()  # what workers left that were ended in the middle of a shard
 
 
 def _drain_s(asked: float) -> float:
@@ -243,7 +254,7 @@ _PASSED_ON_AS_SET = ("ACCELERATE_MIXED_PRECISION",)
 
 
 def _passed_on() -> dict[str, str]:
-    """Those that the job's own runtime environment does not set: Ray refuses a variable that both set."""
+    """Variables that the job's runtime environment does not set: Ray refuses one that both set."""
     job = json.loads(os.environ.get(JOB_CONFIG, "{}"))
     given = (job.get("runtime_env") or {}).get("env_vars") or {}
     ours = {name: os.environ[name] for name in _PASSED_ON_AS_SET if name in os.environ}
@@ -251,8 +262,8 @@ def _passed_on() -> dict[str, str]:
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep our signal handlers: Ray installs its own when it starts."""
+def _our_signals() -> Iterator[None]:
+    """Keep our signal handlers for a `with` block: Ray replaces them when it starts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -3,48 +3,73 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from stylebatch.data.choice import Conditions, kept_choice
-from stylebatch.data.generations import plan_generations
 from stylebatch.engine.run import RunResult, run
-from stylebatch.errors import ManifestError, PlanChangedError
+from stylebatch.errors import ManifestError, OutputLockedError, PlanChangedError
+from stylebatch.folder import Folder, Place
+from stylebatch.manifest import recorded_spec
+from stylebatch.masking import MASK, masked_values
+from stylebatch.planning.choice import Measurements, kept_choice
+from stylebatch.planning.growth import plan_generations
+from stylebatch.planning.run_inputs import list_inputs
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
 from stylebatch.store.inputs_record import history
-from stylebatch.store.ledger import diff, read_json
+from stylebatch.store.ledger import diff
+from stylebatch.store.lock_owner import activity
+from stylebatch.store.output_record import RUN, read_run
 
 
-def repair(output: Path, *, progress: Progress | None = None) -> RunResult:
+def repair(output: Place, *, progress: Progress | None = None) -> RunResult:
     """Make `output` what its plan promises; sound shards are not touched, the others become the bytes they were.
 
-    Raises ManifestError where run.json is missing or tells of a preview, PlanChangedError where inputs
-    or model are no longer the same, and what `run` raises.
+    Raises ManifestError where run.json is missing, damaged or tells of a preview, OutputLockedError where a run is writing,
+    PlanChangedError where inputs or model are no longer the same, and what `run` raises.
     """
-    record = read_json(output / "run.json")
-    if record is None:
-        raise ManifestError(
-            f"{output / 'run.json'}: missing or damaged; repair renders by it. Next: run the manifest into another "
-            "directory with --output DIR"
+    output = Folder.at(output)
+    record = read_run(output)
+    lock = activity(output, record)
+    if lock is not None and lock.is_live:
+        raise OutputLockedError(
+            f"{output} cannot be repaired: {lock.text}. Next: wait for it or stop it, and repair then"
         )
-    if record.get("limit") is not None:
+    if record.limit is not None:
         raise ManifestError(
-            f"{output}: found a preview of {record['limit']} pairs; accepted: a whole output. Next: remove it and run "
+            f"{output}: found a preview of {record.limit} samples; accepted: a whole output. Next: remove it and run "
             "with --limit again"
         )
-    spec = RunSpec.model_validate_json(json.dumps(record["spec"]))
+    spec = recorded_spec(record.spec, output.where(RUN))
     here = spec.output.model_copy(update={"path": str(output)})
     spec = spec.model_copy(update={"output": here})
-    resolved = record["resolved"]
-    choice = kept_choice(spec, resolved["features"]) if "features" in resolved else None
-    conditions = Conditions(batch_gb=resolved.get("batch_gb"))
-    plans = plan_generations(spec, history(output), choice=choice, conditions=conditions)
+    resolved = record.resolved
+    choice = None if resolved.features is None else kept_choice(spec, resolved.features)
+    conditions = Measurements(batch_gb=resolved.batch_gb)
+    inputs = list_inputs(spec)
+    plans = plan_generations(
+        spec, history(output), choice=choice, conditions=conditions, inputs=inputs
+    )
     plan = plans[-1]
-    changes = diff(record["identity"], json.loads(json.dumps(plan.identity)))
+    # masked as run.json is: credentials are no difference
+    changes = diff(record.identity, masked_values(json.loads(json.dumps(plan.identity))))
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
         raise PlanChangedError(
             f"{output} cannot be repaired by its own plan; these differ now:\n{lines}\n"
             "Next: bring the inputs or the model back, or render into another directory with --output DIR."
         )
-    return run(spec, progress=progress, redo="damaged")
+    with _reachable(spec) as spec:
+        return run(spec, progress=progress, redo="damaged", inputs=inputs)
+
+
+@contextmanager
+def _reachable(spec: RunSpec) -> Iterator[RunSpec]:
+    """`spec`, with a temporary cache in place of one whose credentials run.json does not keep: its styles are the same bytes."""
+    if MASK not in (spec.features.cache or ""):
+        yield spec
+        return
+    with tempfile.TemporaryDirectory(prefix="stylebatch-styles-") as folder:
+        features = spec.features.model_copy(update={"cache": folder})
+        yield spec.model_copy(update={"features": features})

@@ -8,51 +8,44 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
-from stylebatch.card import write_card
-from stylebatch.data.choice import Conditions, kept_choice, needs_measuring
-from stylebatch.data.generations import History, plan_generations
-from stylebatch.data.plan import PairPlan, Plan, output_path, plan_pairs
-from stylebatch.data.plan import plan as resolve
+from stylebatch.engine.accounts import Executed, HopelessError
 from stylebatch.engine.engines import open_engine
-from stylebatch.engine.local import LocalEngine
-from stylebatch.engine.measure import Place, find_place
-from stylebatch.engine.shards import HOPELESS, Executed, HopelessError
+from stylebatch.engine.input_files import require_unchanged
+from stylebatch.engine.local_engine import LocalEngine
+from stylebatch.engine.measure import ComputePlace, find_place
+from stylebatch.engine.run_record import run_record, threads_of
 from stylebatch.engine.tracking import tracked
-from stylebatch.errors import Interrupted, PlanChangedError
+from stylebatch.errors import PlanChangedError
+from stylebatch.folder import Folder
+from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
+from stylebatch.models.loading import check_model
+from stylebatch.planning.choice import Measurements, kept_choice, needs_measuring
+from stylebatch.planning.growth import History, plan_generations
+from stylebatch.planning.identity import output_path
+from stylebatch.planning.plan import Plan
+from stylebatch.planning.resolve import plan as resolve
+from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.progress import Progress
+from stylebatch.reports.card import write_card
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
+from stylebatch.store.fingerprints import Fingerprints, changed, gather
 from stylebatch.store.inputs_record import history, remember
-from stylebatch.store.ledger import Ledger, diff, read_json
+from stylebatch.store.ledger import Ledger, diff, is_replaced
+from stylebatch.store.names import poison_file
+from stylebatch.store.output_record import RunRecord
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
-
-MAX_THREADS = 8
-_LIBRARIES = (
-    "stylebatch",
-    "torch",
-    "diffusers",
-    "transformers",
-    "numpy",
-    "pillow",
-    "pyarrow",
-    "webdataset",
-)
+from stylebatch.store.versions import version_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,8 @@ class RunResult:
     `poisoned`: shards that failed too often and were left out, with the reason.
     """
 
-    output: Path
-    num_pairs: int
+    folder: Folder
+    num_samples: int
     num_attempted: int
     num_resumed_shards: int
     seconds: float
@@ -72,23 +65,30 @@ class RunResult:
     poisoned: dict[str, str]
 
     @property
+    def output(self) -> Path:
+        """The folder's path. Raises ValueError where it is not on this machine."""
+        if self.folder.local is None:
+            raise ValueError(f"output: found {self.folder}; accepted: an output on this machine")
+        return self.folder.local
+
+    @property
     def exit_code(self) -> int:
         incomplete = self.report.num_shards_committed < self.report.num_shards
-        too_many_failed = self.report.num_failed > self.max_failed_fraction * self.num_pairs
+        too_many_failed = self.report.num_failed > self.max_failed_fraction * self.num_samples
         return 3 if incomplete or too_many_failed else 0
 
     def problems(self) -> list[str]:
         """Why the exit code is not 0, one reason a line, with the next step."""
         lines = [
-            f"shard {name} was left out: {reason}; details in {self.output / 'metadata' / f'{name}_poison.json'}; "
+            f"shard {name} was left out: {reason}; details in {self.folder.where(poison_file(name))}; "
             "run the same command again to retry it"
             for name, reason in self.poisoned.items()
         ]
         failed = self.report.num_failed
-        if failed > self.max_failed_fraction * self.num_pairs:
+        if failed > self.max_failed_fraction * self.num_samples:
             lines.append(
-                f"{failed} of {self.num_pairs} samples failed, more than max_failed_fraction {self.max_failed_fraction:g} "
-                f"allows; reasons in {self.output / 'metadata' / 'errors.parquet'}"
+                f"{failed} of {self.num_samples} samples failed, more than max_failed_fraction {self.max_failed_fraction:g} "
+                f"allows; most often {self.report.reasons[0].line()}; all in {self.folder.where('metadata/errors.parquet')}"
             )
         return lines
 
@@ -103,118 +103,200 @@ def run(
     limit: int | None = None,
     progress: Progress | None = None,
     redo: Redo = "nothing",
+    inputs: Inputs | None = None,
 ) -> RunResult:
     """Render `spec` into its output directory, or continue an interrupted run of the same plan.
 
-    `limit`: a preview of that many pairs, in a directory of its own (`OUTPUT-preview-LIMIT`). Raises
-    ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
+    `limit`: a preview of that many samples, in another directory (`OUTPUT-preview-LIMIT`); `inputs`: where they were listed
+    already. Raises ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = tracked(progress or Progress(), spec, output_path(spec, limit))
+    progress = tracked(progress or Progress(), spec, Folder.at(output_path(spec, limit)))
     check_inputs(spec)
     with interruptible(), open_engine(spec.engine, progress) as engine:
+        # the result, on ranks other than the first
         followed: RunResult | None = engine.follow()
         if followed is not None:
             return followed
-        result = _lead(spec, limit, engine, progress, redo)
+        inputs = inputs or list_inputs(spec)
+        result = _lead(_Start(spec, limit, redo, inputs, engine, progress))
         engine.conclude(result)
         return result
 
 
-def _lead(
-    spec: RunSpec, limit: int | None, engine: LocalEngine, progress: Progress, redo: Redo
-) -> RunResult:
+@dataclass(frozen=True)
+class _Start:
+    """What is to be rendered by whom; `inputs`: of `spec`, as they are now."""
+
+    spec: RunSpec
+    limit: int | None
+    redo: Redo
+    inputs: Inputs
+    engine: LocalEngine
+    progress: Progress
+
+
+Work = Sequence[tuple[Plan, list[int]]]
+"""Each plan with those of its shards that are to be rendered."""
+
+
+def _lead(start: _Start) -> RunResult:
     """The run itself, in the process that plans."""
-    draft = resolve(spec, limit=limit)
-    output = Path(draft.spec.output.path)
+    spec, progress = start.spec, start.progress
+    draft = resolve(spec, limit=start.limit, inputs=start.inputs)
+    if not spec.model.is_embedded:
+        check_model(spec.model, start.inputs.checkpoint)
+    output = Folder.at(draft.spec.output.path)
+    ledger = Ledger(output)
+    ledger.former()
+    # printed before the lock is waited for, so that a wait has a reason on the screen
+    for line in (draft.lines()[0], *draft.notes):
+        progress.note(line)
     with RunLock(output, note=progress.note):
-        ledger = Ledger(output)
-        place = engine.call(partial(find_place, spec.model.dtype))
-        plan = _settle(spec, limit, draft, ledger, engine, place, progress)
-        plans = (plan,) if limit is not None else _generations(plan, history(output))
-        present = _run_record(plans, engine.name, place) | {"limit": limit}
-        record = ledger.open(present)
-        if isinstance(plans[-1], PairPlan):
-            remember(output, plans[-1].contents, plans[-1].styles)
-        ledger.forgive()
-        executed = _revoke(plans, ledger, redo)
+        plans, present, record = _admitted(start, draft, ledger)
+        executed = _revoke(plans, ledger, start.redo)
         work = [(plan, _remaining(plan, ledger)) for plan in plans]
         total = sum(plan.num_shards for plan in plans)
         done = total - sum(len(shards) for _, shards in work)
         if done:
             _require_same_arithmetic(output, record, present)
             progress.note(f"Resuming {output}: {done} of {total} shards are committed")
-        started = time.monotonic()
-        with _shown(work, progress):
+        seconds = _render(start, work, ledger, record, executed)
+        finished, poisoned = _finish(plans, ledger, record)
+    num_samples = sum(plan.grid.num_samples for plan in plans)
+    num_attempted = sum(plan.shard_size(shard) for plan, shards in work for shard in shards)
+    allowed = spec.max_failed_fraction
+    return RunResult(output, num_samples, num_attempted, done, seconds, finished, allowed, poisoned)
+
+
+def _admitted(
+    start: _Start, draft: Plan, ledger: Ledger
+) -> tuple[tuple[Plan, ...], RunRecord, RunRecord]:
+    """The plans of all generations; the record of this start, and the one that the output goes on with, which is written."""
+    former = ledger.former()
+    place = start.engine.call(partial(find_place, start.spec.model.dtype))
+    plan = _settle(start, draft, former, place)
+    # a preview never grows: it is replaced
+    is_preview = start.limit is not None
+    plans = (plan,) if is_preview else _generations(plan, history(ledger.output), start.inputs)
+    present = run_record(plans, start.engine.name, place, start.limit)
+    record = ledger.admit(present, mending=start.redo == "damaged")
+    ledger.sweep(former or record)
+    if former is not None and not is_replaced(former, record):
+        _require_same_inputs(ledger, plans)
+    _begin(ledger, record, plans[-1])
+    # only now: a start that was refused above leaves the records of what failed
+    ledger.forgive()
+    return plans, present, record
+
+
+def _render(
+    start: _Start, work: Work, ledger: Ledger, record: RunRecord, executed: Executed
+) -> float:
+    """Render and commit what is missing; the seconds that it took."""
+    started, threads = time.monotonic(), record.resolved.threads
+    try:
+        with _shown(work, start.progress):
             for plan, shards in work:
                 if shards:
-                    threads = int(record["resolved"]["threads"])
-                    engine.render(plan, output, shards, threads=threads, executed=executed)
-        seconds = time.monotonic() - started
-        ledger.sweep()
-        _require_some(ledger)
-        finished = report(output)
-        version = _version("stylebatch")
-        write_card(plans[-1], output, num_samples=finished.num_success, version=version)
-        poisoned = {name: str(facts["reason"]) for name, facts in ledger.poisoned().items()}
-    num_pairs = sum(plan.grid.num_pairs for plan in plans)
-    num_attempted = sum(plan.shard_size(shard) for plan, shards in work for shard in shards)
-    allowed = plan.spec.max_failed_fraction
-    return RunResult(output, num_pairs, num_attempted, done, seconds, finished, allowed, poisoned)
+                    start.engine.render(
+                        plan, ledger.output, shards, threads=threads, executed=executed
+                    )
+    finally:
+        ledger.sweep(record)  # what workers left that were ended in the middle of a shard
+    return time.monotonic() - started
+
+
+def _finish(
+    plans: Sequence[Plan], ledger: Ledger, record: RunRecord
+) -> tuple[Report, dict[str, str]]:
+    """Derive what is derived from all shards; the report, and why shards were left out."""
+    output = ledger.output
+    gathered = gather(ledger, _shard_names(plans))
+    if gathered.other:
+        raise changed(output, gathered.other)
+    poisoned = ledger.poisoned()
+    _require_some(ledger)
+    finished = report(output, stats=gathered.stats)
+    # every shard of a small run may have failed: a card names the split that it is about
+    splits = finished.splits or {record.splits[0]: 0}
+    write_card(plans[-1], output, splits=splits, version=version_of("stylebatch"))
+    return finished, {name: str(facts["reason"]) for name, facts in poisoned.items()}
+
+
+def _begin(ledger: Ledger, record: RunRecord, plan: Plan) -> None:
+    """Write run.json and the lists of inputs, in an order that a kill between them costs nothing.
+
+    An output with commits is read by its lists, of which run.json tells how much is in use: they go first. In a new one
+    run.json says whose directory it is.
+    """
+    has_commits = ledger.has_commits
+    if not has_commits:
+        ledger.write(record)
+    remember(ledger.output, plan)
+    if has_commits:
+        ledger.write(record)
+
+
+def _require_same_inputs(ledger: Ledger, plans: Sequence[Plan]) -> None:
+    """Raise InputChangedError where files that are compared now have other bytes than committed shards were made of."""
+    if ledger.has_commits:
+        gather(ledger, _shard_names(plans))
+        require_unchanged(plans[-1], Fingerprints(ledger.output))
+
+
+def _shard_names(plans: Sequence[Plan]) -> Iterator[str]:
+    return (plan.shard_name(shard) for plan in plans for shard in plan.shards)
 
 
 def _require_some(ledger: Ledger) -> None:
     """Raise HopelessError where shards were left out and there is none to report on."""
-    poisoned = list(ledger.poisoned().values())
-    if poisoned and not any((ledger.output / "metadata").glob("*_stats.json")):
-        attempts, reason = poisoned[0]["attempts"], poisoned[0]["reason"]
-        raise HopelessError(HOPELESS.format(count=len(poisoned), attempts=attempts, reason=reason))
+    if ledger.poisoned() and not ledger.has_commits:
+        raise HopelessError.of(ledger)
 
 
-def _generations(plan: Plan, former: History | None) -> tuple[Plan, ...]:
+def _generations(plan: Plan, former: History | None, inputs: Inputs) -> tuple[Plan, ...]:
     """The plans of an output that may have grown; one in most runs."""
     if former is None:
         return (plan,)
-    return plan_generations(plan.spec, former, choice=plan.choice, conditions=plan.conditions)
+    return plan_generations(
+        plan.spec, former, choice=plan.choice, conditions=plan.conditions, inputs=inputs
+    )
 
 
 def _remaining(plan: Plan, ledger: Ledger) -> list[int]:
     """Shards without a commit."""
-    return [i for i in plan.shards if ledger.stats(plan.shard_name(i), plan.digest) is None]
+    asked = ledger.of_marked(
+        lambda name: ledger.stats(name, plan.digest), map(plan.shard_name, plan.shards)
+    )
+    committed = {name for name, stats in asked if stats is not None}
+    return [i for i in plan.shards if plan.shard_name(i) not in committed]
 
 
-def _settle(
-    spec: RunSpec,
-    limit: int | None,
-    draft: Plan,
-    ledger: Ledger,
-    engine: LocalEngine,
-    place: Place,
-    progress: Progress,
-) -> Plan:
+def _settle(start: _Start, draft: Plan, former: RunRecord | None, place: ComputePlace) -> Plan:
     """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
-    resolved = (read_json(ledger.run_path) or {}).get("resolved", {})
-    choice = kept_choice(draft.spec, resolved.get("features")) if draft.choice else None
-    batch_gb = resolved.get("batch_gb", place.batch_gb)
-    conditions = Conditions(batch_gb=batch_gb)
-    if choice is None and needs_measuring(spec):
-        trial = plan_pairs(spec, limit=limit, conditions=conditions)
-        conditions = engine.measure(trial, threads=threads_of(spec), batch_gb=batch_gb)
+    replan = partial(resolve, start.spec, limit=start.limit, inputs=start.inputs)
+    choice, batch_gb = None, place.batch_gb
+    if former is not None:
+        choice = kept_choice(draft.spec, former.resolved.features) if draft.choice else None
+        if "batch_gb" in former.resolved.model_fields_set:
+            batch_gb = former.resolved.batch_gb
+    conditions = Measurements(batch_gb=batch_gb)
+    if choice is None and needs_measuring(start.spec):
+        trial, threads = replan(conditions=conditions), threads_of(start.spec)
+        conditions = start.engine.measure(trial, threads=threads, batch_gb=batch_gb)
     same = conditions == draft.conditions and choice in (None, draft.choice)
-    plan = draft if same else resolve(spec, limit=limit, choice=choice, conditions=conditions)
+    plan = draft if same else replan(choice=choice, conditions=conditions)
     for reason in plan.reasons if choice is None else ():
-        progress.note(reason)
+        start.progress.note(reason)
     return plan
 
 
-def threads_of(spec: RunSpec) -> int:
-    """CPU threads of the network; they change the last bits of floats."""
-    return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
-
-
 def _revoke(plans: Sequence[Plan], ledger: Ledger, redo: Redo) -> Executed:
-    """Take back the commits of shards that are to be made again; the rungs that damaged ones were made at."""
-    executed: Executed = {}
+    """Take back the commits of shards that are to be made again; by shard, the rungs that it is to be made at.
+
+    Those of commits that an earlier start took back are among them.
+    """
     damaged: set[int | None] = set()
     if redo == "damaged":
         damaged = {problem.shard for problem in verify(ledger.output)}
@@ -222,39 +304,51 @@ def _revoke(plans: Sequence[Plan], ledger: Ledger, redo: Redo) -> Executed:
         for shard in plan.shards:
             name = plan.shard_name(shard)
             if redo == "damaged" and shard in damaged:
-                marker = read_json(ledger.output / "metadata" / f"{name}_stats.json") or {}
-                executed[shard] = marker.get("executed", [])
-                ledger.revoke(name)
+                recorded = ledger.recorded(name)
+                ledger.revoke(name, executed=recorded.executed if recorded else [])
             elif redo == "failed":
                 stats = ledger.stats(name, plan.digest)
-                if stats is not None and stats["num_failed"]:
-                    ledger.revoke(name)
-    return executed
+                if stats is not None and stats.num_failed:
+                    ledger.revoke(name, executed=[])
+    return {shard: rungs for plan in plans for shard, rungs in _taken_back(plan, ledger)}
+
+
+def _taken_back(plan: Plan, ledger: Ledger) -> Iterator[tuple[int, list[list[int]]]]:
+    """Shards whose commit was taken back, with the rungs of each block, as far as the plan could have stepped to them."""
+    numbers = {plan.shard_name(shard): shard for shard in plan.shards}
+    for name, stats in ledger.of_marked(ledger.recorded, numbers):
+        if stats is not None and stats.revoked and stats.executed:
+            shard = numbers[name]
+            # no plan steps up: a larger batch is of another plan, or of an edited file
+            fits = all(1 <= rung[0] <= plan.batch for rung in stats.executed)
+            if fits and len(stats.executed) == len(plan.shard(shard).blocks):
+                yield shard, stats.executed
 
 
 @contextmanager
-def _shown(work: Sequence[tuple[Plan, list[int]]], progress: Progress) -> Iterator[None]:
+def _shown(work: Work, progress: Progress) -> Iterator[None]:
     """Show `progress` of these shards."""
-    samples = sum(plan.grid.num_pairs for plan, _ in work)
+    samples = sum(plan.grid.num_samples for plan, _ in work)
     todo, evaluations = 0, 0.0
     for plan, shards in work:
         wanted = sum(plan.shard_size(shard) for shard in shards)
         todo += wanted
-        evaluations += plan.evaluations * wanted / plan.grid.num_pairs
+        evaluations += plan.evaluations * wanted / plan.grid.num_samples
     if not todo:
         yield
         return
-    progress.begin(evaluations=round(evaluations), samples=samples, samples_done=samples - todo)
     try:
+        progress.begin(evaluations=round(evaluations), samples=samples, samples_done=samples - todo)
         yield
     finally:
         progress.end()
 
 
-def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str, Any]) -> None:
+def _require_same_arithmetic(output: Folder, former: RunRecord, now: RunRecord) -> None:
     """Raise PlanChangedError when committed shards were computed on another kind of device or dtype."""
-    fields = ("device", "dtype")
-    before, after = ({name: run["resolved"].get(name) for name in fields} for run in (former, now))
+    before, after = (
+        {"device": run.resolved.device, "dtype": run.resolved.dtype} for run in (former, now)
+    )
     changes = diff(before, after)
     if changes:
         raise PlanChangedError(
@@ -262,82 +356,3 @@ def _require_same_arithmetic(output: Path, former: dict[str, Any], now: dict[str
             "Next: continue on the same kind of device, set model.dtype to the former dtype, or give this "
             "run a directory of its own with --output DIR."
         )
-
-
-def _run_record(plans: Sequence[Plan], engine: str, place: Place) -> dict[str, Any]:
-    """What run.json holds. `identity` and `digest` decide about resuming; `resolved` is kept on resume."""
-    plan = plans[-1]
-    summary = plan.summary()
-    for name in ("num_pairs", "num_blocks", "num_shards", "evaluations"):
-        summary[name] = sum(part.summary()[name] for part in plans)
-    return {
-        "name": plan.spec.name,
-        "digest": plan.digest,
-        "identity": plan.identity,
-        "plan": summary,
-        "generations": [
-            {
-                "first_shard": part.first_shard,
-                "num_shards": part.num_shards,
-                "num_contents": part.totals[0],
-                "num_styles": part.totals[1],
-                "digest": part.digest,
-            }
-            for part in plans
-        ],
-        "spec": plan.spec.model_dump(mode="json"),
-        "model": plan.model,
-        "resolved": {
-            "engine": engine,
-            "threads": threads_of(plan.spec),
-            "device": place.device,
-            "dtype": place.dtype,
-            "batch_gb": plan.conditions.batch_gb,
-            "measured": asdict(plan.conditions),
-            **_feature_record(plan),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in _LIBRARIES},
-        },
-    }
-
-
-def _feature_record(plan: Plan) -> dict[str, Any]:
-    if not isinstance(plan, PairPlan):
-        return {}
-    return {"features": asdict(plan.choice), "reason": plan.chosen.reason}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`; a second signal acts as usual. Main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signum, former[signal.Signals(signum)])
-        raise Interrupted(signum)
-
-    former = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
-    for sig in former:
-        signal.signal(sig, interrupt)
-    try:
-        yield
-    except SystemError as error:
-        if isinstance(
-            error.__cause__, Interrupted
-        ):  # what Ray makes of one that falls into its waiting
-            raise error.__cause__ from None
-        raise
-    finally:
-        for sig, handler in former.items():
-            signal.signal(sig, handler)

@@ -6,19 +6,19 @@ import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from accelerate.tracking import TensorBoardTracker, WandBTracker
 
 from stylebatch.errors import ManifestError
+from stylebatch.folder import Folder
 from stylebatch.progress import Event, Progress
 from stylebatch.spec import RunSpec
 
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
 
-def tracked(progress: Progress, spec: RunSpec, output: Path) -> Progress:
+def tracked(progress: Progress, spec: RunSpec, output: Folder) -> Progress:
     """`progress`, or one that logs each commit too, TensorBoard's into `output`/logs.
 
     Raises ManifestError when the tracker's package is missing. Nothing is written before work begins.
@@ -33,8 +33,14 @@ def tracked(progress: Progress, spec: RunSpec, output: Path) -> Progress:
     if name == "wandb":
         return Tracked(progress, lambda: WandBTracker(spec.name))
 
+    if output.local is None:
+        raise ManifestError(
+            f"engine.tracker: found tensorboard beside the output {output}; accepted: an output on this machine, or wandb"
+        )
+    folder = output.local / "logs"
+
     def tensorboard() -> TensorBoardTracker:
-        folder = output / "logs"
+        # not before work begins: a refused start must leave a new directory empty
         folder.mkdir(parents=True, exist_ok=True)
         return TensorBoardTracker(spec.name, str(folder))
 
@@ -46,6 +52,7 @@ class Tracked(Progress):
 
     def __init__(self, shown: Progress, make: Callable[[], Any]) -> None:
         self.shown, self.make = shown, make
+        self.tracker: Any = None
         self.samples = self.failed = self.evaluations = 0
         self.started = time.monotonic()
 
@@ -93,4 +100,5 @@ class Tracked(Progress):
 
     def end(self) -> None:
         self.shown.end()
-        self.tracker.finish()
+        if self.tracker is not None:
+            self.tracker.finish()

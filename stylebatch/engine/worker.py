@@ -2,15 +2,15 @@
 
 A shard is made in these steps:
 1. The inputs of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
-2. The block's samples are rendered together, in batches that the plan fixes: pairs of contents and styles, whose inversions
-   stay for the next blocks (`pairs.py`), or rows with prompts (`prompts.py`). On a CPU batches of pairs go side by side.
+2. The block's rows and columns are prepared (inverted, encoded), which stays for the next blocks, and its samples are rendered
+   together, in batches that the plan fixes (`renderer.py`). On a CPU batches of pairs go side by side.
 3. A thread measures and encodes the pictures of this block, and appends them to the shard in key order, while the next one
    is rendered.
 4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
    process must kill the shard that it belongs to.
 A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
 the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
-so that its bytes do not depend on what its worker met before.
+so that its bytes do not depend on what its worker did before.
 """
 
 from __future__ import annotations
@@ -20,65 +20,82 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
 import torch
 
-from stylebatch.data.grid import Block
 from stylebatch.data.images import encode
-from stylebatch.data.plan import PairPlan
-from stylebatch.data.prompt_plan import PromptPlan
-from stylebatch.data.shards import Plan, Sample, Shard
+from stylebatch.engine.decoders import Decoders
 from stylebatch.engine.ladder import Rung, is_out_of_memory
-from stylebatch.engine.pairs import PairRenderer
-from stylebatch.engine.prompts import PromptRenderer
-from stylebatch.engine.rendering import Renderer, Rendering
+from stylebatch.engine.renderer import Renderer, Rendering
 from stylebatch.errors import SampleError
+from stylebatch.folder import Folder
 from stylebatch.methods.lanes import Lanes
-from stylebatch.models.stable_diffusion import StableDiffusion, load_model
-from stylebatch.store.records import Record, schema_of
-from stylebatch.store.sinks import WebDatasetShard
+from stylebatch.methods.user import users_of
+from stylebatch.methods.user_code import UserCodeError
+from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.loading import load_model
+from stylebatch.planning.grid import Block
+from stylebatch.planning.plan import Plan, Sample, Shard
+from stylebatch.quality.measures import MEASURES
+from stylebatch.store.fingerprints import Fingerprints
+from stylebatch.store.records import Record, schema_of_plan
+from stylebatch.store.sinks import Sink, sink_of
+
+MAX_NOTES = 100
+"""Of a shard, kept in its stats."""
 
 
 class Worker:
     """A loaded model and the inputs it keeps; a context manager. `render` makes and commits one shard.
 
-    `on_evaluations` is told the rows of each network evaluation, one call at a time. `model`: the plan's, where
+    `on_evaluations` gets the rows of each network evaluation, one call at a time. `model`: the plan's, where
     the caller has loaded it already.
     """
 
     def __init__(
         self,
         plan: Plan,
-        output: Path,
+        output: Folder,
         *,
         threads: int,
         on_evaluations: Callable[[int], None] | None = None,
-        model: StableDiffusion | None = None,
+        model: Denoiser | None = None,
     ) -> None:
         self.plan = plan
         self.output = output
         self.threads = threads
         self.on_evaluations = on_evaluations
         self._given = model
-        self.schema = schema_of(plan.method, plan.extra_columns)
+        self.schema = schema_of_plan(plan)
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
+        self._notes: dict[str, None] = {}
         self._counting = threading.Lock()
 
     def __enter__(self) -> Worker:
-        self.model = self._given or load_model(self.plan.spec.model)
-        self._former_threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        self.model.on_evaluations = self._count
-        self.model.pictures_at_once = self.plan.pictures
-        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="decode")
-        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        on_cpu = self.model.device.type == "cpu" and self.plan.spec.model.offload == "none"
-        self._lanes = Lanes(self.plan.batches_at_once if on_cpu else 1, self.threads)
-        self._renderer = self._make_renderer()
+        with ExitStack() as held:
+            self.model = self._given or load_model(self.plan.spec.model)
+            # bound before the next line changes it
+            held.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.threads)
+            held.callback(self._leave, self.model)
+            self.model.on_evaluations = self._count
+            self.model.pictures_at_once = self.plan.pictures
+            self._decoders = Decoders(2)
+            # one thread: samples are appended in key order
+            self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
+            held.callback(self._decoders.close)
+            held.callback(self._finisher.shutdown, wait=True, cancel_futures=True)
+            on_cpu = self.model.device.type == "cpu" and self.plan.spec.model.offload == "none"
+            self._lanes = Lanes(self.plan.batches_at_once if on_cpu else 1, self.threads)
+            held.callback(self._lanes.close)
+            self._fingerprints = Fingerprints(self.output)
+            self._renderer = self._make_renderer()
+            # from here on `__exit__` closes; an error above has closed already
+            self._held = held.pop_all()
         return self
 
     def __exit__(
@@ -87,52 +104,73 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lanes.close()
-        for pool in (self._decoders, self._finisher):
-            pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(self._former_threads)
-        self.model.on_evaluations = None
-        self.model.pictures_at_once = None
+        self._held.close()
+
+    @staticmethod
+    def _leave(model: Denoiser) -> None:
+        model.on_evaluations = None
+        model.pictures_at_once = None
 
     def _make_renderer(self) -> Renderer:
-        plan = self.plan
-        if isinstance(plan, PairPlan):
-            return PairRenderer(plan, self.model, self._decoders, self.on_evaluations, self._lanes)
-        assert isinstance(plan, PromptPlan)
-        return PromptRenderer(plan, self.model, self._decoders, self.on_evaluations)
+        return Renderer(
+            self.plan,
+            self.model,
+            self._decoders,
+            self.on_evaluations,
+            self._lanes,
+            self._fingerprints.check,
+        )
 
-    def precompute(self, style: int) -> bool:
+    def precompute(self, column: int) -> bool:
         """As `Renderer.precompute`."""
-        return self._renderer.precompute(style)
+        return self._renderer.precompute(column)
 
     def render(
         self, shard_id: int, executed: Sequence[Sequence[int]] | None = None
     ) -> dict[str, Any]:
         """Render and commit a shard; returns its stats. Leaves no partial file when interrupted.
 
-        `executed`: the rungs [batch, contents, styles] of an earlier rendering of this shard, block by block, to repeat.
+        `executed`: the rungs [batch, rows, columns] of an earlier rendering of this shard, block by block, to repeat.
         """
         plan, started, before = self.plan, time.monotonic(), self._evaluations
         shard = plan.shard(shard_id)
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
+        # a shard that ran out of memory must not decide about the next one's bytes
         self._step_to(self._top)
-        with WebDatasetShard(self.output, plan.shard_name(shard_id), self.schema) as sink:
+        self._notes.clear()
+        self._fingerprints.used.clear()
+        name, form = plan.shard_name(shard_id), plan.spec.output
+        shares, sink_type = form.inputs == "reference", sink_of(form.format)
+        with sink_type(
+            self.output, name, self.schema, labels=plan.labels, shares_inputs=shares
+        ) as sink:
             self._fill(sink, shard, planned, rungs)
+            self._require_numbers(sink.rows)
             lowered = any(rung != self._top for rung in rungs)
-            return sink.commit(
+            stats = sink.commit(
                 {
                     "shard": shard_id,
                     "plan_digest": plan.digest,
                     "seconds": round(time.monotonic() - started, 3),
                     "evaluations": self._evaluations - before,
                     "device": str(self.model.device),
+                    # a dict as an ordered set
+                    "notes": list(self._notes)[:MAX_NOTES],
                     "executed": [rung.as_list() for rung in rungs] if lowered else [],
+                    "inputs": dict(sorted(self._fingerprints.used.items())),
                 }
             )
+        return stats
+
+    def _require_numbers(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Raise UserCodeError where the method of a user gave NaN or infinity for all of a shard."""
+        is_users = users_of(self.plan.spec.method) is not None
+        if is_users and {row["error_code"] for row in rows} == {"not_finite"}:
+            raise UserCodeError(rows[0]["error_message"])
 
     def _fill(
-        self, sink: WebDatasetShard, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
+        self, sink: Sink, shard: Shard, planned: list[Rung] | None, rungs: list[Rung]
     ) -> None:
         """Render all blocks; each is finished and written on a thread while the next one is rendered."""
         blocks = list(self.plan.samples(shard))
@@ -149,6 +187,7 @@ class Worker:
                 writing = self._finisher.submit(self._finish, sink, shard.id, samples, rendered)
         finally:
             if writing is not None:
+                # the sink is closed next: nothing may be writing into it
                 wait([writing])
         if writing is not None:
             writing.result()
@@ -171,13 +210,15 @@ class Worker:
         while True:
             rendering = self._renderer.begin(samples, self.rung.batch)
             try:
-                for contents, styles in self.rung.parts(block):
-                    self._make_part(rendering, block, contents, styles)
+                for rows, columns in self.rung.parts(block):
+                    self._make_part(rendering, block, rows, columns)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+            # outside `except`: there the traceback would keep the failed tensors alive
             self._step_to(self.rung.below(block))
+        # by parts of the rung that fits now, at which the next block begins
         if upcoming is not None:
             self._renderer.prefetch(*next(self.rung.parts(upcoming)))
         return rendering
@@ -186,30 +227,30 @@ class Worker:
         self,
         rendering: Rendering,
         block: Block,
-        contents: tuple[int, ...],
-        styles: tuple[int, ...],
+        rows: tuple[int, ...],
+        columns: tuple[int, ...],
     ) -> None:
-        """Add pictures of the block's samples among these contents and styles."""
+        """Add pictures of the block's samples among these rows and columns."""
         try:
-            rendering.make(block, contents, styles)
+            rendering.make(block, rows, columns)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self.rung.is_last:
                 raise
             self._forget()
-            failure = SampleError(
-                "oom", f"{self.model.device} has not the memory for one sample: {error}"
-            )
-            rendering.give_up(block, contents, styles, failure)
+            text = f"{self.model.device} has not the memory for one sample: {error}"
+            failure = SampleError("oom", text.rstrip(": "))
+            rendering.give_up(block, rows, columns, failure)
 
     def _finish(
         self,
-        sink: WebDatasetShard,
+        sink: Sink,
         shard_id: int,
         samples: Sequence[Sample],
         rendering: Rendering,
     ) -> None:
         for sample in samples:
             sink.write(self._record(shard_id, sample, rendering))
+            self._notes.update(dict.fromkeys(rendering.notes(sample)))
 
     def _record(self, shard_id: int, sample: Sample, rendering: Rendering) -> Record:
         row = self._row(shard_id, sample) | rendering.row(sample)
@@ -227,18 +268,20 @@ class Worker:
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
             files |= rendering.inputs(sample)
+        files |= rendering.label_images(sample)
         if self.plan.has_captions:
             files["txt"] = sample.caption.encode()
         if self.plan.labels:
-            number = self.plan.labels.index(sample.label) if sample.label else -1
+            number = self.plan.class_numbers[sample.label] if sample.label else -1
             files["cls"] = str(number).encode()
         return Record(row, files)
 
     def _row(self, shard_id: int, sample: Sample) -> dict[str, Any]:
-        width, height = self.plan.image_size
+        width, height = self.plan.size_of(sample.row, sample.column)
         return {
             "key": sample.key,
             "shard": shard_id,
+            **self._told_of_inputs(shard_id, sample),
             "label": sample.label,
             "caption": sample.caption,
             "method": self.plan.spec.method.name,
@@ -249,7 +292,14 @@ class Worker:
             "error_code": "",
             "error_message": "",
             "sha256": "",
+            **dict.fromkeys(measure.column for measure in MEASURES),
         }
+
+    def _told_of_inputs(self, shard_id: int, sample: Sample) -> dict[str, Any]:
+        """What the plan knows of a sample beyond its axes, in runs whose records tell it."""
+        plan = self.plan
+        known = {"split": plan.split_of(shard_id), "captions": list(plan.captions_of(sample.row))}
+        return {name: known[name] for name in plan.input_columns if name in known}
 
     def _count(self, rows: int) -> None:
         with self._counting:  # lanes count at the same time

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from stylebatch.models.base import AttentionEdit, SelfAttention, Site
+from stylebatch.models.denoiser import AttentionEdit, SelfAttention, Site
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,6 +37,7 @@ class Lanes:
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Results in order, computed in inference mode. Raises what `function` raised first, after the others have ended."""
         found: list[R] = []
+        # the rest, fewer than the lanes, is a group by itself and shares all cores
         whole = len(items) - len(items) % self.count
         for group in (items[:whole], items[whole:]):
             side_by_side = min(self.count, len(group))
@@ -46,6 +47,7 @@ class Lanes:
                 continue
             share = self.threads // side_by_side
             futures = [self._pool.submit(_alone, function, item, share) for item in group]
+            # first all, then results: an error must not leave others computing on a model that is taken down
             wait(futures)
             found += [future.result() for future in futures]
         return found

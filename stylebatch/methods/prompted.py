@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stylebatch.diffusion.guidance import guide
 from stylebatch.diffusion.schedule import Step
-from stylebatch.models.base import Conditioning, Denoiser
+from stylebatch.models.denoiser import Conditioning, Denoiser
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Prompts:
         if self.halves == 1:
             return model.predict_noise(x, step.t, positive, level=step.source)
         cond = self.negative.select(rows).joined(positive)
+        # negative rows first, as the pipelines of diffusers have them
         both = model.predict_noise(torch.cat([x, x]), step.t, cond, level=step.source)
         negative_eps, positive_eps = both.chunk(2)
         return guide(negative_eps, positive_eps, self.guidance)
@@ -67,5 +68,19 @@ def embedded(
         raise ValueError(
             f"negative: found {len(negative)} texts for {len(prompts)} prompts; accepted: one, or as many"
         )
-    against = model.embed_nothing() if negative is None else model.embed(list(negative))
-    return Prompts(model.embed(list(prompts)), against, guidance)
+    windows = [model.num_windows(text) for text in prompts]
+    if negative is None:
+        return Prompts(in_windows(model, prompts, windows), model.embed_nothing(), guidance)
+    if len(negative) == len(prompts):
+        windows = [
+            max(n, model.num_windows(text)) for n, text in zip(windows, negative, strict=True)
+        ]
+    against = in_windows(model, negative, windows[: len(negative)])
+    return Prompts(in_windows(model, prompts, windows), against, guidance)
+
+
+def in_windows(model: Denoiser, texts: Sequence[str], windows: Sequence[int]) -> Conditioning:
+    """Texts as conditioning, each in that many windows of the context; a prompt and its negative prompt have as many."""
+    if max(windows, default=1) == 1:
+        return model.embed(list(texts))
+    return model.embed(list(texts), windows)

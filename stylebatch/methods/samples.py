@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stylebatch.diffusion.noise import draw
-from stylebatch.methods.prompted import Prompts, embedded
-from stylebatch.models.base import Denoiser
+from stylebatch.methods.prompted import Prompts, embedded, in_windows
+from stylebatch.models.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ class Samples:
         return replace(self, texts=tuple(texts))
 
     def noise(self) -> Tensor:
-        """Standard normal (N, c, h, w), each row from a stream of its own."""
+        """Standard normal (N, c, h, w), each row from the stream of its seed."""
         return draw(self.seeds, self.shape)
 
     def streams(self) -> list[torch.Generator]:
         """The random stream of each row, after its noise was drawn."""
         streams = [torch.Generator().manual_seed(seed) for seed in self.seeds]
         for stream in streams:
+            # a stochastic scheduler goes on where `noise` stopped; its first draw must not be the noise again
             torch.randn(self.shape, generator=stream)
         return streams
 
@@ -68,12 +69,21 @@ class Samples:
         given = [text for text in self.negative if text is not None]
         if len(given) == len(self):
             return embedded(model, self.texts, negative=given, guidance=guidance)
+        windows = [
+            max(model.num_windows(text), 1 if other is None else model.num_windows(other))
+            for text, other in zip(self.texts, self.negative, strict=True)
+        ]
+        # guidance subtracts row by row, so that both sides need contexts of one length
+        if max(windows) > 1:
+            found = Prompts(in_windows(model, self.texts, windows), found.negative, guidance)
         against = model.embed_nothing()
-        told = model.embed(given)
+        of_given = [n for n, text in zip(windows, self.negative, strict=True) if text is not None]
+        negatives = in_windows(model, given, of_given)
         place = {
             row: i for i, row in enumerate(r for r, t in enumerate(self.negative) if t is not None)
         }
-        negative = against.joined(told).select(
+        negative = against.joined(negatives).select(
+            # row 0 is what stands for no prompt
             [1 + place[row] if row in place else 0 for row in range(len(self))]
         )
         return Prompts(found.positive, negative, guidance)

@@ -1,1 +1,1 @@
-"""Networks behind one `Denoiser`; the only package that imports diffusers, transformers, accelerate."""
+"""Checkpoints and their networks behind one `Denoiser`; a folder per family. Most imports of diffusers and transformers are here."""

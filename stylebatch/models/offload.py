@@ -1,4 +1,4 @@
-"""Puts networks on their device, or keeps their weights in main memory until they work; through accelerate's hooks."""
+"""Puts networks on their device, or keeps their weights in main memory until they are called; by accelerate's hooks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from accelerate.utils import send_to_device
 
 Offload = Literal["none", "model", "sequential"]
-"""none: all on the device; model: the network at work; sequential: one layer after another."""
+"""What is on the device: everything (none), the network at work (model), the layer at work (sequential)."""
 
 
 def place(networks: Sequence[Any], device: torch.device, offload: Offload) -> None:
     """Move `networks` to `device`, or install the hooks that do so when they are called."""
     if offload == "sequential":
         for network in networks:
-            own = bool(network._parameters)  # parameters beside submodules follow the buffers' rule
-            cpu_offload(network.to("cpu"), device, offload_buffers=own)
+            # accelerate moves parameters that belong to no submodule only if it is told to move buffers
+            has_bare = bool(network._parameters)
+            cpu_offload(network.to("cpu"), device, offload_buffers=has_bare)
     elif offload == "model":
         group = Turns(device)
         for network in networks:
@@ -30,12 +31,12 @@ def place(networks: Sequence[Any], device: torch.device, offload: Offload) -> No
 
 
 class Turns(ModelHook):  # type: ignore[misc]
-    """The network that is called is on the device, the one before it leaves.
+    """Moves the network that is called to the device, and the previous one back.
 
-    accelerate's own hook knows one predecessor per network; ours are called in any order: VAE, UNet, VAE.
+    accelerate's hook for this knows one predecessor per network; here they are called in any order: VAE, UNet, VAE.
     """
 
-    no_grad = False
+    no_grad = False  # the caller decides
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,7 +1,7 @@
-"""Walks from noise to image by the schedulers of diffusers, on our denoisers.
+"""Samples from noise to image with diffusers' schedulers and our denoisers.
 
-A scheduler is built from the checkpoint's own schedule, and is given what the network predicts. It keeps the steps before,
-so that every batch takes one of its own.
+A scheduler is built from the checkpoint's schedule and takes the raw output of the network. It remembers earlier steps, so
+every batch needs its own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from diffusers import (
 from torch import Tensor
 
 from stylebatch.diffusion.ddim import PredictNoise
-from stylebatch.diffusion.schedule import Schedule, Step
-from stylebatch.models.base import Denoiser
+from stylebatch.diffusion.schedule import DiffusionSchedule, Step, table_of
+from stylebatch.models.denoiser import Denoiser
 
 _CLASSES: dict[str, Any] = {
     "euler": EulerDiscreteScheduler,
@@ -33,24 +33,27 @@ _CLASSES: dict[str, Any] = {
 
 
 class StockSampler:
-    """One walk of `steps` steps, its last `walked` ones taken, for samples whose random streams are `generators`."""
+    """The last `walked` of `steps` steps, for one batch of samples whose random streams are `generators`."""
 
     def __init__(
         self,
         name: str,
-        schedule: Schedule,
+        schedule: DiffusionSchedule,
         steps: int,
         walked: int,
         generators: Sequence[torch.Generator],
     ) -> None:
+        # diffusers takes betas: 1 - alpha_bar_t / alpha_bar_(t-1), with alpha_bar 1 before the first
         alpha_bar = schedule.alpha_bar
         before = torch.cat([torch.ones(1, dtype=alpha_bar.dtype), alpha_bar[:-1]])
+        # each class has its own default spacing, so that none is passed where the config names none
+        spacing = {} if schedule.spacing is None else {"timestep_spacing": schedule.spacing}
         self._scheduler = _CLASSES[name](
             num_train_timesteps=schedule.num_train_timesteps,
             trained_betas=(1.0 - alpha_bar / before).numpy(),
             prediction_type=schedule.prediction_type,
-            timestep_spacing=schedule.spacing,
             steps_offset=schedule.offset,
+            **spacing,
         )
         self._scheduler.set_timesteps(steps)
         self._first = steps - walked
@@ -64,16 +67,16 @@ class StockSampler:
         return len(self._timesteps)
 
     def begin(self, noise: Tensor) -> Tensor:
-        """What the walk starts from when nothing is kept."""
+        """The start latent from pure noise."""
         return noise * float(self._scheduler.init_noise_sigma)
 
     def noised(self, clean: Tensor, noise: Tensor, index: int) -> Tensor:
-        """`clean` as it is before step `index`."""
+        """`clean` with the noise of the level before step `index`."""
         times = self._timesteps[index : index + 1].repeat(len(clean))
         return cast(Tensor, self._scheduler.add_noise(clean, noise.to(clean.device), times))
 
     def step(self, predict: PredictNoise, x: Tensor, index: int) -> Tensor:
-        """The latents after step `index`; `predict` gives the network's own output."""
+        """The latents after step `index`; `predict` returns the raw output of the network."""
         t = self._timesteps[index]
         level = t.item()
         out = predict(self._scheduler.scale_model_input(x, t), Step(level, level, level))
@@ -82,7 +85,8 @@ class StockSampler:
 
 
 def unconverted(model: Denoiser) -> Denoiser:
-    """A view of `model` whose `predict_noise` gives what the network predicts, noise or not."""
+    """A shallow copy of `model` whose `predict_noise` returns the raw output of the network, noise or not."""
+    # a schedule that claims eps converts nothing; weights and hooks are shared
     view = copy.copy(model)
-    view.schedule = replace(model.schedule, prediction_type="epsilon")
+    view.schedule = replace(table_of(model.schedule), prediction_type="epsilon")  # type: ignore[misc]
     return view

@@ -1,136 +1,198 @@
-"""Sums up an output directory from its records alone, and derives errors.parquet, contact sheet and gallery from them."""
+"""Sums up an output from its records alone, and derives errors.parquet, contact sheet and gallery from them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from stylebatch.reports.contact_sheet import contact_sheet
-from stylebatch.reports.gallery import gallery
-from stylebatch.reports.prompt_sheet import prompt_sheet
-from stylebatch.reports.records import QUALITY, columns_of, committed_shards, read_run, read_tables
-from stylebatch.store.commit import atomic_file
+from stylebatch.folder import Folder, Place
+from stylebatch.planning.shard_names import parsed_name
+from stylebatch.quality.measures import MEASURES
+from stylebatch.reports.committed import Committed, ShardRows
+from stylebatch.reports.contact_sheet import Limits, SheetRows, write_sheet
+from stylebatch.reports.gallery import GalleryRows, write_gallery
+from stylebatch.reports.pictures import load_pictures
+from stylebatch.reports.reasons import Reason, Reasons
+from stylebatch.spec.splits import in_order
+from stylebatch.store.output_record import ShardStats
+from stylebatch.store.sinks import sink_of
+from stylebatch.words import counted, duration, size
+
+MAX_REASONS = 5
 
 
 @dataclass(frozen=True)
 class Report:
-    """Totals over the committed shards. `quality` holds means over the successful samples, by column.
+    """Totals over the committed shards. `quality` holds means over the successful samples, by column; `splits` counts these.
 
-    `seconds` adds up the time of the shards, which workers may have spent at once; `bytes` are those of the tars.
+    `seconds` adds up the time of the shards, which workers may have spent at once, `forecast_s` is what was expected of the whole
+    run; `bytes` are those of the payload.
     """
 
-    output: Path
+    output: Folder
     num_planned: int
     num_shards: int
     num_shards_committed: int
     num_success: int
     num_failed: int
-    failures: dict[str, int]
+    reasons: tuple[Reason, ...]
     evaluations: int
     seconds: float
+    forecast_s: float | None
     bytes: int
     quality: dict[str, float]
-    contact_sheet: Path
-    gallery: Path
+    splits: dict[str, int]
+    contact_sheet: str
+    gallery: str
 
-    def lines(self) -> list[str]:
-        """Summary for a terminal, one fact a line."""
+    @property
+    def failures(self) -> dict[str, int]:
+        """Samples that failed, by code, most first."""
+        counts: Counter[str] = Counter()
+        for reason in self.reasons:
+            counts[reason.code] += reason.num_samples
+        return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+    def lines(self, *, is_live: bool = False) -> list[str]:
+        """Summary for a terminal, one fact a line; `is_live`: a run is writing what is missing."""
         num_missing = self.num_planned - self.num_success - self.num_failed
         rate = f", {self.num_success / self.seconds:.2f} samples/s" if self.seconds > 0 else ""
         lines = [
-            f"{self.output}: {self.num_success:,} of {self.num_planned:,} samples",
-            f"  shards      {self.num_shards_committed:,} of {self.num_shards:,} committed, {_size(self.bytes)}",
-            f"  work        {self.evaluations:,} network evaluations in {_duration(self.seconds)} of worker time{rate}",
+            f"{self.output}: {self.num_success:,} of {counted(self.num_planned, 'sample')}",
+            f"  shards      {self.num_shards_committed:,} of {self.num_shards:,} committed, {size(self.bytes)}",
+            f"  work        {counted(self.evaluations, 'network evaluation')} in {duration(self.seconds)} of worker time{rate}",
         ]
+        if self.forecast_s is not None:
+            off = (
+                f", {self.seconds / self.forecast_s - 1:+.0%} against it" if self.forecast_s else ""
+            )
+            lines.append(
+                f"  expected    {duration(self.forecast_s)} of worker time{'' if num_missing else off}"
+            )
+        if len(self.splits) > 1:
+            named = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
+            lines.append(f"  splits      {named}")
         if num_missing:
-            lines.append(f"  missing     {num_missing:,}; run the same manifest again to resume")
+            step = "a run is at it" if is_live else "run the same manifest again to resume"
+            lines.append(f"  missing     {num_missing:,}; {step}")
         if self.num_failed:
             codes = ", ".join(f"{code} {count:,}" for code, count in self.failures.items())
             lines.append(
-                f"  failed      {self.num_failed:,} ({codes}), see {self.output / 'metadata' / 'errors.parquet'}"
+                f"  failed      {self.num_failed:,} ({codes}), see {self.output.where('metadata/errors.parquet')}"
             )
+            lines += [f"    {reason.line()}" for reason in self.reasons[:MAX_REASONS]]
+            if len(self.reasons) > MAX_REASONS:
+                lines.append(f"    and {counted(len(self.reasons) - MAX_REASONS, 'other reason')}")
         if self.quality:
             means = (
-                f"{name} {self.quality[column]:.{digits}f}"
-                for column, (name, digits, _) in QUALITY.items()
-                if column in self.quality
+                f"{measure.name} {measure.shown(self.quality[measure.column])} {measure.unit}".rstrip()
+                for measure in MEASURES
+                if measure.column in self.quality
             )
             lines.append(f"  mean        {', '.join(means)}")
         return [*lines, f"  pictures    {self.contact_sheet}", f"              {self.gallery}"]
 
 
-def report(output: str | Path) -> Report:
+def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> Report:
     """Add up the records of `output` and write metadata/errors.parquet, contact_sheet.png and gallery.html.
 
-    Raises ManifestError when `output` holds no run or no committed shard.
+    So is what its format has beside the shards. `stats`: of all commit markers, where they were read already. Raises
+    ManifestError when `output` holds no run or no committed shard.
     """
-    output = Path(output)
-    plan, shards = read_run(output).get("plan", {}), committed_shards(output)
-    failures, quality = write_errors(output), _mean_quality(output)
+    output = Folder.at(output)
+    committed = Committed(output, stats)
+    sheet_rows = SheetRows(committed.num_samples, Limits())
+    gallery_rows = GalleryRows(committed.num_success)
+    with (
+        output.writing("metadata/errors.parquet") as file,
+        closing(Totals(file)) as totals,
+        sink_of(committed.run.output_format).finishing(output) as finish,
+    ):
+        for shard in committed.read():
+            totals.add(shard)
+            sheet_rows.add(shard)
+            gallery_rows.add(shard)
+            finish(shard.table)
+    sheet = sheet_rows.sheet()
+    # one pass over the tars for both pages, at the larger of the two sizes
+    pictures = load_pictures(output, [*sheet.wanted(), *gallery_rows.wanted()])
     return Report(
         output=output,
-        num_planned=int(plan.get("num_pairs", 0)),
-        num_shards=int(plan.get("num_shards", 0)),
-        num_shards_committed=len(shards),
-        num_success=sum(shard.num_success for shard in shards),
-        num_failed=sum(shard.num_failed for shard in shards),
-        failures=failures,
-        evaluations=sum(shard.evaluations for shard in shards),
-        seconds=sum(shard.seconds for shard in shards),
-        bytes=sum(shard.bytes for shard in shards),
-        quality=quality,
-        contact_sheet=_sheet(output),
-        gallery=gallery(output),
+        num_planned=committed.run.plan.num_samples,
+        num_shards=committed.run.plan.num_shards,
+        num_shards_committed=totals.num_shards,
+        num_success=totals.num_success,
+        num_failed=totals.num_failed,
+        reasons=totals.reasons.sorted(),
+        evaluations=totals.evaluations,
+        seconds=totals.seconds,
+        forecast_s=committed.run.resolved.forecast_s,
+        bytes=totals.bytes,
+        quality=totals.quality,
+        splits={split: totals.splits[split] for split in in_order(set(totals.splits))},
+        contact_sheet=write_sheet(output, sheet, pictures),
+        gallery=write_gallery(committed, gallery_rows, pictures),
     )
 
 
-def _sheet(output: Path) -> Path:
-    return contact_sheet(output) if "content_id" in columns_of(output) else prompt_sheet(output)
+@dataclass
+class Totals:
+    """Adds up shards, and writes the rows that failed, in key order, to `file` as Parquet: none if none did."""
 
+    file: IO[bytes]
+    num_shards: int = 0
+    num_success: int = 0
+    num_failed: int = 0
+    evaluations: int = 0
+    seconds: float = 0.0
+    bytes: int = 0
+    reasons: Reasons = field(default_factory=Reasons)
 
-def write_errors(output: Path) -> dict[str, int]:
-    """Write metadata/errors.parquet: the rows that failed, in key order, none if none; returns their count by code, most first."""
-    failed = [
-        table.filter(pc.not_equal(table["status"], "success")) for table in read_tables(output)
-    ]
-    rows = pa.concat_tables(failed)
-    with atomic_file(output / "metadata" / "errors.parquet") as file:
-        pq.write_table(rows, file, compression="zstd")
-    codes = Counter(rows["error_code"].to_pylist())
-    return dict(sorted(codes.items(), key=lambda pair: (-pair[1], pair[0])))
+    def __post_init__(self) -> None:
+        self._writer: pq.ParquetWriter | None = None
+        self._counts = Counter[str]()
+        self._sums = {measure.column: 0.0 for measure in MEASURES}
+        self.splits = Counter[str]()
 
+    def add(self, shard: ShardRows) -> None:
+        stats, table = shard.shard.stats, shard.table
+        self.num_shards += 1
+        self.num_success += stats.num_success
+        name = parsed_name(shard.shard.name)
+        if name is not None and stats.num_success:
+            self.splits[name.split] += stats.num_success
+        self.num_failed += stats.num_failed
+        self.evaluations += stats.evaluations
+        self.seconds += stats.seconds
+        self.bytes += stats.bytes
+        self._add_failed(table.filter(pc.not_equal(table["status"], "success")))
+        for column in (measure.column for measure in MEASURES):
+            if column in table.column_names:
+                self._counts[column] += len(table) - table[column].null_count
+                # the sum of no values is null
+                self._sums[column] += pc.sum(table[column]).as_py() or 0.0
 
-def _mean_quality(output: Path) -> dict[str, float]:
-    """Means of the quality columns that there are, over the successful samples."""
-    counts, totals = Counter[str](), dict.fromkeys(QUALITY, 0.0)
-    for table in read_tables(output):
-        for name in QUALITY:
-            if name in table.column_names:
-                counts[name] += len(table) - table[name].null_count
-                totals[name] += pc.sum(table[name]).as_py() or 0.0
-    return {name: totals[name] / count for name, count in counts.items() if count}
+    def _add_failed(self, failed: pa.Table) -> None:
+        # opened by the first shard even when nothing failed: an empty file with the columns says so
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.file, failed.schema, compression="zstd")
+        if len(failed):
+            self._writer.write_table(failed)
+            self.reasons.add(failed)
 
+    def close(self) -> None:
+        """End the file."""
+        if self._writer is not None:
+            self._writer.close()
 
-def _size(size_bytes: int) -> str:
-    """Decimal units: 999 B, 1.5 kB, 2.0 GB."""
-    size, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
-
-
-def _duration(seconds: float) -> str:
-    """12.3 s, 4 min 10 s, 3 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    @property
+    def quality(self) -> dict[str, float]:
+        """Means of the measures that there are, by column."""
+        return {name: self._sums[name] / count for name, count in self._counts.items() if count}

@@ -1,61 +1,34 @@
 """The run specification: typed, frozen, validated before anything heavy is imported.
 
-`RunSpec` is what a manifest says and what `stylebatch.run` takes. Paths of inputs are relative to the
-manifest's folder (`load_spec` joins them), the output path to the working directory.
+`RunSpec` is what a manifest says and what `stylebatch.run` takes; it is composed of sections that stand beside the code they
+configure (models, methods, data) and those of the run itself. Paths of inputs are relative to the manifest's folder
+(`load_spec` joins them), the output path to the working directory.
 """
 
-from stylebatch.spec.custom import CustomMethod
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
-from stylebatch.spec.method import BlockSize, PromptMethod
-from stylebatch.spec.methods import BEYOND_THE_PAPER, StyleAlignedOptions, StyleIDOptions
-from stylebatch.spec.model import MODEL_IDS, LoraSpec, ModelSpec, describe_model
-from stylebatch.spec.output import ImageFormat, ImageSpec, OutputSpec
-from stylebatch.spec.plain import (
-    Img2ImgOptions,
-    InpaintOptions,
-    PlainOptions,
-    Scheduler,
-    Text2ImgOptions,
-    WindowOptions,
+from stylebatch.spec.output import OutputSpec
+from stylebatch.spec.pairing import Pairing, Sampling
+from stylebatch.spec.run_spec import (
+    DEFAULT_METHOD,
+    METHOD_OPTIONS,
+    RunSpec,
+    canonical_json,
+    join_inputs,
+    json_schema,
 )
-from stylebatch.spec.prompts import CONTENT_NAMES, PromptSource, names
-from stylebatch.spec.run import METHOD_OPTIONS, RunSpec, canonical_json, join_inputs, json_schema
-from stylebatch.spec.section import Section
-from stylebatch.spec.sources import ContentSource, Pairing, Sampling, Source
+from stylebatch.spec.splits import SplitSpec
 
 __all__ = [
-    "BEYOND_THE_PAPER",
-    "BlockSize",
-    "CONTENT_NAMES",
-    "ContentSource",
-    "CustomMethod",
+    "DEFAULT_METHOD",
     "EngineSpec",
     "FeatureSpec",
-    "ImageFormat",
-    "ImageSpec",
-    "Img2ImgOptions",
-    "InpaintOptions",
-    "LoraSpec",
     "METHOD_OPTIONS",
-    "MODEL_IDS",
-    "ModelSpec",
     "OutputSpec",
     "Pairing",
-    "PlainOptions",
-    "PromptMethod",
-    "PromptSource",
     "RunSpec",
     "Sampling",
-    "Scheduler",
-    "Section",
-    "Source",
-    "StyleAlignedOptions",
-    "StyleIDOptions",
-    "Text2ImgOptions",
-    "WindowOptions",
+    "SplitSpec",
     "canonical_json",
-    "describe_model",
     "join_inputs",
     "json_schema",
-    "names",
 ]

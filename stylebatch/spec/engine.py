@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from stylebatch.spec.section import Section
+from stylebatch.section import Section
 
 
 class FeatureSpec(Section):
@@ -30,6 +30,18 @@ class FeatureSpec(Section):
         min_length=1,
         description="Folder (relative to the working directory) or fsspec URL of the style cache",
     )
+    copies_gb: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="Of a cache in a store: gigabytes that copies of its styles may take on this machine, beside those in use; default "
+        "no bound",
+    )
+
+    @property
+    def most_copies(self) -> int | None:
+        """Bytes of `copies_gb`."""
+        return None if self.copies_gb is None else int(self.copies_gb * 1e9)
 
     @model_validator(mode="after")
     def _cached_needs_a_cache(self) -> FeatureSpec:

@@ -4,127 +4,115 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stylebatch.spec import PromptMethod, Section
+from stylebatch.data.sources.further import JSON
+from stylebatch.methods.input_kinds import PADDING, REFERENCE, SET, TEXT
+from stylebatch.methods.method import MethodOptions
+from stylebatch.planning.plan import Plan
+from stylebatch.quality.measures import measures_of
+from stylebatch.store.label_columns import OBJECTS, TRANSFORM
 
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("shard", pa.int32()),
-        ("content_id", pa.string()),
-        ("style_id", pa.string()),
-        ("label", pa.string()),
-        ("caption", pa.string()),
-        ("method", pa.string()),
-        ("model", pa.string()),
-        ("seed", pa.int64()),
-        ("gamma", pa.float64()),
-        ("tau", pa.float64()),
-        ("steps", pa.int32()),
-        ("convention", pa.string()),
-        ("start", pa.string()),
-        ("sites", pa.list_(pa.int32())),
-        ("init_adain", pa.bool_()),
-        ("inject", pa.bool_()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("original_height", pa.int32()),
-        ("status", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-        ("sha256", pa.string()),
-        ("structure", pa.float64()),
-        ("color_distance", pa.float64()),
-        ("contrast", pa.float64()),
-    ]
-)
-"""Columns of `metadata/*.parquet` of pairs; quality columns are null in failed rows, nothing else ever is."""
-
-EXTRA = {
-    "gamma_schedule": pa.string(),
-    "gamma_end_share": pa.float64(),
-    "site_gammas": pa.list_(pa.float64()),
-    "grid": pa.string(),
-    "solver": pa.string(),
-    "inversion": pa.string(),
-    "blend": pa.string(),
-    "style_images": pa.list_(pa.string()),
-    "style_weights": pa.list_(pa.float64()),
-    "mask_id": pa.string(),
+TYPES = {
+    "string": pa.string(),
+    "bool": pa.bool_(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "double": pa.float64(),
+    "list<int32>": pa.list_(pa.int32()),
+    "list<double>": pa.list_(pa.float64()),
+    "list<string>": pa.list_(pa.string()),
+    "list<int64>": pa.list_(pa.int64()),
+    "list<bool>": pa.list_(pa.bool_()),
+    "objects": OBJECTS,
+    "transform": TRANSFORM,
 }
-"""Columns of pairs in runs that use what they tell (`Plan.extra_columns`); they stand before `width`.
+"""Types of columns by Arrow's names, as options of methods give them."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
+INPUT_COLUMNS = {
+    "split": "string",
+    "captions": "list<string>",
+    "row": "int64",
+    "style_images": "list<string>",
+    "style_weights": "list<double>",
+    "mask_id": "string",
+    "objects": "objects",
+    "transform": "transform",
+}
+"""Columns about inputs, in runs that need them (`Plan.input_columns`); they stand before `width`.
 
-`site_gammas`: at each of `sites`. `style_images`, `style_weights`: what a style is made of, itself with weight 1 where it is no
-blend. `mask_id`: the mask's path relative to the content's folder, "" for none.
+`split`: where a run makes some. `captions`: all of the image, where each sample draws one. `row`: its number in a list of
+pairs that is not rendered in its order. `style_images`, `style_weights`: what a style is made of, itself with weight 1 where it
+is no blend. `mask_id`: the mask's path relative to the content's folder, "" for none. `objects`, `transform`: what is annotated in
+the rendered picture, and how it came there (`label_columns.py`).
 """
-
-_OPTION_TYPES: dict[type, pa.DataType] = {
-    bool: pa.bool_(),
-    int: pa.int64(),
-    float: pa.float64(),
-    str: pa.string(),
-}
+SEGMENTATION = "segmentation.png"
+"""Member with the label image of a sample."""
 
 
-def schema_of(method: Section, extra: Sequence[str] = ()) -> pa.Schema:
-    """Columns of a run with this method, of pairs with those named in `extra` (see `EXTRA`).
+def schema_of_plan(plan: Plan) -> pa.Schema:
+    """Columns of the records of a plan."""
+    carried = {one.column: "string" if one.kind == JSON else one.kind for one in plan.carried}
+    return schema_of(plan.options, plan.input_columns, blends=plan.has_blends, carried=carried)
 
-    Those of prompts: what a row says, the method's options, sizes, state, quality.
 
-    Options that are no number, text or truth value are told as JSON text.
+def schema_of(
+    options: MethodOptions,
+    inputs: Sequence[str] = (),
+    *,
+    blends: bool = False,
+    carried: Mapping[str, str] = NOTHING,
+) -> pa.Schema:
+    """Columns of `metadata/*.parquet`: what a sample was made from, the method's options, sizes, state, quality.
+
+    `inputs`: further columns (see `INPUT_COLUMNS`; those of PADDING stand behind the sizes); `carried`: types of those that the
+    inputs brought. Quality columns are null in failed rows, nothing else ever is.
     """
-    if not isinstance(method, PromptMethod):
-        fields = list(SCHEMA)
-        place = SCHEMA.get_field_index("width")
-        return pa.schema(
-            [*fields[:place], *((name, EXTRA[name]) for name in extra), *fields[place:]]
-        )
-    text, size, number = pa.string(), pa.int32(), pa.float64()
-    has_image = "image" in method.inputs
-    inputs = [*method.inputs, *(("style", "reference") if method.uses_sets else ())]
-    return pa.schema(
-        [
-            ("key", text),
-            ("shard", pa.int32()),
-            ("id", text),
-            ("prompt", text),
-            ("negative_prompt", text),
-            *((name, text) for name in inputs),
-            ("label", text),
-            ("caption", text),
-            ("method", text),
-            ("model", text),
-            ("seed", pa.int64()),
-            *((name, _option_type(value)) for name, value in options_of(method).items()),
-            ("width", size),
-            ("height", size),
-            *((name, size) for name in ("original_width", "original_height") if has_image),
-            *((name, text) for name in ("status", "error_code", "error_message", "sha256")),
-            *((("structure", number),) if has_image else ()),
-            *((("color_distance", number),) if method.uses_sets else ()),
-            ("contrast", number),
-        ]
-    )
-
-
-def options_of(method: PromptMethod) -> dict[str, Any]:
-    """The options as values of columns."""
-    given = method.model_dump(mode="json", exclude={"name"})
-    return {
-        name: "" if value is None else value if type(value) in _OPTION_TYPES else json.dumps(value)
-        for name, value in given.items()
+    columns = {
+        "key": "string",
+        "shard": "int32",
+        **dict.fromkeys(axis_columns(options), "string"),
+        **dict.fromkeys(("label", "caption", "method", "model"), "string"),
+        "seed": "int64",
+        **options.record_types(blends=blends),
+        **{name: INPUT_COLUMNS[name] for name in inputs if name in INPUT_COLUMNS},
+        **dict.fromkeys(("width", "height"), "int32"),
+        **dict.fromkeys(original_columns(options), "int32"),
+        **dict.fromkeys((name for name in inputs if name in PADDING), "int32"),
+        **carried,
+        **dict.fromkeys(("status", "error_code", "error_message", "sha256"), "string"),
+        **{measure.column: "double" for measure in measures_of(input_names(options))},
     }
+    if TEXT in columns:
+        columns["prompt_truncated"] = "bool"
+    return pa.schema([(name, TYPES[kind]) for name, kind in columns.items()])
 
 
-def _option_type(value: Any) -> pa.DataType:
-    return _OPTION_TYPES[type(value)]
+def axis_columns(options: MethodOptions) -> tuple[str, ...]:
+    """Columns that say where on the axes a sample stands."""
+    kinds = [kind.column for kind in options.input_kinds()]
+    if TEXT not in options.axes():
+        return tuple(kinds)
+    if REFERENCE.column in kinds:
+        kinds.insert(kinds.index(REFERENCE.column), SET)
+    return ("id", TEXT, "negative_prompt", "prompt_truncated", *kinds)
+
+
+def original_columns(options: MethodOptions) -> tuple[str, ...]:
+    """Columns of the size that a sample's first picture had, where there is one that keeps its structure."""
+    has_image = any(kind.name in ("content", "image") for kind in options.input_kinds())
+    return ("original_width", "original_height") if has_image else ()
+
+
+def input_names(options: MethodOptions) -> tuple[str, ...]:
+    """Names of the kinds of pictures that samples of this method are made from."""
+    return tuple(kind.name for kind in options.input_kinds())
 
 
 def json_columns(schema: pa.Schema) -> tuple[str, ...]:
@@ -144,16 +132,18 @@ class Record:
         return bool(self.row["status"] == "success")
 
 
-def as_json(row: dict[str, Any], schema: pa.Schema = SCHEMA) -> bytes:
+def as_json(row: dict[str, Any], schema: pa.Schema) -> bytes:
     """The JSON member of a sample: the same keys and types in every record, floats always floats."""
     record = {name: row[name] for name in json_columns(schema)}
     for name, value in record.items():
         if pa.types.is_floating(schema.field(name).type):
+            # 1 and 1.5 would be two types to a loader that infers them
             record[name] = float(value)
+    # NaN is no JSON: a loader would fail on it long after the run
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
 
-def as_parquet(rows: list[dict[str, Any]], schema: pa.Schema = SCHEMA) -> bytes:
+def as_parquet(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
     """Rows as a Parquet file; the same bytes for the same rows and library version."""
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")

@@ -19,53 +19,66 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 from types import TracebackType
-from typing import Any
 
 from stylebatch.errors import OutputLockedError
-from stylebatch.store.commit import TEMPORARY, create_exclusive, write_bytes
-from stylebatch.store.ledger import read_json
+from stylebatch.folder import Folder
+from stylebatch.store.lock_owner import (
+    LOCK,
+    STALE_AFTER_S,
+    Owner,
+    Unreadable,
+    machine,
+    process_start,
+    read_lock,
+)
 
 HEARTBEAT_S = 5.0
-STALE_AFTER_S = 60.0
-"""A lock that did not change for so long belongs to nobody."""
 WATCHED_S = 15.0
-"""How long a lock that looks older than that is watched nevertheless: its owner's clock may be wrong."""
+"""How long a lock that looks older than `STALE_AFTER_S` is watched nevertheless: its owner's clock may be wrong."""
+SETTLES_S = 2.0
+"""How long a lock that was just made may name no owner, on file systems without hard links, before that is an error."""
 _LOOK_EVERY_S = 0.5
 
 
 class RunLock:
     """A context manager. Raises OutputLockedError, naming the owner, when another run is alive.
 
-    `note` is told when an owner elsewhere is watched. A lock lost while it was held ends the block with
+    `note` gets a text when an owner elsewhere is watched. A lock lost while it was held ends the block with
     OutputLockedError: the main thread is interrupted.
     """
 
-    def __init__(self, output: Path, *, note: Callable[[str], None] | None = None) -> None:
-        self.path = output / ".run.lock"
+    def __init__(self, output: Folder, *, note: Callable[[str], None] | None = None) -> None:
+        self.output = output
         self.note = note
-        self.owner = {
-            "host": socket.gethostname(),
-            "machine": _machine(),
-            "pid": os.getpid(),
-            "started": _process_start(os.getpid()),
-            "token": os.urandom(8).hex(),
-        }
-        self._taken_by: dict[str, Any] | None = None
+        self.owner = Owner(
+            host=socket.gethostname(),
+            machine=machine(),
+            pid=os.getpid(),
+            started=process_start(os.getpid()),
+            token=os.urandom(8).hex(),
+            heartbeat=time.time(),
+        )
+        self._taken_by: Owner | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="run-lock")
 
     def __enter__(self) -> RunLock:
-        while not create_exclusive(self.path, self._content()):
-            holder = read_json(self.path)
-            if holder is not None and not self._dead(holder):
-                raise OutputLockedError(
-                    f"{self.path.parent} is being written by {_named(holder)} (last seen {_age(holder):.0f} s ago). "
-                    "Next: wait for it, stop it, or give this run another directory with --output DIR."
-                )
-            self._set_aside(holder)
-        self._thread.start()
+        # the one atomic step: all that follows is about a lock that was there
+        while not self.output.create(LOCK, self._content()):
+            holder = read_lock(self.output)
+            if isinstance(holder, Owner):
+                self._require_dead(holder)
+            elif isinstance(holder, Unreadable) and not self._require_old(holder):
+                continue
+            if holder is not None and self._take_over(holder):
+                break
+        try:
+            self._thread.start()
+        except BaseException:
+            self.output.remove(LOCK)
+            raise
         return self
 
     def __exit__(
@@ -74,109 +87,85 @@ class RunLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # the heartbeat first: it would create the lock again after it was removed
         self._stop.set()
         self._thread.join()
         if self._taken_by is not None:
             raise OutputLockedError(
-                f"{self.path.parent} was taken over by {_named(self._taken_by)} while this run was suspended for more "
+                f"{self.output} was taken over by {self._taken_by} while this run was suspended for more "
                 f"than {STALE_AFTER_S:.0f} s. Next: let that one finish; committed shards are kept."
             ) from error
-        holder = read_json(self.path)
-        if holder is not None and self._is_ours(holder):
-            self.path.unlink(missing_ok=True)
+        if self._is_ours(read_lock(self.output)):
+            self.output.remove(LOCK)
 
-    def _set_aside(self, holder: dict[str, Any] | None) -> None:
-        """Remove a dead owner's lock; renaming first lets exactly one taker win."""
-        grave = self.path.with_name(f"{TEMPORARY}{self.path.name}.{self.owner['token']}")
-        try:
-            os.rename(self.path, grave)
-        except FileNotFoundError:
-            return
-        if read_json(grave) != holder:
-            os.replace(grave, self.path)
-            return
-        grave.unlink()
+    def _take_over(self, holder: Owner | Unreadable) -> bool:
+        """Put our lock in the place of a dead owner's; whether that was done. Of many takers one wins."""
+        return self.output.swap(
+            LOCK, lambda name: read_lock(self.output, name) == holder, self._content()
+        )
 
-    def _dead(self, holder: dict[str, Any]) -> bool:
-        try:
-            pid, _ = int(holder["pid"]), float(holder["heartbeat"])
-        except (KeyError, TypeError, ValueError):
-            return True
-        if all(holder.get(name) == self.owner[name] for name in ("host", "machine")):
-            return _process_start(pid) != holder.get("started")
-        return self._is_still(holder)
+    def _require_dead(self, holder: Owner) -> None:
+        """Raise OutputLockedError where the holder is alive."""
+        dead = not holder.seems_alive if holder.is_here else self._is_still(holder, str(holder))
+        if not dead:
+            raise OutputLockedError(
+                f"{self.output} is being written by {holder} (last seen {holder.age_s:.0f} s ago). "
+                "Next: wait for it, stop it, or give this run another directory with --output DIR."
+            )
 
-    def _is_still(self, holder: dict[str, Any]) -> bool:
+    def _require_old(self, holder: Unreadable) -> bool:
+        """Whether a lock that names no owner stays as it is; a live owner writes it anew within seconds.
+
+        Raises OutputLockedError where it is too young to be sure, or no file.
+        """
+        until = time.monotonic() + SETTLES_S
+        while time.monotonic() < until:
+            if read_lock(self.output) != holder:
+                return False
+            time.sleep(_LOOK_EVERY_S / 5)
+        if holder.is_file and holder.age_s > STALE_AFTER_S:
+            return self._is_still(holder, f"a file that is {holder.reason}")
+        wait = f"wait {STALE_AFTER_S:.0f} s, or remove it" if holder.is_file else "remove it"
+        raise OutputLockedError(
+            f"{self.output.where(LOCK)}: found a lock that is {holder.reason}; accepted: the lock of a run. Another run may be starting. "
+            f"Next: {wait} when no run writes {self.output}, or give this run another directory with --output DIR."
+        )
+
+    def _is_still(self, holder: Owner | Unreadable, named: str) -> bool:
         """Whether an owner elsewhere gives no sign of life while its lock is watched."""
-        for_s = WATCHED_S if _age(holder) > STALE_AFTER_S else STALE_AFTER_S
+        # a fresh one is watched for as long as a live owner may be silent
+        for_s = WATCHED_S if holder.age_s > STALE_AFTER_S else STALE_AFTER_S
         if self.note is not None:
             self.note(
-                f"{self.path.parent} is locked by {_named(holder)}; watching for {for_s:.0f} s whether it is alive"
+                f"{self.output} is locked by {named}; watching for {for_s:.0f} s whether it is alive"
             )
         until = time.monotonic() + for_s
         while time.monotonic() < until:
             time.sleep(_LOOK_EVERY_S)
-            if not self.path.exists():
+            now = read_lock(self.output)
+            if now is None:
                 return True
-            now = read_json(self.path)
-            if now is not None and now != holder:
+            if now != holder and isinstance(now, Owner):
                 return False
         return True
 
-    def _is_ours(self, holder: dict[str, Any]) -> bool:
-        return holder.get("token") == self.owner["token"]
+    def _is_ours(self, holder: Owner | Unreadable | None) -> bool:
+        return isinstance(holder, Owner) and holder.token == self.owner.token
 
     def _content(self) -> bytes:
-        return json.dumps({**self.owner, "heartbeat": time.time()}).encode()
+        return json.dumps({**asdict(self.owner), "heartbeat": time.time()}).encode()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            holder = read_json(self.path)
-            if holder is not None and not self._is_ours(holder):
-                self._taken_by = holder
-                _thread.interrupt_main(signal.SIGINT)
-                return
             with contextlib.suppress(OSError):  # a full disk may recover; the next beat tries again
+                holder = read_lock(self.output)
+                if isinstance(holder, Owner) and not self._is_ours(holder):
+                    self._taken_by = holder
+                    # an exception in this thread would stop the heartbeat alone
+                    _thread.interrupt_main(signal.SIGINT)
+                    return
+                # a lock that is gone is created, not written: another run may have just made its own
                 if holder is not None:
-                    write_bytes(self.path, self._content())
-                elif not self.path.exists():
-                    create_exclusive(self.path, self._content())
-
-
-def _named(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}"
-
-
-def _age(holder: dict[str, Any]) -> float:
-    """Seconds since the heartbeat, as far as the clocks agree."""
-    return max(0.0, time.time() - float(holder.get("heartbeat", 0)))
-
-
-def _machine() -> str:
-    """Where process numbers mean the same: this boot of this kernel, and this container (Linux)."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _process_start(pid: int) -> str | None:
-    """Start time of a live process of this host (it tells a reused pid apart), or None.
-
-    One that ended but was not yet waited for by its parent is dead.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except FileNotFoundError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            return "alive"
-        return "alive"
-    fields = stat.rsplit(")", 1)[1].split()
-    return None if fields[0] in "ZX" else fields[19]
+                    self.output.write(LOCK, self._content())
+                else:
+                    self.output.create(LOCK, self._content())

@@ -1,9 +1,9 @@
 """Training of a Stable Diffusion autoencoder: reconstruction, gradients, pooled colour, KL (arXiv 2112.10752).
 
 B batch, H W pixels, h w latent cells, C latent channels. With `noise` set, each latent channel is standardised and
-noise of that size replaces the posterior: all channels and frequencies then pay for themselves, and the latents
-are about as hard to invert as white ones (DDIM loses most where the data varies least). `fold` puts the
-standardisation into the 1 x 1 convolution around the latent, so the result is a plain `AutoencoderKL`.
+noise of that size replaces the posterior. A detail with less variance than the noise is then lost, so all channels and
+frequencies get variance, and the latents invert about as well as white ones (DDIM loses most where the data varies least).
+`fold` puts the standardisation into the 1 x 1 convolution around the latent, so the result is a plain `AutoencoderKL`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from stylebatch.models.unet.latent_space import latent_channels, set_latent_scale
 from stylebatch.training.spec import VaeOptions
 
 
@@ -26,7 +27,7 @@ class AutoencoderLoss(nn.Module):
         super().__init__()
         self.vae = vae
         self.options = options
-        self.statistics = nn.BatchNorm2d(vae.config.latent_channels, affine=False, momentum=0.02)
+        self.statistics = nn.BatchNorm2d(latent_channels(vae), affine=False, momentum=0.02)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and squared error of images (B, 3, H, W) in [-1, 1]; noise (B, C, h, w) is standard normal."""
@@ -34,6 +35,7 @@ class AutoencoderLoss(nn.Module):
         posterior = self.vae.encode(images).latent_dist
         if options.noise is None:
             latents = posterior.mean + posterior.std * noise
+            # diffusers sums the KL over a latent; the other terms are means
             loss = options.kl_weight * posterior.kl().mean() / noise[0].numel()
         else:
             latents = self.statistics(posterior.mean) + options.noise * noise
@@ -52,23 +54,24 @@ class AutoencoderLoss(nn.Module):
 def fold(loss: AutoencoderLoss) -> AutoencoderKL:
     """A copy of the autoencoder whose latents have mean 0 and deviation 1, with the scaling factor of the options.
 
-    Without `noise` the autoencoder is returned as it is, with its own scaling factor.
+    Without `noise` it is a plain copy, scaling factor included.
     """
     vae = copy.deepcopy(loss.vae)
     noise = loss.options.noise
     if noise is None:
         return vae
-    channels = int(vae.config.latent_channels)
+    channels = latent_channels(vae)
     mean, variance = loss.statistics.running_mean, loss.statistics.running_var
     assert mean is not None
     assert variance is not None
     deviation = (variance + loss.statistics.eps).sqrt()
-    inside = vae.quant_conv
-    inside.weight[:channels] /= deviation[:, None, None, None]
-    inside.bias[:channels] = (inside.bias[:channels] - mean) / deviation
-    inside.weight[channels:] = 0.0
-    inside.bias[channels:] = 2 * math.log(noise)
-    vae.register_to_config(scaling_factor=loss.options.scaling_factor)
+    # The first half of its outputs are means, the second log-variances, which become those of the noise everywhere.
+    last = vae.quant_conv
+    last.weight[:channels] /= deviation[:, None, None, None]
+    last.bias[:channels] = (last.bias[:channels] - mean) / deviation
+    last.weight[channels:] = 0.0
+    last.bias[channels:] = 2 * math.log(noise)
+    set_latent_scale(vae, loss.options.scaling_factor)
     return vae
 
 

@@ -20,9 +20,12 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 from numpy.typing import NDArray
 from PIL import Image
 
-from stylebatch.data.images import Pixels, decode
-from stylebatch.data.sources import IMAGE_SUFFIXES
-from stylebatch.errors import ManifestError, SampleError
+from stylebatch.data.images import Pixels
+from stylebatch.data.pictures.decoding import decode
+from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
+from stylebatch.data.reading import read_picture
+from stylebatch.data.sources.local import LocalFiles
+from stylebatch.errors import ManifestError
 from stylebatch.training.spec import TrainData
 
 CAPTIONS = ("text", "caption", "txt")
@@ -45,30 +48,32 @@ class Captioned:
         return len(self.rows)
 
     def crop(self, row: int, rng: np.random.Generator) -> Pixels:
-        """A training crop (size, size, 3) of one row. Raises SampleError for what is no image."""
+        """A training crop (size, size, 3) of one row. Raises SampleError if it is no image."""
         return self._crop(row, self.image, rng)
 
     def crop_before(self, row: int, rng: np.random.Generator) -> Pixels:
-        """The same crop of the picture before it was styled; of the image itself where there is none."""
-        given = self.before is not None and self.rows[row][self.before] is not None
-        return self._crop(row, self.before if given and self.before else self.image, rng)
+        """The same crop of the picture before it was styled, or of the image itself if there is none."""
+        has_before = self.before is not None and self.rows[row][self.before] is not None
+        return self._crop(row, self.before if has_before and self.before else self.image, rng)
 
     def _crop(self, row: int, column: str, rng: np.random.Generator) -> Pixels:
         cell = self.rows[row][column]
         where = f"{self.data.path}: row {row}"
-        try:
-            data = cell["bytes"] if cell["bytes"] is not None else Path(cell["path"]).read_bytes()
-        except OSError as error:
-            raise SampleError("missing", f"{where}: {error}") from None
+        data = cell["bytes"]
+        if data is None:  # an image folder: `datasets` keeps paths
+            files = LocalFiles(self.data.path, "data")
+            data = read_picture(files, files.ref(cell["path"]), where)
         return random_crop(decode(data, where), self.data, rng)
 
 
 def random_crop(image: Image.Image, data: TrainData, rng: np.random.Generator) -> Pixels:
-    """A square window of `image`, Lanczos-resized to `data.size`, mirrored half the time if asked."""
+    """A square window of `image`, Lanczos-resized to `data.size`, mirrored half the time if `data.flip`."""
+    # `crop` and `crop_before` are given equal streams: the same draws place the same crop.
     side = max(1, round(min(image.size) * rng.uniform(data.min_scale, 1.0)))
     left = int(rng.integers(0, image.width - side + 1))
     top = int(rng.integers(0, image.height - side + 1))
     box = (left, top, left + side, top + side)
+    # `box` resizes straight from the full picture; a crop first would blur its border
     small = image.resize((data.size, data.size), Image.Resampling.LANCZOS, box=box)
     pixels: NDArray[np.uint8] = np.asarray(small)
     return np.ascontiguousarray(pixels[:, ::-1] if data.flip and rng.random() < 0.5 else pixels)
@@ -79,21 +84,23 @@ def read(data: TrainData, cache: Path) -> Captioned:
 
     Raises ManifestError, naming `data`, for a path without images, a missing column, or unequal files.
     """
-    builder, files = _files(Path(data.path))
+    builder, files = _files(data)
     where = f"data.path: {data.path}"
+    # both are settings of the whole process; `datasets` offers no others
     datasets.disable_progress_bars()
     logging.getLogger("datasets").setLevel(logging.ERROR)
     try:
         source: dict[str, Any] = {"data_dir": data.path} if files is None else {"data_files": files}
         rows = datasets.load_dataset(builder, split="train", cache_dir=str(cache), **source)
     except (ValueError, OSError, DatasetGenerationError, DatasetNotFoundError) as error:
-        cause = error.__cause__ or error
+        cause = error.__cause__ or error  # DatasetGenerationError itself says nothing
         raise ManifestError(
             f"{where}: cannot be read as {builder}: {str(cause).splitlines()[0]}"
         ) from error
     if len(rows) == 0:
         raise ManifestError(f"{where}: found no rows; accepted: at least one image")
     image = _image_column(rows, "image", data.image, data.path)
+    # Encoded: `datasets` would decode with its own rules (no orientation, no colour profile), and hold all pixels.
     rows = rows.cast_column(image, datasets.Image(decode=False))
     before = None
     if data.before is not None:
@@ -103,7 +110,8 @@ def read(data: TrainData, cache: Path) -> Captioned:
     return Captioned(data, rows, image, captions, groups, before, str(rows._fingerprint))
 
 
-def _files(path: Path) -> tuple[str, list[str] | None]:
+def _files(data: TrainData) -> tuple[str, list[str] | None]:
+    path = Path(data.path)
     if path.is_file():
         builder = {".parquet": "parquet", ".tar": "webdataset"}.get(path.suffix.lower())
         if builder is not None:

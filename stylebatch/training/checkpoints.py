@@ -1,7 +1,7 @@
-"""Checkpoints of a training run: complete folders, the newest continued, older ones deleted.
+"""Checkpoints of a training run. The newest is continued, old ones are deleted.
 
-Written by accelerate under a temporary name and renamed when every process is done, so a folder `step-N` is whole.
-`run.json` beside them says what the run is; a run of other settings is refused with the difference.
+accelerate writes them under a temporary name; when every process is done they are renamed, so a folder `step-N` is complete.
+`run.json` beside them records the settings; a run with other settings is refused, with the differences.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CHECKPOINTS = "checkpoints"
 
 
 def newest(folder: Path) -> tuple[Path, int] | None:
-    """The complete checkpoint of the highest step, and that step."""
+    """The checkpoint of the highest step, and that step."""
     found = [
         (int(m[1]), path)
         for path in folder.glob("step-*")
@@ -38,7 +38,7 @@ def newest(folder: Path) -> tuple[Path, int] | None:
 
 
 def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
-    """Write `step-N` and drop all but the `keep` newest. Call on every process."""
+    """Write `step-N` and delete all but the `keep` newest. Call it on every process."""
     target, partial = folder / f"step-{step:07d}", folder / f".tmp-step-{step:07d}"
     if target.exists():
         return
@@ -46,12 +46,13 @@ def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
+    # every process writes its random states
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         os.replace(partial, target)
-        whole = sorted(path for path in folder.glob("step-*"))
-        for old in whole[:-keep]:
+        complete = sorted(folder.glob("step-*"))  # by name: steps are padded with zeros
+        for old in complete[:-keep]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -59,9 +60,9 @@ def save(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
 def check_same_run(
     path: Path, spec: TrainSpec, identity: dict[str, Any], num_processes: int
 ) -> None:
-    """Record what a run is at its start; refuse to continue another one that has checkpoints.
+    """Record the settings of a new run, or compare them with the recorded ones of a run that has checkpoints.
 
-    A run that made none may be replaced: a config that was wrong at the first try must not block the corrected one.
+    A run without checkpoints may be replaced: a config that failed at the first try must not block the corrected one.
     Raises PlanChangedError with every field that differs.
     """
     now = {
@@ -95,20 +96,22 @@ def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
 
 
 class StopRequest:
-    """Whether SIGINT or SIGTERM asked any process to stop; the step under way is finished first."""
+    """Remembers SIGINT or SIGTERM, so that the current step is finished first."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.signum = 0
 
     def agreed(self) -> int:
-        """The signal that any process received, 0 for none; the same on all of them."""
+        """The signal that any process received, 0 for none; the same on all processes."""
+        # Launchers signal one process or all, at different steps; stopping alone would hang the others in a collective.
         seen = torch.tensor([self.signum], device=self.accelerator.device)
         return int(self.accelerator.gather(seen).max())
 
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Note signals while the block runs; a second one acts as usual. Main thread only."""
+        """Remember the first signal inside the block; a second one acts as usual. Main thread only."""
+        # Python installs handlers in the main thread alone.
         if threading.current_thread() is not threading.main_thread():
             yield self
             return

@@ -1,11 +1,11 @@
 """The denoising loss (arXiv 2006.11239) with its options: v-prediction, min-SNR, borrowed keys and values.
 
-B batch, C latent channels, h w latent cells. Borrowing is what StyleID does when it injects a style: at the chosen
-sites, the first rows of a batch read keys and values from partners that look alike and show something else, at the
-same timestep. A network trained so reads style through self-attention. A *restyled* row goes further: its noisy
-latents show the picture before it was styled, and what it is to predict is the styled one, so that only the
-borrowed keys and values tell it which style. *Stylised* rows have no picture to become: a content is injected with the
-features of another row, as StyleID does it, and `StyleLoss` says how far its prediction is from that row's look.
+B batch, C latent channels, h w latent cells. *Borrowing* rows train what StyleID does when it injects a style: at the chosen
+sites, the first rows of a batch attend to the keys and values of partners, which have the same look and other contents, at
+the same timestep. A *restyled* row goes further: its noisy latents show the picture before it was styled, its target the
+styled one, so that only the borrowed keys and values carry the style. A *stylised* row has no target picture: features of
+another row are injected into a content, as StyleID does, and `StyleLoss` measures the distance of its prediction from the
+look of that row.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 
 from stylebatch.diffusion.attention import adain
+from stylebatch.models.unet.network import path_of_site
 from stylebatch.training.spec import UnetOptions
 from stylebatch.training.style_loss import StyleLoss
 
-POSITIONS = 3
-"""Attention layers of an up block of Stable Diffusion; decoder site = 3 block + position."""
-
 
 class BorrowingAttention:
-    """Self-attention in which the first ``pairs`` rows take keys and values from the ``pairs`` rows after them, at `tau`.
+    """Self-attention in which the first `pairs` rows use keys and values of the next `pairs` rows, at temperature `tau`.
 
-    The last rows, as many as `gamma` (S,), are stylised: they take those of the same partners, one each, and blend their
-    queries with those of the rows from `contents` on: `gamma` of these, at `style_tau`.
+    The last S rows, for `gamma` (S,), are stylised: row i of them uses keys and values of partner i, and its query is
+    (1 - gamma_i) q + gamma_i q_content, at `style_tau`, where content i is row `contents` + i.
     """
 
     def __init__(self, tau: float, style_tau: float = 1.0) -> None:
@@ -40,7 +38,7 @@ class BorrowingAttention:
         self.lend()
 
     def lend(self, pairs: int = 0, contents: int = 0, gamma: Tensor | None = None) -> None:
-        """Which rows of the next batch borrow; without arguments none."""
+        """Set which rows of the next batch borrow; without arguments none do."""
         self.pairs, self.contents, self.gamma = pairs, contents, gamma
 
     def __call__(
@@ -61,7 +59,9 @@ class BorrowingAttention:
             stylised = 0 if self.gamma is None else len(self.gamma)
             last = len(query) - stylised
             lent = slice(n, n + stylised)
+            # borrowers take their partners', the rest their own, stylised rows those of the first S partners
             key, value = (torch.cat([t[n : 2 * n], t[n:last], t[lent]]) for t in (key, value))
+            # the temperature goes into the queries: one kernel call has one scale for all rows
             parts = [self.tau * query[:n], query[n:last]]
             if self.gamma is not None:
                 contents, gamma = query[first : first + stylised], self.gamma[:, None, None, None]
@@ -74,9 +74,9 @@ class BorrowingAttention:
 
 @dataclass(frozen=True)
 class Noised:
-    """What a network is trained on: noisy latents and targets (B, C, h, w), timesteps and loss weights (B,).
+    """A training batch: noisy latents and targets (B, C, h, w), timesteps and loss weights (B,).
 
-    The first `restyled` rows start from another picture than the one they are to become.
+    The noisy latents of the first `restyled` rows show another picture than their targets.
     """
 
     latents: Tensor
@@ -94,10 +94,10 @@ def noised(
     snr_gamma: float | None,
     start: Tensor | None = None,
 ) -> Noised:
-    """Diffuse clean latents; the target is noise or velocity, as the schedule says.
+    """Add noise to clean latents; the target is noise or velocity, as the schedule says.
 
-    The first rows are diffused from `start` where that is given. Their target still leads to `latents`: the noise
-    that these would need. It grows with the signal-to-noise ratio, which min-SNR weighting with 1 takes back.
+    The first rows start from `start` instead, if given. Their target still leads to `latents`: it is the noise that
+    would turn these into the noisy ones, noise + sqrt(SNR) (start - latents).
     """
     velocity = schedule.config.prediction_type == "v_prediction"
     restyled = 0 if start is None else len(start)
@@ -109,7 +109,7 @@ def noised(
         noise = noise + ratio * (begin - latents)
     target = schedule.get_velocity(latents, noise, times) if velocity else noise
     limit = torch.full_like(snr, torch.inf if snr_gamma is None else snr_gamma)
-    limit[:restyled] = limit[:restyled].clamp(max=1.0)
+    limit[:restyled] = limit[:restyled].clamp(max=1.0)  # their target grows with sqrt(SNR)
     weight = torch.minimum(snr, limit) / (snr + 1 if velocity else snr)
     if snr_gamma is None:
         weight[restyled:] = 1.0
@@ -137,10 +137,7 @@ class DenoisingLoss(nn.Module):
             options.style_loss.tau if options.style_loss else 1.0,
         )
         if options.borrow is not None:
-            names = tuple(
-                f"up_blocks.{site // POSITIONS}.attentions.{site % POSITIONS}."
-                for site in options.borrow.sites
-            )
+            names = tuple(map(path_of_site, options.borrow.sites))
             processors = {
                 name: self.borrowing if name.startswith(names) and "attn1" in name else processor
                 for name, processor in unet.attn_processors.items()
@@ -155,11 +152,11 @@ class DenoisingLoss(nn.Module):
         gamma: Tensor | None = None,
         further: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Loss, and unweighted squared error of the rows that are not restyled; the first `pairs` rows borrow from the next `pairs`.
+        """Loss, and unweighted squared error of the rows that are not restyled. The first `pairs` rows borrow from the next `pairs`.
 
-        With `gamma` (S,) there are S stylised rows beside the batch, for which `text` has S rows more: row 2 `pairs` + i is
-        the content and row `pairs` + i, of the same timestep, the style. With `further` (S,) they do not start from the
-        content but from a step of DDIM that was stylised itself and comes from so many timesteps above.
+        With `gamma` (S,) there are S stylised rows beside the batch, and `text` has S rows more. Row 2 `pairs` + i is the
+        content of stylised row i, row `pairs` + i its style; both have the same timestep. With `further` (S,) stylised rows
+        start from a stylised DDIM step from `further` timesteps above, instead of from the content.
         """
         count, stylised = len(batch.latents), 0 if gamma is None else len(gamma)
         styles, contents = (slice(first, first + stylised) for first in (pairs, 2 * pairs))
@@ -172,18 +169,19 @@ class DenoisingLoss(nn.Module):
             latents, times = torch.cat([latents, start]), torch.cat([times, times[styles]])
         self.borrowing.lend(pairs, contents.start, gamma)
         output = self.unet(latents, times, encoder_hidden_states=text).sample
-        self.borrowing.lend()
+        self.borrowing.lend()  # later evaluations, such as validation's, must not borrow
         predicted = output[:count]
         error = (predicted - batch.target).square().mean((1, 2, 3))
         loss = (batch.weight * error).mean()
         if gamma is not None and stylised and self.style is not None:
-            there = Noised(start, times[count:], start, times[count:])
-            wanted = self._clean(batch, batch.target)[styles]
-            kept = self._clean(batch, predicted)[contents].detach()
-            missed, self.shown = self.style(
-                self._clean(there, output[count:]), wanted, kept, self._sigma(there.times), gamma
+            added = Noised(start, times[count:], start, times[count:])
+            style = self._clean(batch, batch.target)[styles]
+            # the content as predicted, not as it is: structure that noise hides is not required of the stylised row
+            content = self._clean(batch, predicted)[contents].detach()
+            distance, self.shown = self.style(
+                self._clean(added, output[count:]), style, content, self._sigma(added.times), gamma
             )
-            loss = loss + missed * stylised / count
+            loss = loss + distance * stylised / count
         if self.straighten is not None:
             rows = min(round(self.straighten.share * len(predicted)), len(predicted) - pairs)
             if rows:
@@ -192,10 +190,10 @@ class DenoisingLoss(nn.Module):
         return loss, error[batch.restyled :].detach().mean()
 
     def _bend(self, batch: Noised, predicted: Tensor, text: Tensor, rows: int) -> Tensor:
-        """Error of one inversion step (DDIM, arXiv 2010.02502, eq. 13) of the last `rows` rows, which do not borrow.
+        """Mean error of one inversion step (DDIM, arXiv 2010.02502, eq. 13) of the last `rows` rows, which do not borrow.
 
-        Inversion takes the noise predicted at t for that at t + stride; what differs is lost on the way back. The
-        squared difference counts as much as it moves the latents, relative to the mean over timesteps.
+        Inversion uses the noise predicted at t in place of that at t + stride; the difference is lost on the way back. Its
+        square is weighted by how far it moves the latents, relative to the mean over timesteps.
         """
         assert self.straighten is not None
         levels = self.schedule.alphas_cumprod.to(batch.latents)
@@ -209,10 +207,11 @@ class DenoisingLoss(nn.Module):
         latents, noise = batch.latents[-rows:], self._noise(batch, predicted)[-rows:]
         column = (slice(None), None, None, None)
         keep = (signal[further] / signal[times])[column]
+        # detached: the penalty is on the prediction there, not on how the step got there
         moved = (keep * latents + reach[times][column] * noise).detach()
-        there = Noised(moved, further, moved, further)
+        stepped = Noised(moved, further, moved, further)
         again = self._noise(
-            there, self.unet(moved, further, encoder_hidden_states=text[-rows:]).sample
+            stepped, self.unet(moved, further, encoder_hidden_states=text[-rows:]).sample
         )
         weight = reach[times].square() / reach.square().mean()
         bend: Tensor = (weight * (again - noise).square().mean((1, 2, 3))).mean()
@@ -230,8 +229,8 @@ class DenoisingLoss(nn.Module):
     ) -> Tensor:
         """Latents (S, C, h, w) of stylised rows after one DDIM step (arXiv 2010.02502, eq. 12) from `further` timesteps above.
 
-        Rendering starts from the toned content and goes on from what it made itself; there the queries of a row have
-        left the content's, so that how much of these is kept begins to matter.
+        Rendering continues from its own steps. There the queries of a row differ from the content's, so that `gamma` has an
+        effect that the first step, from the content itself, does not show.
         """
         count, times = len(gamma), batch.times[styles]
         above = (times + further).clamp(max=len(self.schedule.alphas_cumprod) - 1)
@@ -252,31 +251,31 @@ class DenoisingLoss(nn.Module):
             encoder_hidden_states=torch.cat([text[styles], text[contents], text[-count:]]),
         ).sample[-count:]
         self.borrowing.lend()
-        there = Noised(toned, above, toned, above)
-        clean, noise = self._clean(there, output), self._noise(there, output)
+        stepped = Noised(toned, above, toned, above)
+        clean, noise = self._clean(stepped, output), self._noise(stepped, output)
         latents: Tensor = low.sqrt() * clean + (1 - low).sqrt() * noise
         return latents
 
     def _level(self, batch: Noised) -> Tensor:
-        """Share of the signal's variance (B, 1, 1, 1), in the precision of the latents."""
+        """alpha_bar (B, 1, 1, 1), in the dtype of the latents."""
         level: Tensor = self.schedule.alphas_cumprod.to(batch.latents)[batch.times]
         return level[:, None, None, None]
 
     def _sigma(self, times: Tensor) -> Tensor:
-        """Noise over signal (B,)."""
+        """sigma (B,): noise over signal."""
         level = self.schedule.alphas_cumprod.to(times.device)[times]
         sigma: Tensor = (1 / level - 1).sqrt()
         return sigma
 
     def _clean(self, batch: Noised, predicted: Tensor) -> Tensor:
-        """Clean latents that a prediction leads to (arXiv 2010.02502, eq. 9)."""
+        """Clean latents that a prediction implies (arXiv 2010.02502, eq. 9)."""
         level = self._level(batch)
         noise = self._noise(batch, predicted)
         clean: Tensor = (batch.latents - (1 - level).sqrt() * noise) / level.sqrt()
         return clean
 
     def _noise(self, batch: Noised, predicted: Tensor) -> Tensor:
-        """Predicted noise, also of a network that predicts velocity (arXiv 2202.00512)."""
+        """Noise that a prediction implies, also of velocity (arXiv 2202.00512)."""
         if self.schedule.config.prediction_type != "v_prediction":
             return predicted
         level = self._level(batch)

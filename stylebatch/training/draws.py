@@ -1,7 +1,6 @@
-"""Which rows, windows and random numbers a step uses: a pure function of (seed, step, process).
+"""Draws rows, windows and random numbers of a step, as a pure function of (seed, step, process).
 
-Nothing is carried from step to step, so a resumed run draws what an undisturbed one would have drawn,
-whatever else consumed random numbers in between.
+No state is carried from step to step, so a resumed run draws what an undisturbed one would have drawn.
 """
 
 from __future__ import annotations
@@ -49,22 +48,26 @@ class Draws:
         self.groups = [np.asarray(group) for group in groups if len(group) > 1]
         self.rank, self.world = rank, world
         self._epoch, self._order = -1, self.rows
+        # the square root: a group of thousands must not crowd out the small ones
         weights = np.sqrt([len(group) for group in self.groups]) if self.groups else np.zeros(0)
         self.weights = weights / weights.sum() if self.groups else weights
 
     def at(self, step: int, micro: int) -> Draw:
         """Batch `micro` of optimizer step `step`, both from 0."""
         spec = self.spec
-        common = np.random.default_rng([spec.seed, 1, step])
+        # The second number keeps streams apart: 1 windows, 2 batches, 3 epochs, 4 crops of latents.
+        common = np.random.default_rng(
+            [spec.seed, 1, step]
+        )  # all processes cut windows of one size
         window = spec.window(step / spec.steps, float(common.random()))
-        own = np.random.default_rng([spec.seed, 2, step, micro, self.rank])
+        rng = np.random.default_rng([spec.seed, 2, step, micro, self.rank])
         borrow = spec.unet.borrow
         pairs = 0
         if spec.stage == "unet" and borrow is not None and self.groups:
             pairs = min(round(window.batch * borrow.share), window.batch // 2)
-        rows = [*self._pairs(pairs, own)]
+        rows = [*self._pairs(pairs, rng)]
         rows += self._singles(step, micro, window.batch - 2 * pairs)
-        return Draw(step, window, tuple(rows), pairs, int(own.integers(2**62)))
+        return Draw(step, window, tuple(rows), pairs, int(rng.integers(2**62)))
 
     def between(self, first: int, last: int) -> Iterator[Draw]:
         """Batches of steps first..last-1, accumulation included."""
@@ -77,10 +80,11 @@ class Draws:
             return []
         chosen = rng.choice(len(self.groups), pairs, p=self.weights)
         both = [rng.choice(self.groups[group], 2, replace=False) for group in chosen]
-        return [int(row) for side in (0, 1) for row in (pair[side] for pair in both)]
+        return [int(row) for place in (0, 1) for row in (pair[place] for pair in both)]
 
     def _singles(self, step: int, micro: int, count: int) -> list[int]:
-        """Positions in the endless sequence of shuffled epochs; every window takes as many as the largest."""
+        """Rows of one batch from the endless sequence of shuffled epochs."""
+        # Every batch advances by the largest window's size, so that its position depends on the step alone.
         most = max(window.batch for phase in self.spec.phases for window in phase.windows)
         batch = step * self.spec.accumulation + micro
         start = (batch * self.world + self.rank) * most

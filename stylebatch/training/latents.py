@@ -2,7 +2,7 @@
 
 `posteriors.npy` holds mean and log-variance, (rows * crops, 2 C, h, w) float16; crop j of row i is entry
 i * crops + j. Crops are placed by a stream of (seed, row, crop), so the file is the same for any number of processes.
-`before.npy` holds the same crops of `data.before`, where that is given.
+`before.npy` holds the same crops of `data.before`, if that is set.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from stylebatch.errors import ManifestError, SampleError
+from stylebatch.models.unet.latent_space import latent_channels, latent_factor, latent_scale
 from stylebatch.training.captioned import Captioned, stack
 from stylebatch.training.draws import Draw
 
@@ -27,24 +28,24 @@ ENCODE_BATCH = 16
 
 @dataclass(frozen=True)
 class Latents:
-    """Posterior parameters on disk; rows that could not be decoded are in `missing`."""
+    """Parameters of the posteriors on disk. `missing`: rows that could not be decoded."""
 
     posteriors: np.memmap
     before: np.memmap | None
     crops: int
     factor: int
-    scaling_factor: float
+    scale: float
     missing: frozenset[int]
 
     def usable(self, num_rows: int) -> list[int]:
-        """Rows that were decoded; raises ManifestError when there are none."""
+        """Rows that were decoded. Raises ManifestError if there are none."""
         rows = [row for row in range(num_rows) if row not in self.missing]
         if not rows:
             raise ManifestError(f"data.path: none of {num_rows} rows can be decoded as an image")
         return rows
 
     def batch(self, draw: Draw, *, sample: bool) -> tuple[Tensor, Tensor | None, torch.Generator]:
-        """Windows (B, C, h, w) of the rows of `draw`, scaled; the first `pairs` before styling; the stream to go on with."""
+        """Scaled windows (B, C, h, w) of the rows of `draw`, those of the first `pairs` before styling, and the batch's stream."""
         generator = draw.generator()
         side = draw.window.size // self.factor
         limit = self.posteriors.shape[-1] - side
@@ -64,7 +65,7 @@ class Latents:
             if sample:
                 noise = torch.randn(mean.shape, generator=generator)
                 mean = mean + torch.exp(0.5 * log_variance) * noise
-            return mean * self.scaling_factor
+            return mean * self.scale
 
         latents = cut(self.posteriors, count)
         before = cut(self.before, draw.pairs) if self.before is not None and draw.pairs else None
@@ -80,21 +81,22 @@ def prepare(
     key: str,
     seed: int,
 ) -> Latents:
-    """Encode every crop unless `folder` already holds latents of this `key`; ranks share the work.
+    """Latents of every crop, encoded unless `folder` has those of this `key`; ranks share the work.
 
-    Rows that cannot be decoded are left out and counted; they never stop a run.
+    Rows that cannot be decoded are skipped and recorded; they never stop a run.
     """
     record = folder / "latents.json"
     targets = [folder / "posteriors.npy"]
     if images.before is not None:
         targets.append(folder / "before.npy")
     crops = images.data.crops
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    factor = latent_factor(vae)
     side = images.data.size // factor
-    shape = (len(images) * crops, 2 * int(vae.config.latent_channels), side, side)
+    shape = (len(images) * crops, 2 * latent_channels(vae), side, side)
     if not (record.exists() and json.loads(record.read_text())["key"] == key):
         if accelerator.is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
+            # first: without it a crash leaves files that nobody takes for complete
             record.unlink(missing_ok=True)
             for target in targets:
                 np.lib.format.open_memmap(target, mode="w+", dtype=np.float16, shape=shape)
@@ -103,24 +105,29 @@ def prepare(
         (folder / f"missing-{accelerator.process_index}.json").write_text(json.dumps(missing))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            parts = sorted(folder.glob("missing-*.json"))
-            gone = sorted({row for part in parts for row in json.loads(part.read_text())})
-            for part in parts:
-                part.unlink()
-            partial = record.with_suffix(".partial")
-            partial.write_text(json.dumps({"key": key, "missing": gone, "shape": shape}))
-            os.replace(partial, record)
+            _complete(record, key, shape)
         accelerator.wait_for_everyone()
-    known = json.loads(record.read_text())
+    recorded = json.loads(record.read_text())
     mapped = [np.lib.format.open_memmap(target, mode="r") for target in targets]
     return Latents(
         mapped[0],
         mapped[1] if len(mapped) > 1 else None,
         crops,
         factor,
-        float(vae.config.scaling_factor),
-        frozenset(known["missing"]),
+        latent_scale(vae),
+        frozenset(recorded["missing"]),
     )
+
+
+def _complete(record: Path, key: str, shape: tuple[int, ...]) -> None:
+    """Write the record, with the rows that ranks missed."""
+    parts = sorted(record.parent.glob("missing-*.json"))
+    gone = sorted({row for part in parts for row in json.loads(part.read_text())})
+    for part in parts:
+        part.unlink()
+    partial = record.with_suffix(".partial")
+    partial.write_text(json.dumps({"key": key, "missing": gone, "shape": shape}))
+    os.replace(partial, record)
 
 
 @torch.no_grad()
@@ -132,6 +139,7 @@ def _encode(
     jobs: list[tuple[int, np.memmap, np.ndarray]] = []
 
     def flush() -> None:
+        # channels_last: faster convolutions on a CPU
         pixels = torch.from_numpy(stack([crop for *_, crop in jobs])).to(vae.device, vae.dtype)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         moments = vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
@@ -142,6 +150,7 @@ def _encode(
     for row in range(accelerator.process_index, len(images), accelerator.num_processes):
         for index in range(crops):
             try:
+                # one stream for both: the crop before styling lies where the styled one does
                 made = [
                     take(row, np.random.default_rng([seed, 4, row, index]))
                     for take in (images.crop, images.crop_before)[: len(outs)]

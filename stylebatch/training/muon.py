@@ -1,6 +1,6 @@
-"""Momentum orthogonalised by a Newton-Schulz iteration for matrices, AdamW for the rest.
+"""Muon: momentum orthogonalised by a Newton-Schulz iteration for matrices, AdamW for the rest.
 
-Short runs gain most from it: every direction of a kernel moves at the same rate from the start.
+Every direction of a matrix moves at the same rate from the start, which helps short runs most.
 Kernels (out, in, 3, 3) are treated as matrices (out, in * 9).
 """
 
@@ -17,17 +17,19 @@ from torch.optim import Optimizer
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     """Push all singular values of a matrix (rows, columns) towards one."""
+    # The Frobenius norm bounds the largest singular value by one, where the iteration converges.
     x: Tensor = matrix / (matrix.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
-    x = x.T if tall else x
+    x = x.T if tall else x  # the smaller Gram matrix
     for _ in range(iterations):
         gram = x @ x.T
+        # Muon's quintic: steep at 0 and not convergent, it leaves singular values in about 0.7..1.2, which suffices
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
     return x.T if tall else x
 
 
 class Muon(Optimizer):
-    """Two parameter groups, told apart by ``matrix``, each with its learning rate."""
+    """Two parameter groups with their own learning rates; `matrix` in a group marks the orthogonalised one."""
 
     def __init__(
         self,
@@ -57,19 +59,20 @@ class Muon(Optimizer):
                     self._adamw(parameter, parameter.grad, group["lr"])
 
     def _matrices(self, parameters: Sequence[Tensor], rate: float) -> None:
-        """Each rank orthogonalises its share; a sum over zeros hands the updates round."""
+        """Update matrices. Each rank orthogonalises its share; a sum with zeros elsewhere distributes the updates."""
         shared = dist.is_initialized() and dist.get_world_size() > 1
         rank, ranks = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
         updates = []
         for index, parameter in enumerate(parameters):
             gradient = parameter.grad
-            if gradient is None:
+            if gradient is None:  # every rank must join the sum below
                 gradient = torch.zeros_like(parameter)
             state = self.state[parameter]
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(gradient)
             momentum = state["momentum"].lerp_(gradient, 0.05)
             if index % ranks == rank:
+                # Nesterov's form; tall matrices get larger steps, so that outputs change alike for every shape
                 flat = orthogonalise(gradient.lerp(momentum, 0.95).flatten(1))
                 updates.append(flat.flatten() * max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5)
             else:

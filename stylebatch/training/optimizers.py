@@ -12,7 +12,7 @@ from stylebatch.training.muon import Muon
 from stylebatch.training.spec import Optimizer
 
 EDGES = ("conv_in", "conv_out", "time_embedding", "quant_conv")
-"""Layers at the borders of a network, whose rows are not alike: AdamW moves them."""
+"""Layers at the borders of a network, where channels have different meanings and scales: AdamW updates them."""
 
 
 def build_optimizer(model: nn.Module, options: Optimizer) -> TorchOptimizer:
@@ -33,14 +33,14 @@ def build_optimizer(model: nn.Module, options: Optimizer) -> TorchOptimizer:
 
 def _with_peaks(optimizer: TorchOptimizer) -> TorchOptimizer:
     for group in optimizer.param_groups:
-        group["peak"] = group["lr"]
+        group["peak"] = group["lr"]  # in the group, so that checkpoints carry it
     return optimizer
 
 
 def rate_factor(progress: float, options: Optimizer) -> float:
     """Share of the peak rate at `progress` in [0, 1]."""
     if progress < options.warmup:
-        return (progress + 1e-3) / (options.warmup + 1e-3)
+        return (progress + 1e-3) / (options.warmup + 1e-3)  # above 0 at the first step
     start = 1.0 - options.decay
     if progress <= start or options.decay == 0.0:
         return 1.0

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from stylebatch.spec import ModelSpec, Section
+from stylebatch.models.model_section import ModelSpec
+from stylebatch.section import Section
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class TrainData(Section):
-    """Captioned images: a folder, WebDataset tars or Parquet."""
+    """Captioned training images: a folder, WebDataset tars or Parquet."""
 
     path: str = Field(
         min_length=1,
@@ -66,7 +67,7 @@ class Phase(Section):
 
 
 class Optimizer(Section):
-    """How weights move."""
+    """Optimizer and learning rate."""
 
     name: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: orthogonalised momentum for hidden matrices, AdamW for the rest"
@@ -80,7 +81,7 @@ class Optimizer(Section):
 
 
 class Borrow(Section):
-    """Pairs of one group: the first reads keys and values from the second, as injection does."""
+    """Pairs of one group: the first attends to keys and values of the second, as injection does."""
 
     share: Fraction = Field(description="Share of a batch that reads keys and values of a partner")
     sites: Annotated[tuple[Annotated[int, Field(ge=0, le=11)], ...], Field(strict=False)] = Field(
@@ -108,7 +109,7 @@ class TimestepBias(Section):
 
 
 class Straighten(Section):
-    """A penalty on what DDIM inversion assumes: that the predicted noise is the same one stride further."""
+    """A penalty on the error of DDIM inversion, which assumes the same noise prediction one stride further."""
 
     share: Fraction = Field(
         0.25, description="Share of a batch that is evaluated one stride further"
@@ -120,7 +121,7 @@ class Straighten(Section):
 
 
 class StyleLossOptions(Section):
-    """Stylised rows: a content that reads queries, keys and values as StyleID injects them, held against its style's look."""
+    """Stylised rows: contents with injected features, as in StyleID, compared with the look of their styles."""
 
     share: Fraction = Field(
         0.33,
@@ -137,10 +138,12 @@ class StyleLossOptions(Section):
         0.1, ge=0.0, description="Of the edge correlation with the content that is missing"
     )
     structure: Annotated[tuple[Fraction, Fraction], Field(strict=False)] = Field(
-        (0.75, 0.75), description="Edge correlation asked for at the first and at the second gamma"
+        (0.75, 0.75), description="Edge correlation required at the first and at the second gamma"
     )
     contrast_weight: float = Field(
-        0.0, ge=0.0, description="Of telling the right style from those of the batch"
+        0.0,
+        ge=0.0,
+        description="Of being nearer to the right style than to the others of the batch",
     )
     contrast_temperature: float = Field(
         0.15, gt=0.0, description="Texture distance that counts as clearly another style"
@@ -243,7 +246,7 @@ class Validation(Section):
 
 
 class Checkpoints(Section):
-    """What a resumed run continues from."""
+    """Checkpoints, from which a resumed run continues."""
 
     every: int = Field(500, ge=1, description="Steps between two checkpoints")
     keep: int = Field(2, ge=1, description="Older ones are deleted")
@@ -290,6 +293,7 @@ class TrainSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _batch_is_short_for_one_phase(cls, data: Any) -> Any:
+        # `batch: 8` is short for one phase with one window of data.size
         if isinstance(data, dict) and "batch" in data and "phases" not in data:
             section = data.get("data")
             size = section.get("size", 512) if isinstance(section, dict) else 512
@@ -329,7 +333,7 @@ class TrainSpec(Section):
             total += window.share
             if limit < total:
                 return window
-        return phase.windows[-1]
+        return phase.windows[-1]  # rounding of the sum
 
 
 FREE_TO_CHANGE = frozenset(
@@ -344,7 +348,7 @@ FREE_TO_CHANGE = frozenset(
         "output",
     }
 )
-"""Fields that a resumed run may change: they do not alter the steps already made."""
+"""Fields that a resumed run may change: they do not affect the steps already made."""
 
 
 def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The two things that can be trained, as one contract: a module that gives a loss, batches, and pictures.
+"""The two stages of training behind one protocol, `Stage`: a module with a loss, batches, and validation pictures.
 
-`UnetStage` encodes the data once and denoises latents; `VaeStage` reconstructs crops. Everything else (steps,
-checkpoints, averages, trackers) is the trainer's.
+`UnetStage` encodes the data once and denoises latents; `VaeStage` reconstructs crops. The trainer does the rest (steps,
+checkpoints, averages, trackers).
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor, nn
 
-from stylebatch.data.images import Pixels, load_picture
-from stylebatch.data.sources import list_images
+from stylebatch.data.images import Pixels, load_image
+from stylebatch.data.sources.kinds import open_source
+from stylebatch.data.sources.listing import list_images
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.models.checkpoint import Checkpoint
-from stylebatch.models.stable_diffusion import StableDiffusion
+from stylebatch.models.unet.latent_space import latent_channels, latent_scale
+from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.spec import canonical_json
 from stylebatch.training.autoencoder import AutoencoderLoss, fold, round_trip
 from stylebatch.training.captioned import Captioned, stack
@@ -34,7 +36,7 @@ from stylebatch.training.style_loss import StyleLoss
 
 @dataclass(frozen=True)
 class StageInputs:
-    """What a stage is made from: the spec, the checkpoint and its loaded parts, the images, the output."""
+    """The arguments of a stage: the spec, the checkpoint and its loaded parts, the images, the output."""
 
     spec: TrainSpec
     checkpoint: Checkpoint
@@ -45,8 +47,8 @@ class StageInputs:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """A grid for people to look at, pictures row by row, and what was measured on it."""
+class ValidationGrid:
+    """A grid of pictures, row by row, and measures of them."""
 
     pictures: Sequence[Pixels]
     columns: int
@@ -75,13 +77,13 @@ class Stage(Protocol):
         """Loss and squared error of one batch; `model` is `module` as accelerate wrapped it."""
 
     def measures(self, error: float) -> dict[str, float]:
-        """What the log says of a mean squared error."""
+        """Measures for the log, from a mean squared error."""
 
-    def validate(self) -> Pictures:
-        """Pictures with the weights as they are now."""
+    def validate(self) -> ValidationGrid:
+        """Pictures of the current weights."""
 
     def export(self) -> nn.Module:
-        """The part as it goes into the pipeline folder."""
+        """The part for the pipeline folder."""
 
 
 class UnetStage:
@@ -123,6 +125,7 @@ class UnetStage:
 
     def loss(self, model: nn.Module, draw: Draw) -> tuple[Tensor, Tensor]:
         """Denoising loss of the rows of `draw`; the rows of a pair share their timestep."""
+        # The order of the draws below is part of a run: another one trains on other numbers.
         options = self.spec.unet
         latents, before, generator = self.latents.batch(draw, sample=options.latents == "sample")
         count = len(latents)
@@ -133,10 +136,12 @@ class UnetStage:
         dropped = torch.rand(count, generator=generator) < options.drop_prompt
         captions = [self.images.captions[row] for row in draw.rows]
         prompts = ["" if drop else c for drop, c in zip(dropped.tolist(), captions, strict=True)]
+        # clone: an inference tensor cannot enter autograd
         text = self.parts.embed(prompts + [""] * stylised).hidden.clone()
         start = None
         if before is not None and options.borrow is not None:
             start = before[: round(draw.pairs * options.borrow.restyle)]
+            # anywhere between styled and unstyled; the root favours unstyled, where the style must be borrowed
             far = torch.rand((len(start), 1, 1, 1), generator=generator).sqrt()
             start = (far * start + (1 - far) * latents[: len(start)]).to(self.device)
         latents, noise, times = (x.to(self.device) for x in (latents, noise, times))
@@ -154,7 +159,7 @@ class UnetStage:
         return loss
 
     def _stylised(self, draw: Draw, times: Tensor, generator: torch.Generator) -> int:
-        """How many stylised rows follow the batch; draws the timesteps that their contents and styles share."""
+        """Number of stylised rows beside the batch; also draws the timesteps that their contents and styles share."""
         options = self.spec.unet.style_loss
         if options is None:
             return 0
@@ -166,13 +171,11 @@ class UnetStage:
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Images of scaled latents, with gradients."""
-        images: Tensor = self.parts.vae.decode(
-            latents / self.parts.vae.config.scaling_factor
-        ).sample
+        images: Tensor = self.parts.vae.decode(latents / latent_scale(self.parts.vae)).sample
         return images
 
     def _times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Timesteps of a batch: uniform, or part of them from the range of `timestep_bias`."""
+        """Timesteps of a batch: uniform, or a share of them from the range of `timestep_bias`."""
         total = int(self.schedule.config.num_train_timesteps)
         times = torch.randint(total, (count,), generator=generator)
         bias = self.spec.unet.timestep_bias
@@ -182,11 +185,11 @@ class UnetStage:
         return times
 
     def measures(self, error: float) -> dict[str, float]:
-        """The unweighted squared error, and of stylised rows the parts of their loss in the last batch."""
+        """The unweighted squared error, and the parts of the style loss in the last batch."""
         return {"error": error} | {name: float(part) for name, part in self.module.shown.items()}
 
     @torch.no_grad()
-    def validate(self) -> Pictures:
+    def validate(self) -> ValidationGrid:
         """Samples of the prompts: one row per prompt, the same seeds in every row."""
         options = self.spec.validation
         pipeline = StableDiffusionPipeline(
@@ -203,7 +206,7 @@ class UnetStage:
                 generator=streams, output_type="np",
             ).images  # fmt: skip
             pictures += [(image * 255).round().astype(np.uint8) for image in made]
-        return Pictures(pictures, options.count, {})
+        return ValidationGrid(pictures, options.count, {})
 
     def export(self) -> nn.Module:
         """The network itself."""
@@ -223,19 +226,20 @@ class VaeStage:
         self.module = AutoencoderLoss(self.trained, run.spec.vae)
         self.rows: Sequence[int] = range(len(run.images))
         self.groups: Sequence[Sequence[int]] = ()
-        self.factor = run.checkpoint.latent_factor
+        self.factor = run.checkpoint.family.sizes.latent_factor
         self.held_out = self._held_out()
 
     def _held_out(self) -> Tensor | None:
         path = self.spec.validation.images
         if path is None:
             return None
-        rows = list_images(path, "validation.images")[: self.spec.validation.count]
-        pictures = [load_picture(row.path, self.spec.data.size).pixels for row in rows]
+        source, size = open_source(path, "validation.images"), self.spec.data.size
+        items = list_images(source).items[: self.spec.validation.count]
+        pictures = [load_image(one.ref, source, size, name=one.id).pixels for one in items]
         return torch.from_numpy(stack(pictures)).to(self.device)
 
     def loss(self, model: nn.Module, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Reconstruction loss of windows of fresh crops; a row that is no image gives its place to the next."""
+        """Reconstruction loss of windows of fresh crops; the next row stands in for one that is no image."""
         rng = np.random.default_rng(draw.seed)
         side, windows = draw.window.size, []
         for row in draw.rows:
@@ -245,7 +249,7 @@ class VaeStage:
         images = torch.from_numpy(stack(windows)).to(self.device)
         shape = (
             len(images),
-            self.trained.config.latent_channels,
+            latent_channels(self.trained),
             side // self.factor,
             side // self.factor,
         )
@@ -266,7 +270,7 @@ class VaeStage:
         return {"psnr": float(10 * np.log10(4 / max(error, 1e-10)))}
 
     @torch.no_grad()
-    def validate(self) -> Pictures:
+    def validate(self) -> ValidationGrid:
         """Originals above their reconstructions, and the mean PSNR of held-out images."""
         count = self.spec.validation.count
         images = self.held_out
@@ -281,13 +285,13 @@ class VaeStage:
         both = torch.cat([images, again]).add(1).mul(127.5).round().clamp(0, 255).byte()
         pixels = list(both.permute(0, 2, 3, 1).cpu().numpy())
         psnr = float((10 * torch.log10(4 / error)).mean())
-        return Pictures(
+        return ValidationGrid(
             pixels,
             len(images),
             {"held-out psnr" if self.held_out is not None else "psnr of crops": psnr},
         )
 
     def export(self) -> nn.Module:
-        """The autoencoder, with its latents standardised where `vae.noise` asks for it."""
+        """The autoencoder, its latents standardised if `vae.noise` is set."""
         vae: nn.Module = fold(self.module)
         return vae

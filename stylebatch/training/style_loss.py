@@ -1,4 +1,4 @@
-"""What a style looks like, as differentiable statistics of decoded pictures, and how far predictions are from it.
+"""A style's look as differentiable statistics of decoded pictures, and the distance of predictions from it.
 
 B pictures of H W pixels. *Texture* is the Gram matrix of the luma's responses to a bank of log-Gabor filters, divided by
 its trace so that contrast does not count (Gatys et al., arXiv 1508.06576, with fixed filters in place of a trained network).
@@ -21,7 +21,7 @@ WAVELENGTHS = (2.8, 4.6, 7.5, 12.5)
 """Pixels per cycle at the centre of each octave of the bank."""
 ORIENTATIONS = 6
 BANDWIDTH = 0.45
-"""Deviation of a filter in log frequency; along the circle half the distance of two orientations."""
+"""Standard deviation of a filter in log frequency; in angle it is half the distance of two orientations."""
 OPPONENT = ((0.299, 0.587, 0.114), (0.5, -0.5, 0.0), (0.25, 0.25, -0.5))
 """Luma, red against green, yellow against blue."""
 SMALL = 1e-6
@@ -29,7 +29,7 @@ SMALL = 1e-6
 
 @dataclass(frozen=True)
 class Look:
-    """Of B pictures: Gram matrices (B, F, F) of trace 1, sorted opponent values (B, 3, H W), gradients (B, H W)."""
+    """Statistics of B pictures: Gram matrices (B, F, F) of trace 1, sorted opponent values (B, 3, H W), gradients (B, H W)."""
 
     texture: Tensor
     color: Tensor
@@ -62,7 +62,7 @@ def _bank(height: int, width: int) -> Tensor:
     """Log-Gabor filters (24, H, W) in the Fourier domain, each over one half of the plane: their responses are analytic."""
     y, x = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None, :]
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
-    radius[0, 0] = 1.0
+    radius[0, 0] = 1.0  # log(0) below; the response there is set to 0
     spread = math.pi / ORIENTATIONS / 2
     filters = []
     for wavelength in WAVELENGTHS:
@@ -70,7 +70,7 @@ def _bank(height: int, width: int) -> Tensor:
         radial[0, 0] = 0.0
         for index in range(ORIENTATIONS):
             off = angle - index * math.pi / ORIENTATIONS
-            off = torch.atan2(off.sin(), off.cos())
+            off = torch.atan2(off.sin(), off.cos())  # into -pi..pi
             filters.append(radial * torch.exp(-(off**2) / (2 * spread**2)))
     return torch.stack(filters)
 
@@ -78,7 +78,7 @@ def _bank(height: int, width: int) -> Tensor:
 def _gradients(luma: Tensor) -> Tensor:
     across = luma[:, 1:-1, 2:] - luma[:, 1:-1, :-2]
     down = luma[:, 2:, 1:-1] - luma[:, :-2, 1:-1]
-    return (across.square() + down.square() + SMALL).sqrt().flatten(1)
+    return (across.square() + down.square() + SMALL).sqrt().flatten(1)  # sqrt has no gradient at 0
 
 
 def texture_distances(first: Tensor, second: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def edge_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 
 class StyleLoss:
-    """How far decoded predictions are from the look of their styles, and from the structure of their contents.
+    """Distance of decoded predictions from the look of their styles and the structure of their contents.
 
     `decode`: latents as the UNet sees them -> images (B, 3, H, W) in [-1, 1], differentiable.
     """
@@ -116,9 +116,8 @@ class StyleLoss:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of predicted clean latents (B, C, h, w), and its parts for the log.
 
-        `styles`, `contents`: the latents whose look and whose structure each row is to have; `sigma` (B,): noise over
-        signal at its timestep. A prediction moves with sigma times the network's output, which the weights take back.
-        `gamma` (B,): query preservation, which decides how much structure is asked for.
+        `styles`, `contents`: latents whose look and structure each row should have. `sigma` (B,): noise over signal at its
+        timestep. `gamma` (B,): query preservation, which decides how much structure is required.
         """
         options, count = self.options, len(predicted)
         with torch.no_grad():
@@ -131,11 +130,12 @@ class StyleLoss:
         loss = options.texture_weight * texture + options.color_weight * color
         (low, high), (least, most) = options.gamma, options.structure
         share = (gamma - low) / (high - low) if high > low else torch.ones_like(gamma)
-        asked = least + (most - least) * share
-        loss = loss + options.structure_weight * F.relu(asked - edges)
+        required = least + (most - least) * share
+        loss = loss + options.structure_weight * F.relu(required - edges)
         if options.contrast_weight and count > 1:
             likelihood = F.log_softmax(-distances / options.contrast_temperature, dim=1)
             loss = loss - options.contrast_weight * likelihood.diagonal()
         parts = {"texture": texture, "color": color, "edges": edges}
+        # x0 moves with sigma times the network's output: without the division high noise levels would dominate
         weighted = (loss / (1 + sigma)).mean()
         return weighted, {name: part.detach().mean() for name, part in parts.items()}

@@ -1,9 +1,9 @@
-"""The training loop, on accelerate: one process or many, one device or many, the same code.
+"""The training loop, on accelerate; the same code for one process or many.
 
 1. The config's checkpoint is loaded; the stage wraps the trained part in a module that gives a loss.
-2. A step draws its batches from (seed, step), accumulates, clips, moves, averages.
-3. Checkpoints hold weights, optimizer, average, scaler and random states; the newest complete one is continued.
-   Since draws are functions of the step, the steps after a resume are those of an undisturbed run.
+2. A step draws its batches from (seed, step), accumulates gradients, clips them, updates the weights and their average.
+3. Checkpoints hold weights, optimizer, average, scaler and random states; the newest is continued.
+   Since draws are functions of the step, a resumed run takes the same steps as an undisturbed one.
 4. At the end the averaged weights go into a copy of the pipeline folder, OUTPUT/model.
 """
 
@@ -27,13 +27,15 @@ from diffusers.training_utils import EMAModel
 
 from stylebatch.errors import Interrupted, ManifestError
 from stylebatch.models.checkpoint import find_checkpoint
-from stylebatch.models.stable_diffusion import load_checkpoint
+from stylebatch.models.loading import load_checkpoint
+from stylebatch.models.unet.unet_family import UNet
+from stylebatch.models.unet.unet_loading import as_stable_diffusion
 from stylebatch.progress import Progress
 from stylebatch.training.captioned import read
 from stylebatch.training.checkpoints import CHECKPOINTS, StopRequest, check_same_run, newest, save
 from stylebatch.training.draws import Draws
 from stylebatch.training.optimizers import build_optimizer, rate_factor, set_rates
-from stylebatch.training.pictures import draw_curve, save_grid
+from stylebatch.training.plots import draw_curve, save_grid
 from stylebatch.training.spec import TrainSpec
 from stylebatch.training.stages import Stage, StageInputs, UnetStage, VaeStage
 
@@ -44,7 +46,7 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the trained pipeline folder is, the steps it took in all, and the last logged measures."""
+    """The trained pipeline folder, the number of steps in all, and the last logged measures."""
 
     model: Path
     steps: int
@@ -52,9 +54,9 @@ class TrainResult:
 
 
 def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
-    """Train, or continue, the run that `spec` describes; see the module's notes.
+    """Train, or continue, the run that `spec` describes.
 
-    Raises ManifestError for bad data or models, PlanChangedError when the output holds another run, Interrupted
+    Raises ManifestError for bad data or models, PlanChangedError if the output holds another run, Interrupted
     (with a checkpoint written) on SIGINT or SIGTERM.
     """
     out = Path(spec.output)
@@ -65,15 +67,24 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
         log_with=spec.tracker,
         project_dir=str(out),
     )
+    # accelerate leaves torch at all cores for every process
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 1) // local))
     set_seed(spec.seed)
     checkpoint = find_checkpoint(spec.model)
+    if not isinstance(checkpoint.family, UNet) or checkpoint.family.is_xl:
+        raise ManifestError(
+            f"model: {checkpoint.folder} is a {checkpoint.family.about().title} checkpoint, which training does not support; "
+            "accepted: Stable Diffusion 1.x and 2.x"
+        )
     identity = {"checkpoint": checkpoint.fingerprint}
+    # the others then find the files of `datasets` made
     with accelerator.main_process_first():
         check_same_run(out / "run.json", spec, identity, accelerator.num_processes)
         images = read(spec.data, out / "data")
-    parts = load_checkpoint(checkpoint, dtype="float32", device=accelerator.device)
+    parts = as_stable_diffusion(
+        load_checkpoint(checkpoint, dtype="float32", device=accelerator.device)
+    )
     stage: Stage = STAGES[spec.stage](
         StageInputs(spec, checkpoint, parts, images, out, accelerator)
     )
@@ -90,7 +101,7 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
 
 
 class _Loop:
-    """State of a run between steps."""
+    """The state of a run, and its steps."""
 
     def __init__(
         self, spec: TrainSpec, accelerator: Accelerator, stage: Stage, progress: Progress, out: Path
@@ -117,6 +128,7 @@ class _Loop:
         self.draws = Draws(
             spec, stage.rows, stage.groups, accelerator.process_index, accelerator.num_processes
         )
+        # after `prepare` and registering: accelerate restores what it knows
         self.first = 0
         if found := newest(out / CHECKPOINTS):
             accelerator.load_state(str(found[0]))
@@ -168,10 +180,11 @@ class _Loop:
         if self.average is not None:
             self.average.step(self.parameters)
         loss, error = torch.stack(losses).mean(), torch.stack(errors).mean()
+        # with fp16 an overflow is usual: the scaler skips the step
         if not torch.isfinite(loss) and self.spec.precision != "fp16":
             raise ManifestError(
                 f"step {step}: the loss is {float(loss)}; lower optimizer.rate (now {self.spec.optimizer.rate}) "
-                "and run again: the last checkpoint is continued"
+                "and run again: it continues from the last checkpoint"
             )
         return loss, error
 
@@ -215,7 +228,7 @@ class _Loop:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The averaged weights in place of the current ones."""
+        """Inside, the averaged weights replace the current ones."""
         if self.average is None:
             yield
             return
@@ -228,7 +241,8 @@ class _Loop:
 
 
 def _export(stage: Stage, base: Path, model: Path, spec: TrainSpec) -> None:
-    """Copy the pipeline folder `base` and put the trained part into the copy; replaces `model` at the end."""
+    """Write `model`: a copy of the pipeline folder `base` with the trained part in it."""
+    # Under another name until it is complete. FINGERPRINT and the model card belong to the base's weights.
     partial = model.with_name(".tmp-model")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(base, partial, ignore=shutil.ignore_patterns(stage.part, "FINGERPRINT", "*.md"))
@@ -236,7 +250,8 @@ def _export(stage: Stage, base: Path, model: Path, spec: TrainSpec) -> None:
     for parameter in part.parameters():
         parameter.data = parameter.data.to(DTYPES[spec.export_dtype]).contiguous()
     part.save_pretrained(str(partial / stage.part), safe_serialization=True)
-    for weights in (partial / stage.part).glob("*.safetensors"):  # written for their owner alone
+    # safetensors writes files that only their owner may read
+    for weights in (partial / stage.part).glob("*.safetensors"):
         shutil.copymode(partial / stage.part / "config.json", weights)
     shutil.rmtree(model, ignore_errors=True)
     os.replace(partial, model)

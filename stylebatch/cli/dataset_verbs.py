@@ -1,0 +1,224 @@
+"""Verbs that make datasets; each returns the exit code.
+
+Here and in the modules beside this one, verbs import heavy libraries inside, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+from stylebatch.cli.arguments import (
+    AsJson,
+    JsonLogs,
+    Manifest,
+    OutputInstead,
+    Overrides,
+    Workers,
+    number,
+    whole_number,
+)
+from stylebatch.cli.messages import naming, print_problem, print_result, progress
+
+
+def _engines() -> list[str]:
+    return ["auto", "local", "ray", "accelerate"]
+
+
+def _trackers() -> list[str]:
+    return ["tensorboard", "wandb"]
+
+
+def run(
+    manifest: Manifest,
+    *,
+    overrides: Overrides,
+    output: OutputInstead = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="E", help=", ".join(_engines()), autocompletion=_engines),
+    ] = None,
+    workers: Workers = None,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="Ray cluster to join: auto, HOST:PORT, ray://HOST:PORT"),
+    ] = None,
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T",
+            help="log progress to tensorboard or wandb too",
+            autocompletion=_trackers,
+        ),
+    ] = None,
+    json_logs: JsonLogs = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number,
+            metavar="N",
+            help="preview: N samples spread over classes and inputs, in OUTPUT-preview-N",
+        ),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="render shards with failed samples again")
+    ] = False,
+) -> int:
+    """render a manifest into its output directory, or continue an interrupted run"""
+    from stylebatch.manifest import load_spec
+
+    settings = {"name": engine, "workers": workers, "address": address, "tracker": tracker}
+    given = [f"engine.{key}={value}" for key, value in settings.items() if value is not None]
+    with naming(manifest):
+        spec = load_spec(manifest, [*overrides, *given], output=output)
+
+        # after the manifest is read: a bad one is refused before torch is imported
+        from stylebatch.engine.run import run
+
+        # under `accelerate launch` or torchrun every rank runs this; the first reports
+        main_process = os.environ.get("RANK", "0") == "0"
+        result = run(
+            spec,
+            limit=limit,
+            progress=progress(as_json=json_logs) if main_process else None,
+            redo="failed" if retry_failed else "nothing",
+        )
+    return print_result(result, as_json=json_logs) if main_process else result.exit_code
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    overrides: Overrides,
+    output: OutputInstead = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            parser=number, metavar="P", help="of a device's hour, to tell the cost of the run"
+        ),
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(parser=number, metavar="H", help="refuse (exit 2) a run that takes longer"),
+    ] = None,
+    max_bytes: Annotated[
+        float | None,
+        typer.Option(parser=number, metavar="B", help="refuse (exit 2) a run that writes more"),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """what a run would do: pairs, shards, network evaluations, hours and bytes"""
+    from stylebatch.folder import Folder
+    from stylebatch.manifest import load_spec
+    from stylebatch.planning.forecast import forecast, require_within
+    from stylebatch.planning.growth import plan_generations
+    from stylebatch.planning.profiles import find_profile, profiles_folder
+    from stylebatch.planning.run_inputs import list_inputs
+    from stylebatch.store.inputs_record import history
+    from stylebatch.store.ledger import Ledger
+    from stylebatch.store.loaders import loader_hints
+    from stylebatch.store.lock_owner import activity
+
+    with naming(manifest):
+        spec = load_spec(manifest, overrides, output=output)
+        folder = Folder.at(spec.output.path)
+        lock = activity(folder, Ledger(folder).former())
+        if lock is not None:
+            print_problem(f"{folder}: {lock.text}", as_json=False)
+        inputs = list_inputs(spec)
+        resolved = plan_generations(spec, history(folder), inputs=inputs)[-1]
+        if not spec.model.is_embedded:
+            from stylebatch.models.loading import check_model
+
+            check_model(spec.model, inputs.checkpoint)
+        summary = resolved.summary() | {
+            "output": resolved.spec.output.path,
+            "model": resolved.model,
+            "notes": [*resolved.notes, *loader_hints(resolved)],
+        }
+        assert inputs.checkpoint is not None, "it was found when the inputs were listed"
+        found = forecast(
+            resolved,
+            inputs.checkpoint.family,
+            find_profile(
+                profiles_folder(),
+                str(resolved.identity["model_fingerprint"]),
+                min(resolved.window),
+                dtype=spec.model.dtype,
+            ),
+        )
+        summary["forecast"] = found.summary(price)
+        lines = [*resolved.lines(), *found.lines(price), *loader_hints(resolved)]
+        if as_json:
+            print(json.dumps(summary, indent=1))
+        else:
+            if resolved.first_shard:
+                print(
+                    f"{summary['output']} keeps {resolved.first_shard} shards of earlier inputs; for the inputs added since:"
+                )
+            print("\n".join(lines))
+            print(f"output: {summary['output']} (plan {summary['digest'][:16]})")
+        # last, so that what is refused was told
+        require_within(found, max_hours, max_bytes)
+    return 0
+
+
+def precompute(
+    manifest: Manifest,
+    *,
+    overrides: Overrides,
+    output: OutputInstead = None,
+    json_logs: JsonLogs = False,
+) -> int:
+    """invert the styles of a manifest into its style cache (features.cache)"""
+    from stylebatch.manifest import load_spec
+
+    with naming(manifest, kept="styles that are written are kept, nothing partial was written"):
+        spec = load_spec(manifest, overrides, output=output)
+
+        from stylebatch.engine.precompute import precompute
+        from stylebatch.progress import clock
+
+        done = precompute(spec, progress=progress(as_json=json_logs))
+    failed = f", {done.num_failed} images cannot be used" if done.num_failed else ""
+    print(
+        f"{done.cache}: {done.num_built} styles written in {clock(done.seconds)}, {done.num_found} were there{failed}"
+    )
+    return 0
+
+
+def submit(
+    manifest: Manifest,
+    *,
+    overrides: Overrides,
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="http://HEAD:8265, the head's dashboard")
+    ],
+    output: OutputInstead = None,
+    workers: Workers = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P",
+            help="the cluster's Python (default: this one if the head has it, else `python`)",
+        ),
+    ] = None,
+    json_logs: JsonLogs = False,
+) -> int:
+    """run a manifest as a job of a Ray cluster, and follow it to its exit code"""
+    from stylebatch.cli.submit import Submission, submit
+
+    with naming(manifest):
+        job = Submission(manifest, overrides, output, workers, json_logs=json_logs)
+        return submit(job, address, python)
+
+
+def schema() -> int:
+    """print the JSON schema of manifests"""
+    from stylebatch.spec import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+    return 0

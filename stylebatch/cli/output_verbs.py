@@ -1,0 +1,77 @@
+"""Verbs about output directories; each returns the exit code."""
+
+from __future__ import annotations
+
+from stylebatch.cli.arguments import AsJson, JsonLogs, Output, place
+from stylebatch.cli.export_verbs import print_export
+from stylebatch.cli.messages import print_problem, print_result, progress
+from stylebatch.folder import Folder
+
+
+def verify(output: Output, *, as_json: AsJson = False) -> int:
+    """read a whole output directory; exit 0 only if every sample is as committed"""
+    from stylebatch.store import verify as checks  # the verb has the module's name
+
+    folder = place(output)
+    is_live, is_recorded = _run_state(folder)
+    if is_live and not is_recorded:  # a run has just begun: nothing to read yet
+        return 0
+    problems = list(checks.verify(folder, is_live=is_live))
+    if as_json:
+        print(checks.as_json(problems))
+        return 3 if problems else 0
+    for problem in problems:
+        print(problem.line())
+    # A problem of a whole range of shards names its first; a shard with two problems counts once.
+    damaged = sum({p.shard: p.num_shards for p in problems if p.shard is not None}.values())
+    next_step = "when the run has ended, " * is_live + f"stylebatch repair {folder}"
+    sound = "every committed shard" if is_live else "every shard"
+    print(
+        f"{folder}: {damaged:,} shards are damaged or missing; next: {next_step}"
+        if damaged
+        else f"{folder}: {f'{sound} is as committed' if not problems else 'shards are sound'}"
+    )
+    return 3 if problems else 0
+
+
+def repair(output: Output, *, json_logs: JsonLogs = False) -> int:
+    """render (or export) again what is damaged or missing in an output directory"""
+    from stylebatch.store.output_record import read_run
+
+    folder, shown = place(output), progress(as_json=json_logs)
+    if read_run(folder).export is not None:
+        from stylebatch.export.export import repair_export
+
+        return print_export(repair_export(folder, progress=shown))
+    from stylebatch.engine.repair import repair
+
+    return print_result(repair(folder, progress=shown), as_json=json_logs)
+
+
+def report(output: Output) -> int:
+    """totals, contact sheet and gallery of an output directory"""
+    from stylebatch.reports.committed import NothingCommittedError
+    from stylebatch.reports.report import report
+
+    folder = place(output)
+    is_live, is_recorded = _run_state(folder)
+    if is_live and not is_recorded:  # a run has just begun: nothing to read yet
+        return 0
+    try:
+        print("\n".join(report(folder).lines(is_live=is_live)))
+    except NothingCommittedError:
+        if not is_live:
+            raise
+    return 0
+
+
+def _run_state(output: Folder) -> tuple[bool, bool]:
+    """Whether a run writes there now, and whether its run.json exists; prints who holds the lock, if anybody."""
+    from stylebatch.store.lock_owner import activity
+    from stylebatch.store.output_record import find_run
+
+    record = find_run(output)
+    lock = activity(output, record)
+    if lock is not None:
+        print_problem(f"{output}: {lock.text}", as_json=False)
+    return lock is not None and lock.is_live, record is not None

@@ -1,0 +1,13 @@
+"""How images may be fitted; words alone, which a manifest is checked with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FixedMode = Literal["center_crop", "resize", "pad"]
+"""Every picture has the size of the run."""
+NativeMode = Literal["fit", "keep"]
+"""Every picture has a size of its own."""
+FitMode = FixedMode | NativeMode
+NATIVE: tuple[FitMode, ...] = ("fit", "keep")
+GREY = (128, 128, 128)

@@ -1,0 +1,1 @@
+"""Decodes pictures as people have them: `decoding.py` says the steps."""

@@ -1,0 +1,156 @@
+"""Files that inputs lie in, by a path of this machine or an address in a store (`s3://bucket/x.tar`): whole, or any part.
+
+A part of a stored file is one ranged request, and nothing stays open: a source may be read in any process and thread.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from itertools import islice
+from typing import IO, Any
+
+from stylebatch.folder import Folder, RemoteFolder
+from stylebatch.local_files import Advice, Facts
+from stylebatch.paths import is_address
+
+INPUT = Advice(
+    *[
+        "Next: check the address, the credentials of this process and that the store answers, and run the same command again; "
+        "committed shards are kept."
+    ]
+    * 2
+)
+AT_ONCE = 1 << 22
+"""Bytes that are asked of a store at once where a file is read from its beginning to its end."""
+GLANCE = 1000
+"""Files of a store's folder that tell what it holds: one page of a listing."""
+Stamp = tuple[int, int, int, str]
+"""Bytes, times of the last changes of the data and of the file, version: of a file that was changed, another."""
+
+
+def facts_at(address: str) -> Facts | None:
+    """Of a stored file; None for a folder and where nothing is. Raises StorageError for a store that does not answer."""
+    folder, name = _split(address)
+    facts = folder.facts(name) if name else None
+    return facts if facts is not None and facts.is_file else None
+
+
+def is_file(place: str) -> bool:
+    """Whether a file is there."""
+    return facts_at(place) is not None if is_address(place) else os.path.isfile(place)
+
+
+def is_folder(place: str) -> bool:
+    """Whether a folder is there, of a store one that holds anything."""
+    return Folder.at(place, INPUT).exists if is_address(place) else os.path.isdir(place)
+
+
+def exists(place: str) -> bool:
+    """Whether anything is there."""
+    if not is_address(place):
+        return os.path.exists(place)
+    return is_file(place) or is_folder(place)
+
+
+def stamp_of(place: str) -> Stamp:
+    """Raises FileNotFoundError, or StorageError."""
+    if not is_address(place):
+        found = os.stat(place)
+        # The time of the file changes with any writing to it, which the other one can be set to hide.
+        return found.st_size, found.st_mtime_ns, found.st_ctime_ns, ""
+    facts = facts_at(place)
+    if facts is None:
+        raise FileNotFoundError(2, os.strerror(2), place)
+    return facts.size_bytes, int(facts.modified * 1e9), 0, facts.version
+
+
+def part_of(place: str, offset: int, count: int) -> bytes:
+    """So many bytes from `offset` on, fewer where the file ends."""
+    folder, name = _split(place) if is_address(place) else (None, place)
+    if isinstance(folder, RemoteFolder):
+        return folder.part(name, offset, count)
+    path = place if folder is None else os.path.join(str(folder.local), name)
+    # Nothing is held open, so that a source can be pickled.
+    with open(path, "rb", buffering=0) as file:
+        return os.pread(file.fileno(), count, offset)
+
+
+def opened(place: str) -> IO[bytes]:
+    """The file, to be read from its beginning."""
+    if not is_address(place):
+        return open(place, "rb")
+    return io.BufferedReader(StoredFile(place), AT_ONCE)
+
+
+def for_arrow(place: str) -> Any:
+    """What pyarrow takes for the file: a path, or a file that asks for the parts which are used."""
+    return StoredFile(place) if is_address(place) else place
+
+
+def absolute(place: str) -> str:
+    """The place for a process that works elsewhere."""
+    return place if is_address(place) else os.path.abspath(place)
+
+
+def name_in(folder: str, place: str) -> str:
+    """`a/0001.tar`, from the folder."""
+    if is_address(place):
+        return place.removeprefix(folder.rstrip("/")).lstrip("/")
+    return os.path.relpath(place, folder).replace(os.sep, "/")
+
+
+def first_names(address: str) -> list[str]:
+    """Names of some files in a folder of a store and below it, in the order of its listing; hidden ones left out."""
+    found = islice(Folder.at(address, INPUT).find(), GLANCE)
+    return [name for name, _ in found if not _is_hidden(name)]
+
+
+def names_below(address: str) -> list[str]:
+    """Names of all files in a folder of a store and below it, sorted; hidden ones left out."""
+    found = Folder.at(address, INPUT).find()
+    return sorted(name for name, _ in found if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _split(address: str) -> tuple[Folder, str]:
+    """The folder that a stored file is in, and its name; no name for what has no folder above, such as a bucket."""
+    above, _, name = address.rstrip("/").rpartition("/")
+    if above.endswith("/"):
+        return Folder.at(address, INPUT), ""
+    return Folder.at(above, INPUT), name
+
+
+class StoredFile(io.RawIOBase):
+    """A file of a store that is read by ranged requests. It holds nothing, and need not be closed."""
+
+    def __init__(self, address: str) -> None:
+        facts = facts_at(address)
+        if facts is None:
+            raise FileNotFoundError(2, os.strerror(2), address)
+        self.address, self.length, self._at = address, facts.size_bytes, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.length}[whence]
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), self.length - self._at)
+        data = part_of(self.address, self._at, count) if count > 0 else b""
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)

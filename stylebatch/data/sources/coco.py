@@ -1,0 +1,184 @@
+"""COCO: a JSON file of images and of the objects in them, beside a folder of the images. Instances, keypoints, captions."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.sources.captions import told
+from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.regions import (
+    Region,
+    box_of,
+    frame_of,
+    keypoints_of,
+    label_of,
+    numbers,
+    polygon_of,
+    without,
+)
+from stylebatch.data.sources.source import USUAL, Item
+from stylebatch.errors import ManifestError
+
+MAX_BYTES = 1 << 30
+PASSED = "annotation that cannot be read"
+
+
+class CocoImages(LocalFiles):
+    """The images that the JSON lists, in its order, named by `file_name` from the folder."""
+
+    accepted = "a folder of images with COCO `annotations`"
+    takes = frozenset(("annotations", "captions", "damaged"))
+
+    def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
+        super().__init__(uri, field, options)
+        self._passed_over: Counter[str] = Counter()
+        self._unread = 0
+
+    @classmethod
+    def recognises(cls, uri: str) -> bool:
+        return False
+
+    @classmethod
+    def describes(cls, annotations: str) -> bool:
+        return annotations.lower().endswith(".json") and os.path.isfile(annotations)
+
+    def items(self) -> Iterator[Item]:
+        self._passed_over, self._unread = Counter(), 0
+        found = self._document()
+        images = self._list(found, "images")
+        names = {
+            one.get("id"): str(one.get("name", one.get("id")))
+            for one in self._list(found, "categories")
+            if isinstance(one, dict)
+        }
+        licenses = {
+            one.get("id"): str(one.get("name", ""))
+            for one in self._list(found, "licenses")
+            if isinstance(one, dict)
+        }
+        known = {
+            image.get("id")
+            for image in images
+            if isinstance(image, dict) and isinstance(image.get("id"), int | str)
+        }
+        regions, captions = self._annotations(found, names, known)
+        seen: set[object] = set()
+        for number, image in enumerate(images, 1):
+            name, id_ = self._name(image, number)
+            if id_ in seen:
+                raise self._fault(
+                    f"image {number}: found the id {id_!r} twice; accepted: each once"
+                )
+            seen.add(id_)
+            frame = frame_of(image.get("width"), image.get("height"))
+            within = tuple(replace(region, frame=frame) for region in regions.pop(id_, ()))
+            yield Item(
+                name, self.ref(os.path.join(self.uri, name)), label_of(within), told(captions.pop(id_, ()), self.options),
+                licenses.get(image.get("license"), ""),
+                extra=without(image.items(), "file_name", "license"), regions=within,
+            )  # fmt: skip
+
+    def _document(self) -> dict[str, Any]:
+        path = str(self.options.annotations)
+        try:
+            size = os.path.getsize(path)
+            if size <= MAX_BYTES:
+                with open(path, "rb") as file:
+                    found = json.load(file)
+        except (OSError, ValueError, RecursionError) as error:
+            raise self._fault(f"cannot be read as JSON: {str(error)[:200]}") from None
+        if size > MAX_BYTES:
+            raise self._fault(
+                f"has {size:,} bytes; accepted: at most {MAX_BYTES:,}. Next: split it"
+            )
+        if not isinstance(found, dict) or not isinstance(found.get("images"), list):
+            raise self._fault(
+                "found no list `images`; accepted: COCO annotations, an object with `images` and `annotations`"
+            )
+        return found
+
+    def _list(self, found: dict[str, Any], name: str) -> list[Any]:
+        listed = found.get(name, [])
+        if not isinstance(listed, list):
+            raise self._fault(f"`{name}`: found {str(listed)[:60]}; accepted: a list")
+        return listed
+
+    def _name(self, image: Any, number: int) -> tuple[str, object]:
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if not isinstance(name, str) or not name or not isinstance(image.get("id"), int | str):
+            raise self._fault(
+                f"image {number}: found {str(image)[:80]}; accepted: an object with `id` and `file_name`"
+            )
+        # Lists that were made on Windows have backslashes between folders.
+        name = name.replace("\\", "/")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise self._fault(
+                f"image {number}: file_name: found {name!r}; accepted: a path within {self.uri}"
+            )
+        return name, image["id"]
+
+    def _annotations(
+        self, found: dict[str, Any], names: dict[Any, str], known: set[Any]
+    ) -> tuple[dict[Any, list[Region]], dict[Any, list[str]]]:
+        """Regions and captions of each image, by its id."""
+        regions: dict[Any, list[Region]] = {}
+        captions: dict[Any, list[str]] = {}
+        listed = self._list(found, "annotations")
+        for i in range(len(listed)):
+            one, listed[i] = listed[i], None  # frees what was read: the file may hold a gigabyte
+            try:
+                image = one["image_id"]
+                if not isinstance(image, int | str) or image not in known:
+                    raise ValueError(f"image_id: found {image!r}, which no image has")
+                # Captions and objects stand in one list: an entry may be either.
+                if isinstance(one.get("caption"), str):
+                    captions.setdefault(image, []).append(one["caption"])
+                if "category_id" in one:
+                    regions.setdefault(image, []).append(self._region(one, names))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+                if self.options.damaged == "refuse":
+                    raise self._fault(
+                        f"annotation {i + 1}: {what}. Next: correct it, or pass over such ones with `damaged: pass_over`"
+                    ) from None
+                self._passed_over[PASSED] += 1
+        return regions, captions
+
+    def _region(self, one: dict[str, Any], names: dict[Any, str]) -> Region:
+        category = one["category_id"]
+        if category not in names:
+            raise ValueError(f"category_id: found {category!r}, which no category has")
+        box, shape, points = one.get("bbox"), one.get("segmentation"), one.get("keypoints")
+        polygons: tuple[Sequence[float], ...] = ()
+        if isinstance(shape, list):
+            polygons = tuple(polygon_of(numbers(polygon)) for polygon in shape)
+        # Crowds have run lengths: an object in place of the list of polygons.
+        elif shape:
+            self._unread += 1
+        return Region(
+            names[category],
+            box_of(numbers(box, 4)) if box else None,
+            polygons,
+            keypoints_of(numbers(points)) if points else (),
+            is_crowd=one.get("iscrowd") == 1,
+        )
+
+    def _fault(self, what: str) -> ManifestError:
+        return self.fault(f"{self.options.annotations}: {what}", "annotations")
+
+    def passed_over(self) -> Counter[str]:
+        return self._passed_over
+
+    def notes(self) -> list[str]:
+        notes = super().notes()
+        if self._unread:
+            notes.append(
+                f"{self.field}: {self._unread} masks of run lengths are not read; their boxes are"
+            )
+        return notes

@@ -1,0 +1,77 @@
+"""Sources that are one or many container files: tars, Parquet. Which files are meant, and of which split."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from stylebatch.data.places import is_file, is_folder
+from stylebatch.data.sources.holdings import files_below, holds, split_of, splits_of
+from stylebatch.data.sources.outputs import is_record, output_above, shards_of
+from stylebatch.data.sources.patterns import Found, find, is_pattern
+from stylebatch.data.sources.source import Source
+
+
+class ContainerFiles(Source):
+    """Files of `suffix`: one, those of a pattern, those in a folder and one level below, or the shards of an output of ours."""
+
+    suffix: ClassVar[str]
+
+    @classmethod
+    def recognises(cls, uri: str) -> bool:
+        if is_pattern(uri):
+            return uri.lower().endswith(cls.suffix)
+        if uri.lower().endswith(cls.suffix) and is_file(uri):
+            return True
+        if not is_folder(uri):
+            return False
+        # An output goes first, since of its shards only committed ones count.
+        output = output_above(uri)
+        if output is not None:
+            return bool(shards_of(output, cls.suffix)[0])
+        return holds(uri, cls.suffix) and not is_record(uri)
+
+    def files(self) -> Found:
+        """The files of the split that the options name. Raises ManifestError where there are several and none is named."""
+        found = self._all_files()
+        splits, wanted = splits_of([found.name(file) for file in found.files]), self.options.split
+        if wanted is not None and wanted.lower() not in splits:
+            raise self.fault(
+                f"found {wanted!r}; accepted: {', '.join(splits) or 'none, since no file name begins with one'}",
+                "split",
+            )
+        if wanted is None:
+            if len(splits) > 1:
+                raise self.fault(
+                    f"found files of the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {splits[0]}`",
+                    "split",
+                )
+            return found
+        kept = [file for file in found.files if split_of(found.name(file)) == wanted.lower()]
+        return Found(found.root, tuple(kept))
+
+    def splits(self) -> list[str]:
+        found = self._all_files()
+        return splits_of([found.name(file) for file in found.files])
+
+    def _all_files(self) -> Found:
+        if is_pattern(self.uri):
+            where = self.field if "." in self.field else f"{self.field}.path"
+            return find(self.uri, where)
+        if is_file(self.uri):
+            return Found(self.uri, (self.uri,))
+        output = output_above(self.uri)
+        if output is not None:
+            shards, self._uncommitted = shards_of(output, self.suffix)
+            return Found(os.path.join(output, "data"), tuple(shards))
+        found = files_below(self.uri, self.suffix)
+        if not found:
+            raise self.fault(f"found no {self.suffix} file; accepted: one or more")
+        return Found(self.uri, tuple(found))
+
+    _uncommitted = 0
+    """Shards of an output that are not committed, and not read."""
+
+    def prefix(self, found: Found, file: str) -> str:
+        """What ids of a file's images begin with: its name among several, nothing for the one that `path` names."""
+        return "" if file == found.root else f"{found.name(file)}/"

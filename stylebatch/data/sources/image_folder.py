@@ -1,0 +1,224 @@
+"""Lists the images of a folder, and tells what it passes over.
+
+A folder that this program wrote is no folder of images: its contact sheet and galleries are not contents.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any, ClassVar
+
+from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
+from stylebatch.data.sources.beside import TABLES, Beside
+from stylebatch.data.sources.holdings import SPLITS
+from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.outputs import is_output, refuse_output
+from stylebatch.data.sources.sidecars import further_of, level, parsed
+from stylebatch.data.sources.source import USUAL, Item
+from stylebatch.errors import ManifestError, SampleError
+from stylebatch.paths import is_address
+
+SHOWN = 6
+
+
+class ImageFolder(LocalFiles):
+    """The images under the folder, sorted; the folder at the first level is the label, unless something beside them gives one."""
+
+    accepted = "an image folder"
+    takes = frozenset(("label_from", "split", "label", "caption", "captions"))
+    reads_beside: ClassVar[bool] = True
+    """Whether sidecars and tables of metadata are looked for."""
+
+    def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
+        super().__init__(uri, field, options)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._passed_over: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+        self._labels: Counter[str] = Counter()
+        self._folders: set[str] = set()
+        self._outputs: list[str] = []
+        self._beside = Beside(self)
+        self._shards: dict[str, bool] = {}
+
+    @classmethod
+    def recognises(cls, uri: str) -> bool:
+        return os.path.isdir(uri)
+
+    def items(self) -> Iterator[Item]:
+        """Each image. Raises ManifestError for a folder that cannot be read, and for an output of this program."""
+        refuse_output(self.uri, self.field)
+        self._begin()
+        # Links are followed and may lead in a circle: no folder is entered twice.
+        visited: set[str] = set()
+        start = self._start()
+        root = os.path.join(self.ref(self.uri).uri, "")[:-1]
+        for folder, subfolders, files in os.walk(start, followlinks=True, onerror=_unreadable):
+            visited.add(os.path.realpath(folder))
+            relative = Path(folder).relative_to(self.uri)
+            # os.walk goes down into what is left in this very list.
+            subfolders[:] = sorted(
+                name for name in subfolders if self._enters(folder, relative / name, visited)
+            )
+            prefix = f"{relative.as_posix()}/" if relative.parts else ""
+            label = self._label(prefix)
+            self._folders |= {label} - {""}
+            others = self._beside.enter(folder, prefix, files) if self.reads_beside else frozenset()
+            used = set(others.intersection(TABLES))
+            for name in sorted(files):
+                if reason := passed_over(name):
+                    if name not in others:
+                        self._pass_over(reason, prefix + name)
+                    continue
+                self._labels[label] += 1
+                path = prefix + name
+                item = Item(path, self.within(root, path), label)
+                if others or self._beside.texts:
+                    item, read = self._described(item, folder, name, others)
+                    used.update(read)
+                yield item
+            for name in sorted(others - used):
+                self._pass_over(passed_over(name), prefix + name)
+        if self.reads_beside:
+            self._beside.finish()
+            self.types = self._beside.types(self._labels.total())
+
+    def _start(self) -> str:
+        """The folder of the split that the options name, else the source itself."""
+        split = self.options.split
+        if split is None:
+            return self.uri
+        start = os.path.join(self.uri, split)
+        # A split is a folder's name, never a path that leads elsewhere.
+        if split in (os.curdir, os.pardir) or os.sep in split or not os.path.isdir(start):
+            folders = sorted(entry.name for entry in os.scandir(self.uri) if entry.is_dir())
+            raise self.fault(
+                f"found {split!r}; accepted: the name of a folder in it ({_some(folders) or 'there is none'})",
+                "split",
+            )
+        return start
+
+    def splits(self) -> list[str]:
+        """Folders at the first level. Raises ManifestError for images beside them, which would be in no split."""
+        folders, lost = [], []
+        with os.scandir(self.uri) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir() and not entry.name.startswith(".") and not is_output(entry.path):
+                    folders.append(entry.name)
+                elif not entry.is_dir() and not passed_over(entry.name):
+                    lost.append(entry.name)
+        if folders and lost:
+            raise self.fault(
+                f"found {len(lost)} images beside the folders {_some(folders)}, such as {lost[0]}; accepted: each image in the folder of "
+                "a split"
+            )
+        return folders
+
+    def _label(self, path: str) -> str:
+        """The folder above an image that is its label, as the options say; by default the first one, that of a split not counted."""
+        number = 1 if self.options.label_from is None else self.options.label_from
+        label = level(path, number + (self.options.split is not None)) if number else ""
+        if label and self.options.label_from is None and self._is_shard(label):
+            return ""
+        return label
+
+    def _is_shard(self, folder: str) -> bool:
+        """Whether the first folder is one that img2dataset numbered, which is no class."""
+        if folder not in self._shards:
+            # img2dataset writes 00000_stats.json beside its folder 00000.
+            facts = os.path.join(self._start(), f"{folder}_stats.json")
+            self._shards[folder] = folder.isdecimal() and os.path.isfile(facts)
+        return self._shards[folder]
+
+    def _described(
+        self, item: Item, folder: str, name: str, others: frozenset[str]
+    ) -> tuple[Item, list[str]]:
+        """With what stands beside the image; and the names of the files that say it."""
+        told, read = self._beside.of(folder, name, item.id, others)
+        # A level that was asked for goes before what stands beside the image.
+        if self.options.label_from is not None or not told.label:
+            told = told._replace(label=item.label)
+        further = self._beside.rows.get(item.id, item.extra)
+        return replace(item, **told._asdict(), extra=further), read
+
+    def further(self, item: Item) -> Mapping[str, Any]:
+        """What the JSON beside the image and its row of metadata hold; the row goes first."""
+        if not self.reads_beside or is_address(item.ref.place):
+            return item.extra
+        beside = os.path.splitext(item.ref.place)[0] + ".json"
+        try:
+            found = parsed(self.read(self.ref(beside))) if os.path.isfile(beside) else None
+        except (OSError, SampleError):
+            found = None
+        told = further_of(found, self.options) if isinstance(found, dict) else {}
+        return {**told, **item.extra}
+
+    def _enters(self, folder: str, relative: PurePath, visited: set[str]) -> bool:
+        path = os.path.join(folder, relative.name)
+        if relative.name.startswith("."):
+            self._pass_over("hidden folder", relative.as_posix())
+            return False
+        if is_output(path):
+            self._outputs.append(relative.as_posix())
+            return False
+        return os.path.realpath(path) not in visited
+
+    def _pass_over(self, reason: str, path: str) -> None:
+        self._passed_over[reason] += 1
+        self._examples.setdefault(reason, path)
+
+    def passed_over(self) -> Counter[str]:
+        """Files that were not listed, by suffix or reason; complete after the last item."""
+        return self._passed_over
+
+    def notes(self) -> list[str]:
+        """What a person should know of the listing; complete after the last item."""
+        notes: list[str] = []
+        if self._passed_over:
+            count = self._passed_over.total()
+            kinds = ", ".join(
+                f"{n} {reason} (such as {self._examples[reason]})"
+                for reason, n in self._passed_over.most_common(SHOWN)
+            )
+            more = ", ..." if len(self._passed_over) > SHOWN else ""
+            notes.append(f"{count} passed over, since they are not read: {kinds}{more}")
+        empty = sorted(self._folders - set(self._labels))
+        if empty:
+            notes.append(f"folders without any image that is read: {_some(empty)}")
+        if self._outputs:
+            notes.append(f"earlier outputs of this program are passed over: {_some(self._outputs)}")
+        splits = [name for name in sorted(self._labels) if name.casefold() in SPLITS]
+        if self.field == "contents" and (
+            len(splits) > 1 or (splits and len(splits) == len(self._labels))
+        ):
+            example = os.path.join(self.uri, splits[0])
+            notes.append(
+                f"the folders {', '.join(splits)} become classes; for those below them give one, such as {example}, or "
+                f"`split: {splits[0]}`"
+            )
+        return [*(f"{self.field}: {note}" for note in notes), *self._beside.notes()]
+
+
+def passed_over(name: str) -> str:
+    """Why a file is passed over: hidden, or its suffix; "" for an image."""
+    if name.startswith("."):
+        return "hidden"
+    suffix = os.path.splitext(name)[1].lower()
+    return "" if suffix in IMAGE_SUFFIXES else suffix or "without suffix"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )
+
+
+def _unreadable(error: OSError) -> None:
+    # os.walk itself would leave such a folder out and say nothing.
+    raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")

@@ -1,0 +1,162 @@
+"""Lists contents and styles: all items of a source, checked, with the sources that read them and what is told of them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from stylebatch.data.image_section import ContentSpec, SourceSpec
+from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
+from stylebatch.data.places import is_folder
+from stylebatch.data.sources.captions import with_captions
+from stylebatch.data.sources.choosing import chosen
+from stylebatch.data.sources.further import joined_types, types_of
+from stylebatch.data.sources.kinds import kind_of, name_of, open_source
+from stylebatch.data.sources.masks import with_masks, with_segmentation
+from stylebatch.data.sources.source import Item, Source, Sources
+from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy, parts_of, split_of, with_column
+from stylebatch.data.tables.reader import require_text
+from stylebatch.errors import ManifestError
+
+NAMED = 6
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Images, the sources that read them, and notes for people."""
+
+    items: list[Item]
+    sources: Sources
+    notes: tuple[str, ...]
+
+
+def list_images(source: Source) -> Listing:
+    """Images of a source. Raises ManifestError, naming its field, when nothing is found or two have the same id."""
+    items = _checked(source)
+    if not items:
+        what = (
+            f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})"
+            if is_folder(source.uri) or name_of(source) == "store"
+            else "no rows"
+        )
+        counts = source.passed_over()
+        passed = ", ".join(f"{count} {reason}" for reason, count in counts.most_common(NAMED))
+        raise ManifestError(
+            f"{source.field}.path: found {what} in {source.uri}; accepted: at least one image"
+            + (f" (passed over: {passed})" if passed else "")
+        )
+    items, told = chosen(items, source)
+    kind = f"{source.field}: read as {name_of(source)}"
+    return Listing(items, Sources.of(source), (kind, *source.notes(), *told))
+
+
+def list_styles(spec: SourceSpec, by: SplitBy = NO_SPLITS) -> Listing:
+    """Styles of a folder or a table, the rows of a blend as one."""
+    return _list_split(open_source(spec.path, "styles", spec), by)
+
+
+def list_contents(spec: ContentSpec, by: SplitBy = NO_SPLITS) -> Listing:
+    """Contents with their masks (those of rows, and those of the folder for rows that name none) and label images.
+
+    Raises ManifestError as `list_images`, and for a content without mask or label image.
+    """
+    listed = _list_split(open_source(spec.path, "contents", spec), by)
+    if spec.masks is not None:
+        listed = _beside(listed, spec.masks, "contents.masks", with_masks)
+    if spec.segmentation is not None:
+        listed = _beside(listed, spec.segmentation, "contents.segmentation", with_segmentation)
+    return _with_like_members(listed)
+
+
+def _with_like_members(listed: Listing) -> Listing:
+    """Contents that all have a label image, or none: each sample of a dataset has the same members."""
+    count = sum(item.segmentation is not None for item in listed.items)
+    if count in (0, len(listed.items)):
+        return listed
+    items = [replace(item, segmentation=None) for item in listed.items]
+    note = f"contents: {count:,} of {len(items):,} images have a label image, so that none is used"
+    return replace(listed, items=items, notes=(*listed.notes, note))
+
+
+def _beside(
+    listed: Listing, uri: str, field: str, combine: Callable[[Sequence[Item], Source], list[Item]]
+) -> Listing:
+    """Contents with what lies in a folder of like paths."""
+    if kind_of(uri) in (None, "table"):
+        what = field.partition(".")[2]
+        raise ManifestError(f"{field}: found no folder {uri}; accepted: a folder of {what}")
+    source = open_source(uri, field)
+    items = combine(listed.items, source)
+    return Listing(items, listed.sources | Sources.of(source), (*listed.notes, *source.notes()))
+
+
+def _list_split(source: Source, by: SplitBy) -> Listing:
+    """As `list_images`, with the split of each item where `by` says so; limits then hold for each split."""
+    if by.column is not None:
+        listed = list_images(source)
+        return replace(listed, items=with_column(listed.items, source, by.column))
+    if not by.source:
+        return list_images(source)
+    parts = [(part, _checked(part)) for part in parts_of(source)]
+    everything = [item for _, found in parts for item in found]
+    items: list[Item] = []
+    notes: list[str] = []
+    for part, found in parts:
+        kept, told = chosen(found, part, everything)
+        items += [replace(item, split=split_of(part)) for item in kept]
+        notes += [*part.notes(), *told]
+    if not items:
+        raise source.fault("found no images in its splits; accepted: at least one")
+    source.types = joined_types([part.types for part, _ in parts])
+    kind = f"{source.field}: read as {name_of(source)}, split by split"
+    return Listing(items, Sources.of(source), (kind, *dict.fromkeys(notes)))
+
+
+def _checked(source: Source) -> list[Item]:
+    """Items, each with a name of its own, and all with texts that UTF-8 can hold."""
+    where = f"{source.field}.path: {source.uri}"
+    items: list[Item] = []
+    for number, item in enumerate(_uncollected(source.items()), 1):
+        # A quick test first, since most texts are ASCII.
+        if not (
+            item.id.isascii() and item.label.isascii()
+            and item.caption.isascii() and item.license.isascii()
+        ):  # fmt: skip
+            texts = (item.id, item.label, item.caption, item.license)
+            require_text(f"{where}: image {number}", *texts)
+        items.append(with_captions(item))
+    _require_unique(items, where)
+    # A kind that reads further columns from where they are knows their types itself.
+    if not source.types and any(item.extra for item in items):
+        source.types = types_of(items)
+    return items
+
+
+def _uncollected(items: Iterator[Item]) -> Iterator[Item]:
+    """The items, made without the collector, which would walk over a growing list again and again: no item is in a circle."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield from items
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _require_unique(items: Sequence[Item], where: str) -> None:
+    """Raise ManifestError where two items have one id. A set of a million ids takes 50 MB, their hashes take 8."""
+    import numpy as np  # which a manifest is checked without
+
+    hashes = np.fromiter((hash(item.id) for item in items), np.int64, len(items))
+    hashes.sort()
+    if not (hashes[1:] == hashes[:-1]).any():
+        return
+    # Equal hashes may be chance: only then are the ids themselves compared.
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ManifestError(
+                f"{where}: {item.id!r} stands there twice; accepted: each image once"
+            )
+        seen.add(item.id)

@@ -1,0 +1,112 @@
+"""Reads the rows of a table in any format: row numbers, and the texts of the known columns."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from stylebatch.data.places import is_file, is_folder
+from stylebatch.data.tables.delimited import read_delimited
+from stylebatch.data.tables.jsonl import read_jsonl
+from stylebatch.data.tables.parquet_table import read_parquet
+from stylebatch.data.tables.table_columns import SHOWN, Columns, Header, shown
+from stylebatch.data.tables.text_lines import suffix_of
+from stylebatch.errors import ManifestError, StorageError
+
+Row = dict[str, str]
+FORMATS: dict[str, Callable[[str, Header, list[str]], Iterator[tuple[int, Row]]]] = {
+    ".csv": read_delimited,
+    ".tsv": read_delimited,
+    ".jsonl": read_jsonl,
+    ".parquet": read_parquet,
+}
+MAX_TEXT = 1_000_000
+EMPTY_WORDS = frozenset(("nan", "none", "null", "n/a", "<na>"))
+"""What programs write for a missing value. As a label it would become a class, so a note says so."""
+
+
+class Table:
+    """A CSV, TSV, JSONL or Parquet file, read by its known columns."""
+
+    def __init__(self, uri: str, columns: Columns) -> None:
+        self.uri, self.columns = uri, columns
+        self._header = Header(uri, columns)
+        self._known = frozenset(columns.known)
+        self._notes: list[str] = []
+        self._empty_words: Counter[tuple[str, str]] = Counter()
+
+    def rows(self) -> Iterator[tuple[int, Row]]:
+        """(row number from 1, text of every known column, "" if it is missing or empty).
+
+        Raises ManifestError, naming file, row and column, for anything that cannot be read without loss.
+        """
+        suffix = suffix_of(self.uri)
+        blank = dict.fromkeys(self.columns.known, "")
+        if not is_file(self.uri):
+            what = "it is a folder" if is_folder(self.uri) else "there is no such file"
+            raise ManifestError(f"{self.uri}: cannot be read as {suffix[1:]} rows: {what}")
+        try:
+            for number, found in FORMATS.get(suffix, read_delimited)(
+                self.uri, self._header, self._notes
+            ):
+                yield number, blank | self._checked(number, found)
+        except StorageError:  # a store that does not answer says nothing of the table
+            raise
+        except (OSError, UnicodeError) as error:
+            raise ManifestError(
+                f"{self.uri}: cannot be read as {suffix[1:]} rows: {shown(str(error), 300)}"
+            ) from None
+
+    def _checked(self, number: int, found: Row) -> Row:
+        row = {column: text.strip() for column, text in found.items()}
+        for column, text in row.items():
+            if column not in self._known:
+                continue
+            if len(text) > MAX_TEXT:
+                raise self.error(
+                    number,
+                    f"{column}: found {len(text):,} characters; accepted: at most {MAX_TEXT:,}",
+                )
+            if not text.isascii():  # a quick test, since most texts are
+                require_text(f"{self.uri}: row {number}: {column}", text)
+            if "\0" in text:
+                raise self.error(
+                    number,
+                    f"{column}: found a NUL character in {text[:40]!r}; accepted: text in UTF-8",
+                )
+            if len(text) <= 4 and text.casefold() in EMPTY_WORDS:
+                self._empty_words[column, text] += 1
+        return row
+
+    def error(self, number: int, text: str) -> ManifestError:
+        """An error that names the file and the row."""
+        return ManifestError(f"{self.uri}: row {number}: {text}")
+
+    def notes(self) -> list[str]:
+        """Notes about ignored columns and odd values; complete after the last row."""
+        notes = [f"{os.path.basename(self.uri)}: {self._unused()}"] if self._header.unused else []
+        for (column, text), count in self._empty_words.items():
+            notes.append(
+                f"{os.path.basename(self.uri)}: {column} is the text {text!r} in {count} rows; leave the cell empty if nothing is meant"
+            )
+        return [*notes, *self._notes]
+
+    def _unused(self) -> str:
+        names = list(self._header.unused)
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        named = ", ".join(shown(name) for name in names[:SHOWN])
+        return f"columns passed over: {named}{more} (known here: {', '.join(self.columns.known)})"
+
+
+def require_text(where: object, *texts: str) -> None:
+    """Raise ManifestError for a name or caption with lone surrogates, which no UTF-8 file can hold."""
+    for text in texts:
+        if text.isascii():
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ManifestError(
+                f"{where}: found {shown(text, 80)!r}, which is not valid Unicode; rename the file, or save the table as UTF-8"
+            ) from None

@@ -1,0 +1,61 @@
+"""Reads the further columns of inputs for the records of their samples."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from stylebatch.data.reading import hash_of
+from stylebatch.data.sources.further import value_as
+from stylebatch.errors import SampleError, StorageError
+from stylebatch.planning.plan import Plan, Sample
+
+MOST_KEPT = 1024
+"""Inputs whose values are kept: an input has many samples in a block."""
+
+
+class CarriedValues:
+    """Values of a plan's carried columns. `check` gets a name and a hash of what was read for each input, as of its picture."""
+
+    def __init__(self, plan: Plan, check: Callable[[Iterable[tuple[str, str]]], None]) -> None:
+        self.plan, self.check = plan, check
+        self.axes = sorted({one.axis for one in plan.carried})
+        self._kept: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()
+
+    def of(self, sample: Sample) -> dict[str, Any]:
+        """Columns of a sample's record."""
+        found: dict[str, Any] = {}
+        for axis in self.axes:
+            found |= self._of_item(axis, (sample.row, sample.column)[axis])
+        return found
+
+    def _of_item(self, axis: int, index: int) -> Mapping[str, Any]:
+        place = (axis, index)
+        if place not in self._kept:
+            while len(self._kept) >= MOST_KEPT:
+                self._kept.popitem(last=False)
+            self._kept[place] = self._read(axis, index)
+        values = self._kept[place]
+        # each time: the stats of every shard that it is in must name it
+        data = json.dumps(values, ensure_ascii=False).encode()
+        item = self.plan.images(axis)[index]
+        self.check([(f"{self.plan.axes[axis].name} {item.id}: columns", hash_of(data))])
+        return values
+
+    def _read(self, axis: int, index: int) -> dict[str, Any]:
+        item = self.plan.images(axis)[index]
+        source = self.plan.sources.by_field.get(item.ref.source)
+        try:
+            found = item.extra if source is None else source.further(item)
+        except StorageError:
+            raise
+        except (SampleError, OSError):
+            # a damaged row or a file that is gone: its picture tells
+            found = {}
+        return {
+            one.column: value_as(found.get(one.name), one.kind)
+            for one in self.plan.carried
+            if one.axis == axis
+        }

@@ -1,0 +1,43 @@
+"""The files that a plan decodes, by the names under which their bytes are remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stylebatch.data.inputs import files_of
+from stylebatch.data.reading import hash_of, read_picture
+from stylebatch.data.sources.source import Ref
+from stylebatch.errors import SampleError
+from stylebatch.planning.plan import Plan
+from stylebatch.store.fingerprints import Fingerprints, changed
+
+CHECKED_FILES = 256
+CHECKED_BYTES = 1 << 26
+"""What a start compares at most, so that a resume with nothing left to decode notices too; workers compare the rest."""
+
+
+def input_files(plan: Plan) -> Iterator[tuple[str, Ref]]:
+    """Name and place of each file."""
+    for axis in range(len(plan.axes)):
+        kind, items = plan.inputs_of(axis)
+        for item in items:
+            yield from ((f"{kind} {name}", ref) for name, ref in files_of(item))
+
+
+def require_unchanged(plan: Plan, known: Fingerprints) -> None:
+    """Compare some of the files that are known. Raises InputChangedError; files that cannot be read are for the workers."""
+    wanted, left, other = known.spread(CHECKED_FILES), CHECKED_BYTES, []
+    for name, ref in input_files(plan) if wanted else ():
+        # a size that the source does not know counts as none
+        if name not in wanted or (plan.sources.size(ref) or 0) > left:
+            continue
+        try:
+            data = read_picture(plan.sources, ref, name)
+            left -= len(data)
+            if hash_of(data) != wanted[name]:
+                other.append(name)
+        except SampleError:
+            continue
+    if other:
+        # an image may be part of several blends
+        raise changed(known.output, list(dict.fromkeys(other)))

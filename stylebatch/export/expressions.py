@@ -1,0 +1,117 @@
+"""Expressions over the columns of a record, as `--where` takes them: DuckDB parses and evaluates them, with files and network shut.
+
+An expression is about one record: what looks at others (`avg(structure) OVER ()`, `SELECT`) would mean one shard alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from stylebatch.errors import ManifestError
+
+FOUND = "found"
+_OTHERS = {"SUBQUERY": "SELECT", "WINDOW": "OVER", "STAR": "*"}
+"""Classes of parts of an expression that look beyond one record, and how they are written."""
+
+
+class Expression:
+    """A condition on records with the columns of `schema`. Raises ManifestError where it is none."""
+
+    def __init__(self, text: str, schema: pa.Schema) -> None:
+        self.text, self.columns = text, schema.names
+        self._database = duckdb.connect(
+            config={
+                "enable_external_access": "false",
+                # a column's statistics do not decide the order of rows
+                "threads": "1",
+            }
+        )
+        self._require_of_one_record()
+        self._require_bool(schema)
+
+    def holds(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Of each row whether it fulfils the condition; one that is unknown, as of a value that is missing, is not fulfilled."""
+        _, found = self._evaluated(table)
+        if len(found) != len(table):
+            raise self._fault("found a sum over records; accepted: an expression about one record")
+        return np.fromiter((value is True for (value,) in found), np.bool_, len(found))
+
+    def _evaluated(self, table: pa.Table) -> tuple[str, list[tuple[Any, ...]]]:
+        """Type and values."""
+        try:
+            expression = duckdb.SQLExpression(self.text).alias(FOUND)
+            found = self._database.from_arrow(table).select(expression)
+            return str(found.types[0]), found.fetchall()
+        except duckdb.Error as error:
+            raise self._fault(_first_line(error)) from None
+
+    def _require_bool(self, schema: pa.Schema) -> None:
+        kind, values = self._evaluated(schema.empty_table())
+        if kind != "BOOLEAN":
+            raise self._fault(
+                f"found a value of type {kind}; accepted: a comparison, such as structure > 0.4"
+            )
+        if values:  # an aggregate of no rows is one row
+            raise self._fault("found a sum over records; accepted: an expression about one record")
+
+    def _require_of_one_record(self) -> None:
+        for part in self._parts():
+            written = _OTHERS.get(part["class"])
+            if written:
+                raise self._fault(f"found {written}; accepted: an expression about one record")
+            name = str((part.get("column_names") or [""])[-1])
+            if part["class"] == "COLUMN_REF" and not self._is_column(name):
+                self._refuse_column(name)
+
+    def _is_column(self, name: str) -> bool:
+        return name.lower() in {column.lower() for column in self.columns}
+
+    def _refuse_column(self, name: str) -> None:
+        close = difflib.get_close_matches(name, self.columns, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise self._fault(
+            f"found no column {name!r}; {hint}accepted: {', '.join(self.columns)}; texts stand in single quotes"
+        )
+
+    def _parts(self) -> Iterator[dict[str, Any]]:
+        """Parts of the parsed expression that have a class. Raises ManifestError where it cannot be parsed."""
+        try:
+            duckdb.SQLExpression(self.text)  # it alone refuses a second statement or `) OR (`
+            # a line of its own: the text may end in a comment
+            sql = f"SELECT 1 WHERE (\n{self.text}\n)"
+            # all rows: a result that is not read to its end blocks the connection
+            ((told,),) = self._database.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+        except duckdb.Error as error:
+            raise self._fault(_first_line(error)) from None
+        tree = json.loads(told)
+        if tree.get("error"):
+            raise self._fault(str(tree.get("error_message")))
+        return _with_class(tree["statements"][0]["node"]["where_clause"])
+
+    def _fault(self, what: str) -> ManifestError:
+        return ManifestError(f"--where: {self.text!r}: {what}")
+
+
+def _with_class(value: Any) -> Iterator[dict[str, Any]]:
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if "class" in one:
+                yield one
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+
+
+def _first_line(error: BaseException) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return f"{line.rstrip('.!')}; accepted: an expression as SQL has it, such as structure > 0.4 and label in ('cat', 'dog')"

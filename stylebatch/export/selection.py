@@ -1,0 +1,285 @@
+"""Which samples of an output are exported, in which order: a few bytes per sample, whatever their number.
+
+1. Records are read shard by shard; those that succeeded, fulfil the condition and are not to be dropped stay.
+2. To balance, of each value of a column as many stay as the rarest has: those whose hash of seed and key is lowest.
+3. Contents that are added stand behind a sample that was made of them: each content once before any comes twice.
+4. Splits follow one another, in the order in which they first appear; in each, the order of the output stays.
+A sample's place in this does not depend on the others' number, so that a slightly other condition keeps most of what there was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+from numpy.typing import NDArray
+
+from stylebatch.errors import ManifestError
+from stylebatch.export.export_options import Balance, ExportOptions
+from stylebatch.export.expressions import Expression
+from stylebatch.export.rendered import Rendered
+from stylebatch.methods.input_kinds import CONTENT, GROUPS, IMAGE
+from stylebatch.words import counted
+
+KEPT = (CONTENT, IMAGE)
+"""Kinds of inputs that may be samples themselves."""
+IS_ORIGINAL = "is_original"
+"""Column of an output with such samples."""
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Samples in order: the number of their output, of their shard in it, of their row in that; and whether the content is meant.
+
+    `splits`: how many are of each, in order; `labels`, `has_captions`: of all samples that succeeded; `told`: of the choice, for
+    people.
+    """
+
+    output: Numbers
+    shard: Numbers
+    row: Numbers
+    is_original: NDArray[np.bool_]
+    splits: Mapping[str, int]
+    labels: frozenset[str]
+    has_captions: bool
+    told: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for column in (self.output, self.shard, self.row, self.is_original.astype(np.int64)):
+            digest.update(column.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def part(self, places: slice) -> Selection:
+        """A stretch of it."""
+        return replace(
+            self,
+            output=self.output[places],
+            shard=self.shard[places],
+            row=self.row[places],
+            is_original=self.is_original[places],
+        )
+
+
+def select(given: Sequence[Rendered], options: ExportOptions) -> Selection:
+    """The samples that `options` take. Raises ManifestError where they leave none, or ask for what is not there."""
+    schema = given[0].schema
+    found = _Found(
+        Expression(options.where, schema) if options.where else None,
+        pa.array(options.drop, pa.string()),
+        _column_of(options.balance, schema),
+        _column_of_contents(given) if options.originals else None,
+        options.seed,
+    )
+    for number, output in enumerate(given):
+        for place, shard in enumerate(output.shards):
+            # the last dash: names of splits may have dashes themselves
+            found.add(number, place, shard.name.rpartition("-")[0], output.rows(shard))
+    found.require_dropped(options.drop)
+    return found.selection(options)
+
+
+@dataclass
+class _Found:
+    """Collects what stays of each shard."""
+
+    where: Expression | None
+    drop: pa.Array
+    group: str | None
+    content: str | None
+    seed: int
+    num_success: int = 0
+    num_fulfilled: int = 0
+    has_captions: bool = False
+    labels: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._columns: list[tuple[Numbers, ...]] = []
+        self._codes: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self._splits: dict[str, int] = {}
+
+    def add(self, output: int, shard: int, split: str, table: pa.Table) -> None:
+        # failed rows have no picture that could be copied
+        stays = np.asarray(pc.equal(table["status"], "success").combine_chunks(), dtype=np.bool_)
+        succeeded = table.filter(pa.array(stays))
+        self.num_success += len(succeeded)
+        self.labels.update(succeeded["label"].unique().to_pylist())
+        self.has_captions |= any(succeeded["caption"].unique().to_pylist())
+        if self.where is not None:
+            stays &= self.where.holds(table)
+        self.num_fulfilled += int(stays.sum())
+        if len(self.drop):
+            is_named = np.asarray(
+                pc.is_in(table["key"], value_set=self.drop).combine_chunks(), dtype=np.bool_
+            )
+            self.dropped.update(table.filter(pa.array(is_named))["key"].to_pylist())
+            stays &= ~is_named
+        rows = np.flatnonzero(stays)
+        chosen = table.take(pa.array(rows))
+        self._columns.append(
+            (
+                np.full(len(rows), output),
+                np.full(len(rows), shard),
+                np.full(len(rows), self._splits.setdefault(split, len(self._splits))),
+                rows,
+                self._coded(chosen, self.group, 0),
+                self._coded(chosen, self.content, 1),
+                self._hashes(chosen),
+            )
+        )
+
+    def _coded(self, table: pa.Table, column: str | None, which: int) -> Numbers:
+        """Values of a column as numbers, by first appearance."""
+        if column is None:
+            return np.zeros(len(table), np.int64)
+        codes = self._codes[which]
+        values = (codes.setdefault(value, len(codes)) for value in table[column].to_pylist())
+        return np.fromiter(values, np.int64, len(table))
+
+    def _hashes(self, table: pa.Table) -> Numbers:
+        if self.group is None and self.content is None:
+            return np.zeros(len(table), np.int64)
+        hashes = (
+            # one bit less: these numbers are signed
+            xxhash.xxh3_64_intdigest(f"{self.seed}\0{key}".encode()) >> 1
+            for key in table["key"].to_pylist()
+        )
+        return np.fromiter(hashes, np.int64, len(table))
+
+    def require_dropped(self, drop: Sequence[str]) -> None:
+        """Raise ManifestError for keys that no record has: a misspelt one would leave a bad picture in."""
+        unknown = [key for key in drop if key not in self.dropped]
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise ManifestError(
+                f"--drop: found the key {unknown[0]!r}{more}, which no record has; accepted: keys of this output"
+            )
+
+    def selection(self, options: ExportOptions) -> Selection:
+        output, shard, split, row, group, content, hashes = map(
+            np.concatenate, zip(*self._columns, strict=True)
+        )
+        told = []
+        if self.where is not None:
+            told.append(
+                f"{self.num_fulfilled:,} of {counted(self.num_success, 'sample')} fulfil {options.where}"
+            )
+        if options.drop:
+            told.append(f"{counted(len(options.drop), 'key')} left out by a list")
+        kept = np.arange(len(row))
+        if self.group is not None and len(row):
+            kept = self._balanced(group, hashes)
+            told.append(self._words_of_balance(options.balance, group, kept))
+        if not len(kept):
+            raise ManifestError(
+                f"no sample is left to export ({'; '.join(told)}); accepted: a choice that leaves one at least"
+            )
+        is_added = np.zeros(len(kept), np.bool_)
+        if options.originals:
+            is_added = _donors(content[kept], hashes[kept], options.originals)
+            told.append(_words_of_originals(content[kept], is_added))
+        # stable: within a split the order stays
+        order = np.argsort(split[kept], kind="stable")
+        # a sample, and behind it the content that it gives
+        places = np.repeat(kept[order], 1 + is_added[order])
+        is_original = np.zeros(len(places), np.bool_)
+        is_original[1:] = places[1:] == places[:-1]
+        counts = np.bincount(split[places], minlength=len(self._splits)).tolist()
+        return Selection(
+            output[places],
+            shard[places],
+            row[places],
+            is_original,
+            {name: count for name, count in zip(self._splits, counts, strict=True) if count},
+            frozenset(self.labels),
+            self.has_captions,
+            tuple(told),
+        )
+
+    def _balanced(self, group: Numbers, hashes: Numbers) -> Numbers:
+        """Places that stay, ascending; samples without a value of the column are of no group."""
+        nameless = self._codes[0].get("", -1)
+        counts = Counter(group[group != nameless].tolist())
+        if not counts:
+            raise ManifestError(
+                f"--balance: found no value in the column {self.group}; accepted: a column that samples have a value in"
+            )
+        rank = _rank_within(group, hashes)
+        return np.flatnonzero((rank < min(counts.values())) & (group != nameless))
+
+    def _words_of_balance(self, balance: Balance, group: Numbers, kept: Numbers) -> str:
+        groups = np.unique(group[kept])
+        each = len(kept) // len(groups)
+        without = int((group == self._codes[0].get("", -1)).sum())
+        rest = f"; {without:,} without one left out" if without else ""
+        return f"balanced: {each:,} of each {balance}, {counted(len(groups), balance)}{rest}"
+
+
+def _rank_within(group: Numbers, hashes: Numbers) -> Numbers:
+    """Of each sample, how many of its group have a lower hash."""
+    order = np.lexsort((hashes, group))
+    ordered = group[order]
+    is_first = np.ones(len(order), np.bool_)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    starts = np.flatnonzero(is_first)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    return rank
+
+
+def _donors(content: Numbers, hashes: Numbers, share: float) -> NDArray[np.bool_]:
+    """Which samples give their content: a share of all, every content once before one comes twice."""
+    rank = _rank_within(content, hashes)
+    # half a sample counts as one, so that a share of few samples is not none
+    count = min(len(rank), int(share * len(rank) + 0.5))
+    is_added = np.zeros(len(rank), np.bool_)
+    is_added[np.lexsort((hashes, rank))[:count]] = True
+    return is_added
+
+
+def _words_of_originals(content: Numbers, is_added: NDArray[np.bool_]) -> str:
+    counts = Counter(content[is_added].tolist())
+    most = max(counts.values(), default=0)
+    often = f", up to {most} times each" if most > 1 else ""
+    return f"{counted(int(is_added.sum()), 'original')} added, of {counted(len(counts), 'content')}{often}"
+
+
+def _column_of(balance: Balance, schema: pa.Schema) -> str | None:
+    if not balance:
+        return None
+    names = GROUPS if balance == "style" else ("label",)
+    column = next((name for name in names if name in schema.names), None)
+    if column is None:
+        raise ManifestError(
+            f"--balance {balance}: the records have no column {' or '.join(names)}; accepted: a column that they have"
+        )
+    return column
+
+
+def _column_of_contents(given: Sequence[Rendered]) -> str:
+    if IS_ORIGINAL in given[0].schema.names:
+        raise ManifestError(
+            f"--with-originals: {given[0].folder} has originals already; accepted: an output without"
+        )
+    for kind in KEPT:
+        if kind.column in given[0].schema.names:
+            if kind.member in given[0].inputs:
+                return kind.column
+            raise ManifestError(
+                f"--with-originals: {given[0].folder} stores no inputs; accepted: an output that was rendered with output.inputs: true"
+            )
+    raise ManifestError(
+        f"--with-originals: {given[0].folder} was made of no contents; accepted: an output of a method that takes images"
+    )

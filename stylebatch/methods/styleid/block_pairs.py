@@ -1,0 +1,84 @@
+"""The pairs of contents and styles of a block, and styles that are blends of several images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P (content, style) index pairs of a block, sorted by style then content.
+
+    `gammas`, `taus`: a value for each pair where the method's option is a range, else nothing.
+    """
+
+    content: tuple[int, ...]
+    style: tuple[int, ...]
+    gammas: tuple[float, ...] = ()
+    taus: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.content) != len(self.style) or list(self.style) != sorted(self.style):
+            raise ValueError("pairs are given sorted by style, as many contents as styles")
+        for name, values in (("gammas", self.gammas), ("taus", self.taus)):
+            if len(values) not in (0, len(self.content)):
+                raise ValueError(
+                    f"{name}: found {len(values)}; accepted: {len(self.content)}, one for each pair, or none"
+                )
+
+    @classmethod
+    def product(cls, num_contents: int, num_styles: int) -> Pairs:
+        return cls(
+            tuple(range(num_contents)) * num_styles,
+            tuple(s for s in range(num_styles) for _ in range(num_contents)),
+        )
+
+    def batches(self, size: int) -> list[Pairs]:
+        """Cut into batches of at most `size` pairs, whole styles together where they fit."""
+        whole = [
+            [i for i, style in enumerate(self.style) if style == s]
+            for s in dict.fromkeys(self.style)
+        ]
+        cut: list[list[int]] = []
+        for group in whole:
+            if cut and len(cut[-1]) + len(group) <= size:
+                cut[-1] += group
+            else:
+                cut += [group[i : i + size] for i in range(0, len(group), size)]
+        return [self._select(part) for part in cut]
+
+    def _select(self, places: list[int]) -> Pairs:
+        def chosen(values: tuple[T, ...]) -> tuple[T, ...]:
+            return tuple(values[i] for i in places) if values else ()
+
+        return Pairs(
+            *map(chosen, (self.content, self.style)), *map(chosen, (self.gammas, self.taus))
+        )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A style made of inverted images: their `rows`, each once, and `weights` above 0 that sum to 1."""
+
+    rows: tuple[int, ...]
+    weights: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.weights) or len(set(self.rows)) != len(self.rows):
+            raise ValueError(
+                f"mixture: found rows {self.rows} with weights {self.weights}; accepted: each row once, a weight for each"
+            )
+        total = math.fsum(self.weights)
+        # quotients: their sum is 1 up to rounding
+        if not self.rows or min(self.weights) <= 0.0 or abs(total - 1.0) > 1e-6:
+            raise ValueError(
+                f"mixture: found weights {self.weights}; accepted: above 0, with the sum 1"
+            )
+
+    @property
+    def is_blend(self) -> bool:
+        return len(self.rows) > 1

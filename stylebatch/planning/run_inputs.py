@@ -1,0 +1,154 @@
+"""Lists all that a run is made of: its axes, the cells where these are listed, and notes on them. Nothing is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from stylebatch.data.rows import Cell, Diagonal, with_texts
+from stylebatch.data.sources.listing import Listing, list_contents, list_styles
+from stylebatch.data.sources.pairs import PairList, list_pairs
+from stylebatch.data.sources.source import Item, Sources
+from stylebatch.errors import ManifestError
+from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
+from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
+from stylebatch.planning.classes import class_list, named_axis, names_of, require_names
+from stylebatch.planning.overview import classes_and_captions, lost_images
+from stylebatch.planning.picture_sizes import with_sizes
+from stylebatch.planning.prompt_listing import list_prompts
+from stylebatch.planning.split_axes import split_by
+from stylebatch.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """`listed`: None where the cells are arithmetic. `set_of`: the set (column) of each prompt (row), where there are sets.
+
+    `sources` read the images. `notes`: for people. `checkpoint`: the model's files. `classes`: those that the manifest names, None
+    where it names none.
+    """
+
+    axes: tuple[Axis, ...]
+    sources: Sources
+    listed: Sequence[Cell] | None = None
+    set_of: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+    checkpoint: Checkpoint | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Rows and columns; one column where there is one axis."""
+        return len(self.axes[0]), len(self.axes[1]) if len(self.axes) > 1 else 1
+
+
+def list_inputs(spec: RunSpec) -> Inputs:
+    """All that a run is made of. A start does this once, however often it plans.
+
+    Raises ManifestError, naming file, row, field, what was found and what is accepted.
+    """
+    inputs = _of_pairs(spec) if spec.prompts is None else Inputs(*list_prompts(spec))
+    classes = class_list(spec.classes)
+    if classes is not None:
+        inputs = _classified(inputs, classes)
+    axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
+    notes = (*inputs.notes, *told)
+    return replace(inputs, axes=axes, notes=notes, checkpoint=find_checkpoint(spec.model))
+
+
+def _classified(inputs: Inputs, classes: tuple[str, ...]) -> Inputs:
+    """`inputs` with labels that are names of `classes`. Raises ManifestError for others."""
+    rows, listed = inputs.axes[0], inputs.listed
+    if isinstance(rows, ImageAxis):
+        rows = named_axis(rows, classes, "contents.path")
+    labels = Counter(cell.label for cell in with_texts(listed))
+    if any(labels):
+        names = names_of(labels, classes, "pairing.path")
+        listed = tuple(replace(cell, label=names[cell.label]) for cell in listed or ())
+    for axis in inputs.axes:
+        if isinstance(axis, PromptAxis):
+            require_names(axis.prompts.labels, classes, "prompts")
+    return replace(inputs, axes=(rows, *inputs.axes[1:]), listed=listed, classes=classes)
+
+
+def _of_pairs(spec: RunSpec) -> Inputs:
+    contents, styles, listed, sources, notes = _pairs(spec)
+    _require_what_is_heeded(spec, contents, styles)
+    notes = (
+        _overview(contents, listed),
+        *notes,
+        *lost_images(contents, sources, "contents"),
+        *lost_images(styles, sources, "styles"),
+    )
+    rows, columns = spec.options.axes()
+    axes = (ImageAxis(rows, tuple(contents)), ImageAxis(columns, tuple(styles)))
+    return Inputs(axes, sources, listed, None, notes)
+
+
+def _require_what_is_heeded(spec: RunSpec, contents: list[Item], styles: list[Item]) -> None:
+    """Raise ManifestError for a mask or a blend that the method would pass over."""
+    masked = next((item for item in contents if item.mask), None)
+    blended = next((item for item in styles if item.parts), None)
+    for field, item, what, is_taken in (
+        ("contents", masked, "mask", spec.options.takes_masks),
+        ("styles", blended, "blend", spec.options.takes_blends),
+    ):
+        if item is not None and not is_taken:
+            raise ManifestError(
+                f"{field}: {item.id}: found a {what}; accepted with method {spec.method.name}: none. Next: leave {what}s out"
+            )
+
+
+def _overview(contents: list[Item], listed: Sequence[Cell] | None) -> str:
+    """Classes and captions: of pairs, where these have their own."""
+    pairs = with_texts(listed)
+    if not any(cell.label or cell.caption for cell in pairs):
+        labels, captions = zip(*((item.label, item.caption) for item in contents), strict=True)
+        return classes_and_captions(labels, captions, "contents")
+    return classes_and_captions(
+        (cell.label or contents[cell.row].label for cell in pairs),
+        (cell.caption or contents[cell.row].caption for cell in pairs),
+        "pairs",
+    )
+
+
+Pairs = tuple[list[Item], list[Item], Sequence[Cell] | None, Sources, tuple[str, ...]]
+"""Contents, styles, the pairs where they are listed, what reads them, and notes."""
+
+
+def _pairs(spec: RunSpec) -> Pairs:
+    of_contents, of_styles = split_by(spec, "contents"), split_by(spec, "styles")
+    if spec.pairing.path is not None:
+        found = list_pairs(
+            PairList(spec.pairing.path),
+            None if spec.contents is None else list_contents(spec.contents, of_contents),
+            None if spec.styles is None else list_styles(spec.styles, of_styles),
+        )
+        return found.contents, found.styles, tuple(found.pairs), found.sources, found.notes
+    if spec.contents is None or spec.styles is None:
+        raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
+    contents = list_contents(spec.contents, of_contents)
+    styles = list_styles(spec.styles, of_styles)
+    listed = _arithmetic(spec, contents, styles)
+    notes = (*contents.notes, *styles.notes)
+    return contents.items, styles.items, listed, contents.sources | styles.sources, notes
+
+
+def _arithmetic(spec: RunSpec, contents: Listing, styles: Listing) -> Diagonal | None:
+    """The pairs of zip; None of products and samples, which the grid knows."""
+    num_contents, num_styles = len(contents.items), len(styles.items)
+    if spec.pairing.mode == "sample":
+        k = spec.pairing.sampling(spec.seed).per_content
+        if k > num_styles:
+            raise ManifestError(
+                f"pairing.per_content: found {k}; accepted: 1 to {num_styles}, as many styles as there are"
+            )
+    if spec.pairing.mode in ("product", "sample"):
+        return None
+    # a list that is too long would leave inputs out without a word
+    if num_contents != num_styles:
+        raise ManifestError(
+            f"pairing.mode: found zip over {num_contents} contents and {num_styles} styles; accepted: as many of one as of the other"
+        )
+    return Diagonal(range(num_contents))

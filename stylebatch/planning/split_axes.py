@@ -1,0 +1,267 @@
+"""Shares out what a run is made of among its splits, so that none has a content, or a style where asked, of another.
+
+By fractions, the split of a content follows from seed and id alone: h = xxh3(id) / 2^64 falls into [0, 0.2) for `validation: 0.2`.
+So a class of n has about 0.2 n there, with a deviation of sqrt(0.16 n), and contents that are added move no other. A prompt
+goes with its copies, a set with all its prompts.
+
+With `exact`, contents are dealt out class by class, in the order of h: each goes to the split that lacks most of its share so
+far. So a class has its shares to within one or two; contents that an output has keep their splits as it grows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from stylebatch.data.rows import Cell
+from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy
+from stylebatch.data.tables.table_columns import shown
+from stylebatch.errors import ManifestError
+from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
+from stylebatch.planning.clusters import Numbers
+from stylebatch.spec import RunSpec, SplitSpec
+from stylebatch.spec.splits import USUAL, in_order, name_fault, usual_name
+
+NAMED = 4
+OTHER_SEEDS = 1000
+
+
+def split_by(spec: RunSpec, field: str) -> SplitBy:
+    """How contents or styles are listed, so that the listing knows their splits."""
+    split = spec.split
+    if split is None or split.fractions or (field == "styles" and not split.styles):
+        return NO_SPLITS
+    return SplitBy(split.source, split.column)
+
+
+@dataclass(frozen=True, eq=False)
+class Portion:
+    """What a split has of rows and columns, by their places, ascending. `columns`: None for all."""
+
+    split: str
+    rows: Numbers
+    columns: Numbers | None
+
+
+def portions_of(axes: Sequence[Axis]) -> tuple[Portion, ...]:
+    """The splits in order; none where a run makes none, and those without anything left out."""
+    rows = axes[0].splits
+    columns = axes[1].splits if len(axes) > 1 else ()
+    found = []
+    for split in in_order(set(rows)):
+        portion = Portion(split, _places(rows, split), _places(columns, split) if columns else None)
+        # a split without styles of its own has nothing to draw from
+        if portion.columns is None or len(portion.columns):
+            found.append(portion)
+    return tuple(found)
+
+
+def _places(splits: tuple[str, ...], split: str) -> Numbers:
+    places = (place for place, name in enumerate(splits) if name == split)
+    return np.fromiter(places, np.int64)
+
+
+Shared = tuple[tuple[Axis, ...], Sequence[Cell] | None, tuple[str, ...]]
+"""Axes with their splits, the cells that lie within one, and notes."""
+
+
+def shared_out(
+    spec: RunSpec,
+    axes: tuple[Axis, ...],
+    listed: Sequence[Cell] | None,
+    set_of: tuple[int, ...] | None,
+    former: Sequence[Mapping[str, str]] = (),
+) -> Shared:
+    """`former`: of each axis, the splits of ids that an output has.
+
+    Raises ManifestError for a split that gets nothing, or has a name that no reader takes.
+    """
+    split = spec.split
+    if split is None:
+        return axes, listed, ()
+    of_rows, of_columns = (*former, {}, {})[:2]
+    rows = axes[0].in_splits(_splits_of(split, axes, set_of, of_rows))
+    notes = [_line(rows)]
+    columns = list(axes[1:])
+    if split.styles:
+        styles = axes[1]
+        assert isinstance(styles, ImageAxis)
+        columns[0] = styles.in_splits(splits_of_images(split, styles, of_columns))
+        notes.append(_line(columns[0]))
+        listed, crossing = _within(listed, rows, columns[0])
+        if crossing:
+            notes.append(
+                f"pairing: {crossing:,} pairs are passed over, whose content and style are in different splits"
+            )
+    _require_all(spec, split, rows, columns[0] if split.styles else None, listed)
+    return (rows, *columns), listed, (*notes, *_classes_without(rows, listed))
+
+
+def _splits_of(
+    split: SplitSpec,
+    axes: tuple[Axis, ...],
+    set_of: tuple[int, ...] | None,
+    former: Mapping[str, str],
+) -> tuple[str, ...]:
+    """The split of each row."""
+    rows = axes[0]
+    if isinstance(rows, ImageAxis):
+        return splits_of_images(split, rows, former)
+    assert isinstance(rows, PromptAxis)
+    if split.exact:
+        raise ManifestError(
+            "split.exact: found with prompts alone; accepted: with images, such as contents"
+        )
+    if set_of is not None:
+        sets = axes[1]
+        assert isinstance(sets, ImageAxis)
+        of_sets = splits_of_images(split, sets, {})
+        return tuple(of_sets[column] for column in set_of)
+    copies = rows.prompts.source.per_prompt
+    ids = (rows.at(place).id for place in range(len(rows)))
+    # copies of one prompt are as alike as samples of one content
+    return tuple(_drawn(split, id_.rpartition("/")[0] if copies > 1 else id_) for id_ in ids)
+
+
+def splits_of_images(
+    split: SplitSpec, axis: ImageAxis, former: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The split of each image. Raises ManifestError for names that are none."""
+    if split.exact:
+        dealt = _dealt(split, axis, former)
+        return tuple(dealt[item.id] for item in axis.items)
+    if split.fractions:
+        return tuple(_drawn(split, item.id) for item in axis.items)
+    names = {item.split for item in axis.items}
+    for name in sorted(names):
+        if fault := name_fault(name):
+            raise ManifestError(f"split: {axis.name}s: {fault}")
+    usual = {name: usual_name(name) for name in names}
+    twice = [split for split, count in Counter(usual.values()).items() if count > 1]
+    if twice:
+        alike = ", ".join(name for name in sorted(names) if usual[name] == twice[0])
+        raise ManifestError(
+            f"split: {axis.name}s: found the splits {alike}, which `datasets` takes for one; accepted: each once. Next: rename one"
+        )
+    if split.source and not names & {name for names in USUAL.values() for name in names}:
+        found = ", ".join(shown(name, 40) for name in sorted(names)[:NAMED])
+        raise ManifestError(
+            f"split.source: {axis.name}s: found {found}, which look like no splits; accepted: at least one of {', '.join(USUAL)}"
+        )
+    return tuple(usual[item.split] for item in axis.items)
+
+
+def _drawn(split: SplitSpec, id_: str) -> str:
+    return split.split_at(_place(split, id_))
+
+
+def _place(split: SplitSpec, text: str) -> float:
+    """From 0 to 1."""
+    # the word keeps these hashes apart from those that `shuffle` sorts by, with the same seed
+    data = f"split\0{text}".encode("utf-8", "surrogateescape")
+    return xxhash.xxh3_64_intdigest(data, seed=split.seed) / 2**64
+
+
+def _dealt(split: SplitSpec, axis: ImageAxis, former: Mapping[str, str]) -> dict[str, str]:
+    """The split of each id, class by class; those of `former` as they are."""
+    classes: dict[str, dict[str, None]] = {}
+    for item in axis.items:
+        classes.setdefault(item.label, {})[item.id] = None
+    shares = split.shares
+    lacking = dict.fromkeys(shares, 0.0)
+    dealt: dict[str, str] = {}
+    # what one class lacks goes on to the next: of many small ones, some have an image in each split
+    for label in sorted(classes, key=lambda label: (_place(split, label), label)):
+        # what an output has already comes first: its part is no longer to be dealt
+        ids = sorted(classes[label], key=lambda id_: (id_ not in former, _place(split, id_), id_))
+        for id_ in ids:
+            for name, share in shares.items():
+                lacking[name] += share
+            dealt[id_] = former.get(id_) or max(lacking, key=lacking.__getitem__)
+            if dealt[id_] in lacking:
+                lacking[dealt[id_]] -= 1.0
+    return dealt
+
+
+def _within(
+    listed: Sequence[Cell] | None, rows: Axis, columns: Axis
+) -> tuple[Sequence[Cell] | None, int]:
+    """Cells whose row and column are in one split, and how many are not."""
+    if listed is None:
+        return None, 0
+    kept = tuple(c for c in listed if rows.splits[c.row] == columns.splits[c.column])
+    return kept, len(listed) - len(kept)
+
+
+def _require_all(
+    spec: RunSpec,
+    split: SplitSpec,
+    rows: Axis,
+    styles: Axis | None,
+    listed: Sequence[Cell] | None,
+) -> None:
+    """Raise ManifestError for a split that would have no samples, or too few styles to draw from."""
+    names = split.names if split.fractions else in_order(set(rows.splits))
+    axes = [rows] if styles is None else [rows, styles]
+    for axis in axes:
+        for name in names:
+            if name not in axis.splits:
+                raise ManifestError(
+                    f"split.{name}: found none of {len(axis)} {axis.name}s in it; accepted: at least one. Next: "
+                    + (_another_seed(split, axes) if split.fractions else f"add {axis.name}s to it")
+                )
+    if listed is not None:
+        filled = {rows.splits[cell.row] for cell in listed}
+        empty = [name for name in names if name not in filled]
+        if empty:
+            raise ManifestError(
+                f"split.{empty[0]}: found no pair in it; accepted: at least one whose content and style are both in it"
+            )
+    if styles is not None and spec.pairing.mode == "sample":
+        k, counts = spec.pairing.sampling(spec.seed).per_content, Counter(styles.splits)
+        name = min(names, key=counts.__getitem__)
+        if k > counts[name]:
+            raise ManifestError(
+                f"pairing.per_content: found {k}; accepted: 1 to {counts[name]}, as many as there are styles in split {name}"
+            )
+
+
+def _another_seed(split: SplitSpec, axes: Sequence[Axis]) -> str:
+    """What helps where a hash left a split empty."""
+    ids = [[item.id for item in axis.items] for axis in axes if isinstance(axis, ImageAxis)]
+    # every seed hashes every id anew: a message must not take minutes
+    is_quick = (
+        not split.exact and len(ids) == len(axes) and all(len(one) <= OTHER_SEEDS for one in ids)
+    )
+    for seed in range(split.seed + 1, split.seed + OTHER_SEEDS) if is_quick else ():
+        other = split.model_copy(update={"seed": seed})
+        if all({_drawn(other, id_) for id_ in one} >= set(split.names) for one in ids):
+            return f"`seed: {seed}` in `split` gives each split some"
+    return "a larger fraction"
+
+
+def _line(axis: Axis) -> str:
+    counts = Counter(axis.splits)
+    named = ", ".join(f"{split} {counts[split]:,}" for split in in_order(set(counts)))
+    return f"splits of {axis.name}s: {named}"
+
+
+def _classes_without(rows: Axis, listed: Sequence[Cell] | None) -> Iterator[str]:
+    """A note for each split that lacks classes which others have."""
+    if not isinstance(rows, ImageAxis):
+        return
+    places = range(len(rows)) if listed is None else sorted({cell.row for cell in listed})
+    labels: dict[str, set[str]] = {}
+    for place in places:
+        labels.setdefault(rows.splits[place], set()).add(rows.items[place].label)
+    known = set[str]().union(*labels.values()) - {""}
+    for split in in_order(set(labels)):
+        missing = sorted(known - labels[split])
+        if missing:
+            named = ", ".join(shown(label, 40) for label in missing[:NAMED])
+            more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+            yield f"split {split} has nothing of {len(missing)} of {len(known)} classes: {named}{more}"

@@ -1,0 +1,301 @@
+"""Sinks whose shard is one file in `data/`: opened by the first sample that succeeded, hashed while it is written."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import IO, Any, ClassVar
+
+import pyarrow as pa
+
+from stylebatch.errors import UnansweredError
+from stylebatch.folder import Folder
+from stylebatch.store.output_record import RunRecord, ShardStats
+from stylebatch.store.records import Record
+from stylebatch.store.sinks.columns import Shape
+from stylebatch.store.sinks.shared_inputs import (
+    INPUT_FOLDER,
+    INPUT_SCHEMA,
+    Named,
+    divided,
+    joined,
+    names_of,
+)
+from stylebatch.store.sinks.sink import Members, Payload, Row, Sink
+
+FOLDER = "data"
+CHUNK = 1 << 20
+
+
+class OneFile(Sink):
+    """Base of such sinks."""
+
+    suffix: ClassVar[str]
+
+    def __init__(
+        self,
+        output: Folder,
+        name: str,
+        schema: pa.Schema,
+        *,
+        labels: Sequence[str] = (),
+        shares_inputs: bool = False,
+    ) -> None:
+        super().__init__(output, name, schema, labels=labels, shares_inputs=shares_inputs)
+        self._files = ExitStack()
+        self._stream: Hashing | None = None
+        self._file = self.payload(name)
+        self._known: set[tuple[str, str, str]] = set()
+        self._inputs: OneFile | None = None
+        if shares_inputs:
+            self._inputs = type(self)(output, name, INPUT_SCHEMA)
+            self._inputs._file = self.inputs_file(name)
+
+    @abstractmethod
+    def _begin(self, file: Any, record: Record) -> None:
+        """Start the file with what its first sample tells."""
+
+    @abstractmethod
+    def _append(self, record: Record) -> None:
+        """Append a sample."""
+
+    @abstractmethod
+    def _end(self) -> None:
+        """Write what the format has at its end."""
+
+    def _add(self, record: Record, row: Row) -> None:
+        if self._inputs is not None:
+            record, new = divided(record, self._known)
+            for one in new:
+                self._inputs._add(one, one.row)
+        if self._stream is None:
+            file = self._files.enter_context(self.output.writing(self._file))
+            self._stream = Hashing(file)
+            self._begin(self._stream, record)
+        self._append(record)
+
+    def _close(self) -> Payload:
+        # readers choke on a file without samples, so there is none
+        inputs = Payload() if self._inputs is None else self._inputs._close()
+        if self._stream is None:
+            self.output.remove(self._file)
+            return Payload()
+        self._end()
+        written, self._stream = self._stream, None
+        self._files.close()
+        return Payload(
+            written.sha256.hexdigest(),
+            written.size_bytes,
+            1 + inputs.num_files,
+            inputs.sha256,
+            inputs.size_bytes,
+        )
+
+    def _leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        if self._inputs is not None:
+            self._inputs._leave(kind, error, trace)
+        # the file must be dropped, though nothing was raised: the context was left without `commit`
+        if self._stream is not None and kind is None:
+            kind, error = _Uncommitted, _Uncommitted()
+        if self._stream is not None:
+            self._stream.abandon()
+        try:
+            return self._files.__exit__(kind, error, trace)
+        except _Uncommitted:
+            return None
+
+    @classmethod
+    def payload(cls, name: str) -> str:
+        return f"{FOLDER}/{name}{cls.suffix}"
+
+    @classmethod
+    def inputs_file(cls, name: str) -> str:
+        """Where a shard has the inputs that its samples share, if they do."""
+        return f"{INPUT_FOLDER}/{name}{cls.suffix}"
+
+    @classmethod
+    def walk(cls, output: Folder) -> Iterator[str]:
+        for folder in (FOLDER, INPUT_FOLDER):
+            yield from output.names(f"{folder}/")
+
+    @classmethod
+    def owner(cls, record: RunRecord, file: str) -> str | None:
+        name = file.rpartition("/")[2].removesuffix(cls.suffix)
+        is_ours = file in (cls.payload(name), cls.inputs_file(name))
+        return name if is_ours and record.names_shard(name) else None
+
+    @classmethod
+    def files(cls, output: Folder, name: str) -> list[str]:
+        return [cls.payload(name), cls.inputs_file(name)]
+
+    @classmethod
+    def samples(
+        cls, output: Folder, name: str, rows: Mapping[str, Row]
+    ) -> Iterator[tuple[str, Members]]:
+        found = cls._samples(output, name, rows)
+        if output.facts(cls.inputs_file(name)) is None:
+            return found
+        named = {key: names_of(row) for key, row in rows.items()}
+        wanted = {one for names in named.values() for one in names}
+        try:
+            kept = {one: data for one, data in cls._shared(output, name) if one in wanted}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{cls.inputs_file(name)}: found no input: {error}") from None
+        return joined(found, named, kept)
+
+    @classmethod
+    def further_configs(cls, shape: Shape) -> list[dict[str, Any]]:
+        path = f"{INPUT_FOLDER}/*{cls.suffix}"
+        files = [{"split": "train", "path": path}]
+        return (
+            [{"config_name": "inputs", "data_files": files}]
+            if shape.shared and shape.inputs
+            else []
+        )
+
+    @classmethod
+    @abstractmethod
+    def _samples(
+        cls, output: Folder, name: str, rows: Mapping[str, Row]
+    ) -> Iterator[tuple[str, Members]]:
+        """As `samples`, with what the payload itself holds."""
+
+    @classmethod
+    @abstractmethod
+    def _shared(cls, output: Folder, name: str) -> Iterator[tuple[Named, bytes]]:
+        """The inputs that a shard's samples share. Raises OSError, ValueError, KeyError or TypeError for damaged files."""
+
+    @classmethod
+    def is_there(cls, output: Folder, name: str, stats: ShardStats, metadata: bytes) -> bool:
+        if not stats.num_success:
+            return True
+        sizes = {cls.payload(name): stats.bytes}
+        if stats.inputs_sha256:
+            sizes[cls.inputs_file(name)] = stats.inputs_bytes
+        found = {file: output.facts(file) for file in sizes}
+        return all(
+            facts is not None and facts.is_file and facts.size_bytes == sizes[file]
+            for file, facts in found.items()
+        )
+
+    @classmethod
+    def problems(
+        cls, output: Folder, name: str, success: list[Row], stats: ShardStats
+    ) -> Iterator[tuple[str, str]]:
+        if stats.inputs_sha256:
+            yield from _whole_problems(output, cls.inputs_file(name), stats)
+        file = cls.payload(name)
+        facts = output.facts(file)
+        # sizes first: hashing a file of the wrong size tells nothing more
+        if not success:
+            if facts is not None:
+                yield file, f"found a {cls.suffix[1:]} where no sample succeeded"
+        elif facts is None or not facts.is_file:
+            yield file, "missing" if facts is None else "not a file"
+        elif facts.size_bytes != stats.bytes:
+            yield file, f"{facts.size_bytes} bytes, {stats.bytes} were committed"
+        else:
+            yield from ((file, text) for text in cls._faults(output, file, success, stats.sha256))
+
+    @classmethod
+    @abstractmethod
+    def _faults(cls, output: Folder, file: str, success: list[Row], sha256: str) -> Iterator[str]:
+        """What is wrong with the samples of a file of the right size, or else with its bytes."""
+
+
+def _whole_problems(output: Folder, file: str, stats: ShardStats) -> Iterator[tuple[str, str]]:
+    """File and fault of the shared inputs of a shard."""
+    try:
+        with output.open(file) as opened:
+            found = Hashed(opened).whole()
+    except UnansweredError:
+        raise
+    except OSError as error:
+        yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        return
+    if found != stats.inputs_sha256:
+        yield file, "its bytes changed since the commit (sha256)"
+
+
+def sample_faults(success: list[Row], found: dict[str, set[str]]) -> Iterator[str]:
+    """What is wrong with the samples `found`: sha256 of the results (and what may pass for one) by key."""
+    keys = [row["key"] for row in success]
+    if list(found) != keys:
+        missing = [key for key in keys if key not in found]
+        what = f"lacks {len(missing)} samples, first {missing[0]}" if missing else "other samples"
+        yield f"holds {len(found)} samples where {len(keys)} were committed: {what}"
+    wrong = [
+        row["key"]
+        for row in success
+        if row["key"] in found and row["sha256"] not in found[row["key"]]
+    ]
+    if wrong:
+        yield f"the image of {wrong[0]} changed (sha256)" + (
+            f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        )
+
+
+class _Uncommitted(Exception):
+    """Unwinds the files of a shard that was left without `commit`."""
+
+
+class Hashing:
+    """File-like that hashes and counts what passes through it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+        self.size_bytes = 0
+        self.abandoned = False
+        self.closed = False
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size_bytes += len(data)
+        return len(data) if self.abandoned else self.file.write(data)
+
+    def abandon(self) -> None:
+        """Pass nothing on from now: a file that was left ends itself when it is collected, after the stream was closed."""
+        self.abandoned = True
+
+
+class Hashed:
+    """A file that hashes what is read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self.file.read(size)
+        self.sha256.update(data)
+        return data
+
+    def whole(self) -> str:
+        """sha256 of the file, once the rest of it was read too."""
+        while self.read(CHUNK):
+            pass
+        return self.sha256.hexdigest()
+
+
+def unlike(output: Folder, sums: Mapping[str, Any], what: str) -> Iterator[tuple[str, str]]:
+    """File and fault of each whose sha256 is not the one in `sums`: `what`, or why it cannot be read."""
+    for file, expected in sums.items():
+        try:
+            with output.open(file) as opened:
+                found = Hashed(opened).whole()
+        # a store that does not answer says nothing of the file
+        except UnansweredError:
+            raise
+        except OSError as error:
+            yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+            continue
+        if found != expected.hexdigest():
+            yield file, what

@@ -1,0 +1,28 @@
+"""Numbers as people read them, with their units."""
+
+from __future__ import annotations
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 style`, `2,000 styles`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def size(size_bytes: int) -> str:
+    """Decimal units: 999 B, 1.5 kB, 2.0 GB."""
+    amount, units = float(size_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 1000 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} B" if units[0] == "B" else f"{amount:.1f} {units[0]}"
+
+
+def duration(seconds: float) -> str:
+    """12.3 s, 4 min 10 s, 3 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )

@@ -1,0 +1,108 @@
+"""Batches side by side: the same results, each with its own edit, and errors that wait for the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from pathlib import Path
+from threading import get_ident
+
+import pytest
+import torch
+
+from stylebatch.engine.worker import Worker
+from stylebatch.folder import Folder
+from stylebatch.manifest import load_spec
+from stylebatch.methods.lanes import Lanes
+from stylebatch.methods.styleid.algorithm import StyleID
+from stylebatch.models.unet.edits import EditedProcessor
+from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.planning.resolve import plan
+from tests.support.runs import digests, small_manifest
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_results_are_in_order_and_need_no_gradients(count: int) -> None:
+    with closing(Lanes(count, 3)) as lanes:
+        found = lanes.map(lambda i: (i, torch.is_inference_mode_enabled()), range(7))
+    assert found == [(i, True) for i in range(7)]
+
+
+def test_cores_are_shared_and_the_callers_threads_stay() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with closing(Lanes(2, 4)) as lanes:
+            found = lanes.map(lambda _: (torch.get_num_threads(), get_ident()), range(3))
+        assert [threads for threads, _ in found] == [2, 2, 4]
+        assert found[2][1] == get_ident()
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_waits_for_the_others() -> None:
+    ended: list[int] = []
+
+    def work(i: int) -> None:
+        if i == 0:
+            raise RuntimeError("out of memory")
+        time.sleep(0.1)
+        ended.append(i)
+
+    with closing(Lanes(2, 2)) as lanes, pytest.raises(RuntimeError, match="out of memory"):
+        lanes.map(work, range(4))
+    assert sorted(ended) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("sites", [(6, 9, 11), (8,)], ids=str)
+def test_batches_side_by_side_render_as_one_after_the_other(
+    eps_model: StableDiffusion, sites: tuple[int, ...]
+) -> None:
+    method = StyleID(steps=4, sites=sites)
+    draw = torch.Generator().manual_seed(0)
+    contents, styles = (
+        method.invert(eps_model, 0.8 * torch.randn(3, 4, 8, 8, generator=draw), kind)
+        for kind in ("query", "key_value")
+    )
+    used: set[int] = set()
+    eps_model.on_evaluations = lambda _: used.add(get_ident())
+    try:
+        with closing(Lanes(3, 3)) as lanes:
+            beside = method.stylise(eps_model, contents, styles, batch=2, lanes=lanes)
+    finally:
+        eps_model.on_evaluations = None
+    assert len(used) == 3
+    assert not any(isinstance(p, EditedProcessor) for p in eps_model.unet.attn_processors.values())
+    torch.testing.assert_close(beside, method.stylise(eps_model, contents, styles, batch=2))
+
+
+@pytest.mark.parametrize(("gigabytes", "lanes"), [(4.0, 2), (0.001, 1)])
+def test_a_worker_renders_as_many_batches_at_once_as_threads_and_memory_allow(
+    tmp_path: Path, gigabytes: float, lanes: int
+) -> None:
+    manifest = small_manifest(tmp_path / "one", contents=3, styles=2)
+    document = json.loads(manifest.read_text())
+    document["engine"] = {"batch": 3, "batch_gb": gigabytes}
+    document["output"]["shard_size"] = 100
+    manifest.write_text(json.dumps(document))
+    resolved = plan(load_spec(manifest))
+    used: set[int] = set()
+
+    def render(threads: int) -> dict[str, str]:
+        output = tmp_path / f"{threads}"
+        with Worker(
+            resolved,
+            Folder.at(output),
+            threads=threads,
+            on_evaluations=lambda _: used.add(get_ident()),
+        ) as worker:
+            worker.render(0)
+        return digests(output)
+
+    assert resolved.batch == 3
+    alone = render(1)
+    assert used == {get_ident()}  # inversions are the caller's
+    assert render(2) == alone
+    assert len(used - {get_ident()}) == (lanes if lanes > 1 else 0)

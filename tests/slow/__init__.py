@@ -1,0 +1,1 @@
+"""Tests of more than about a minute: make test-slow."""

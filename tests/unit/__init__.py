@@ -1,0 +1,1 @@
+"""Tests that load no model and start no process."""

@@ -1,0 +1,169 @@
+"""Feature sources: the cheapest way that fits is taken, told, recorded and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stylebatch.features.bandwidth import cache_room, measure_bandwidth
+from stylebatch.manifest import load_spec
+from stylebatch.models.checkpoint import find_checkpoint
+from stylebatch.planning.batches import batch_rows, value_bytes
+from stylebatch.planning.choice import FeatureSources, Measurements, candidates, choose, kept_choice
+from stylebatch.planning.plan import Plan
+from stylebatch.planning.resolve import plan
+from tests.support.images import write_inputs, write_manifest
+
+HELD = FeatureSources("held", "held", "kv")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path, eps_folder: Path) -> Path:
+    write_inputs(tmp_path)
+    return write_manifest(tmp_path, eps_folder)
+
+
+Resolve = Callable[..., Plan]
+
+
+@pytest.fixture
+def resolve(manifest: Path) -> Resolve:
+    """Plan of the manifest in as many times one image's queries of memory as `images` says."""
+
+    def resolve(*changes: str, images: float = 1000.0, **more: Any) -> Plan:
+        wide = plan(load_spec(manifest, ["method.steps=50"]))
+        memory = images * wide.identity["feature_bytes"] / 2**30
+        always = [
+            "method.steps=50",
+            "output.shard_size=100",
+            f"engine.feature_gb={memory}",
+        ]
+        return plan(load_spec(manifest, [*always, *changes]), **more)
+
+    return resolve
+
+
+def test_features_are_held_where_memory_suffices(resolve: Resolve) -> None:
+    resolved = resolve()
+    assert resolved.choice == HELD
+    assert list(resolved.chosen.costs) == [HELD]
+
+
+def test_short_memory_takes_the_way_of_fewest_evaluations(resolve: Resolve) -> None:
+    chosen = resolve(images=4.5)
+    ways = [
+        resolve(
+            f"features.source={c.styles}", f"features.contents={c.contents}",
+            f"features.codec={c.codec}", images=4.5,
+        )
+        for c in candidates(chosen.spec)
+    ]  # fmt: skip
+    assert chosen.choice != HELD
+    assert chosen.evaluations == min(way.evaluations for way in ways)
+    assert chosen.evaluations < max(way.evaluations for way in ways)
+    assert "against" in chosen.chosen.reason
+
+
+def test_choice_follows_what_was_measured(resolve: Resolve, tmp_path: Path) -> None:
+    def chosen(**conditions: Any) -> FeatureSources:
+        return resolve(
+            f"features.cache={tmp_path / 'cache'}", conditions=Measurements(**conditions)
+        ).choice
+
+    slow_network = {"evaluation_s": 1.0, "read_bytes_s": 1e9, "write_bytes_s": 1e9}
+    assert chosen() == chosen(**slow_network) == FeatureSources("cached", "held", "x")
+    slow_disk = {"evaluation_s": 1e-6, "read_bytes_s": 1e3, "write_bytes_s": 1e3}
+    assert chosen(**slow_disk) == HELD
+    need = resolve(f"features.cache={tmp_path / 'cache'}").layout.cache_bytes
+    assert need > 0
+    assert chosen(**slow_network, room_bytes=need) == FeatureSources("cached", "held", "x")
+    assert chosen(**slow_network, room_bytes=need - 1) == FeatureSources("cached", "held", "x8")
+    assert chosen(**slow_network, room_bytes=1000) == HELD
+
+
+@pytest.mark.parametrize("images", [4.5, 1000.0])
+def test_int8_is_not_weighed_where_the_disk_holds_the_exact_form(
+    resolve: Resolve, tmp_path: Path, images: float
+) -> None:
+    cache = f"features.cache={tmp_path / 'cache'}"
+    slow_disk = Measurements(
+        evaluation_s=1e-3, read_bytes_s=1e6, write_bytes_s=1e6, room_bytes=10**12
+    )
+    costs = resolve(cache, images=images, conditions=slow_disk).chosen.costs
+    assert any(choice.styles == "cached" and choice.codec == "x" for choice in costs)
+    assert all(choice.codec != "x8" for choice in costs)
+
+
+def test_explicit_fields_leave_nothing_to_choose(resolve: Resolve, tmp_path: Path) -> None:
+    fixed = ["features.source=recomputed", "features.contents=recomputed", "features.codec=x8"]
+    resolved = resolve(*fixed, f"features.cache={tmp_path}")
+    assert candidates(resolved.spec) == [FeatureSources("recomputed", "recomputed", "x8")]
+    assert resolved.choice == FeatureSources("recomputed", "recomputed", "x8")
+
+
+def test_cached_source_is_kept_though_the_disk_seems_full(resolve: Resolve, tmp_path: Path) -> None:
+    changes = [f"features.cache={tmp_path}", "features.source=cached", "features.codec=x"]
+    resolved = resolve(*changes, conditions=Measurements(room_bytes=0))
+    assert resolved.choice.styles == "cached"
+
+
+def test_kept_choice_must_still_be_allowed(manifest: Path) -> None:
+    spec = load_spec(manifest, ["features.contents=held"])
+    kept = {"styles": "recomputed", "contents": "held", "codec": "kv"}
+    assert kept_choice(spec, kept) == FeatureSources("recomputed", "held", "kv")
+    assert kept_choice(spec, kept | {"contents": "recomputed"}) is None
+    assert kept_choice(spec, None) is None
+
+
+def test_batches_are_cut_to_a_memory_budget(manifest: Path) -> None:
+    spec = load_spec(manifest, ["engine.batch=16"])
+    checkpoint = find_checkpoint(spec.model)
+    size = plan(spec).image_size[0]
+    memory = checkpoint.family.memory((size, size), value_bytes(spec))
+    row_gb = memory.row / 2**30
+    assert plan(spec).batch == 16
+    for rows in (1, 3, 16):
+        asked = load_spec(manifest, ["engine.batch=16", f"engine.batch_gb={rows * row_gb * 1.01}"])
+        assert plan(asked).batch == plan(asked).identity["batch"] == rows
+    tight = load_spec(manifest, [f"engine.batch_gb={row_gb / 2}"])
+    assert plan(tight).batch == 1
+    assert batch_rows(spec, memory, batch_gb=2.5 * row_gb) == 2
+    asked = load_spec(manifest, ["engine.batch=16", f"engine.batch_gb={3.5 * row_gb}"])
+    assert batch_rows(asked, memory, batch_gb=1.0) == 3
+
+
+def test_bandwidth_is_measured_and_leaves_nothing(tmp_path: Path) -> None:
+    found = measure_bandwidth(tmp_path / "cache", num_bytes=1 << 20)
+    assert min(found.read, found.write) > 0
+    assert list((tmp_path / "cache").iterdir()) == []
+    remote = measure_bandwidth(f"memory://{tmp_path.name}", num_bytes=1 << 16)
+    assert min(remote.read, remote.write) > 0
+
+
+def test_room_counts_what_the_cache_holds_already(tmp_path: Path) -> None:
+    before = cache_room(tmp_path / "deep" / "cache")
+    assert before is not None
+    assert before > 0
+    assert cache_room(f"memory://{tmp_path.name}") is None
+
+
+def test_the_cheapest_is_chosen_by_seconds(resolve: Resolve) -> None:
+    """Reading that the network does not hide is what it costs."""
+    spec = resolve("features.cache=styles").spec
+    seen: list[FeatureSources] = []
+
+    def layout(choice: FeatureSources) -> Any:
+        seen.append(choice)
+        laid = resolve("features.cache=styles", choice=choice).layout
+        return laid
+
+    conditions = Measurements(evaluation_s=0.01, read_bytes_s=1e9, write_bytes_s=1e9)
+    fast = choose(spec, layout, conditions)
+    rendering = layout(fast.choice).rendering_evaluations * 0.01
+    slow = replace(conditions, read_bytes_s=layout(fast.choice).read_bytes / (rendering + 10.0))
+    costs = choose(spec, layout, slow).costs
+    assert costs[fast.choice] == pytest.approx(fast.costs[fast.choice] + 10.0, rel=1e-6)

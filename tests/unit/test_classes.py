@@ -1,0 +1,135 @@
+"""Classes that a manifest names: numbers that stay over runs, and labels that are none of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylebatch.data.sources.regions import Region
+from stylebatch.data.sources.source import Item, Ref
+from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec
+from stylebatch.planning.axes import ImageAxis
+from stylebatch.planning.classes import class_list, named_axis, names_of
+from stylebatch.planning.resolve import plan
+from tests.support.images import picture
+
+NAMES = ("cat", "dog", "bird")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "cat\ndog\r\nbird\n\n"),
+        ("a.names", "\ufeffcat\n dog \nbird"),
+        ("a.json", json.dumps(NAMES)),
+        ("a.json", json.dumps({"0": "cat", "2": "bird", "1": "dog"})),
+        ("a.json", json.dumps({"dog": 1, "cat": 0, "bird": 2})),
+        ("data.yaml", "train: x\nnames: [cat, dog, bird]"),
+        ("data.yaml", "names:\n  0: cat\n  1: dog\n  2: bird\n"),
+    ],
+)
+def test_files_of_classes(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert class_list(str(tmp_path / name)) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.txt", "cat\n\ndog", "found no name for class 1"),
+        ("a.txt", "", "found no names"),
+        ("a.txt", "cat\ncat", "found 'cat' twice"),
+        ("a.json", '{"0": "cat", "2": "dog"}', "without gaps"),
+        ("a.json", "[[1]]", "accepted: a list of names"),
+        ("a.json", "[", "not valid YAML"),
+        ("a.json", "3", "accepted: a list of names"),
+    ],
+)
+def test_broken_files_of_classes_are_refused(
+    name: str, text: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ManifestError, match=f"{name}.*{told}"):
+        class_list(str(tmp_path / name))
+    with pytest.raises(ManifestError, match=r"nowhere\.txt: cannot be read"):
+        class_list(str(tmp_path / "nowhere.txt"))
+
+
+def test_a_count_keeps_numbers_as_they_are() -> None:
+    assert class_list(3) == ("0", "1", "2")
+    assert names_of(Counter(["2", "0", ""]), ("0", "1", "2"), "contents") == {
+        "2": "2",
+        "0": "0",
+        "": "",
+    }
+    with pytest.raises(
+        ManifestError,
+        match=r"contents: found the label '3' \(1 times\), which is none of `classes`",
+    ):
+        names_of(Counter(["2", "3"]), ("0", "1", "2"), "contents")
+
+
+@given(numbers=st.lists(st.integers(0, 4), min_size=1))
+def test_numbers_stand_for_classes_where_no_label_is_a_name(numbers: list[int]) -> None:
+    used = Counter(map(str, numbers))
+    if max(numbers) > 2:
+        with pytest.raises(ManifestError, match=r"found the class number [34] .*below 3"):
+            names_of(used, NAMES, "contents")
+    else:
+        assert names_of(used, NAMES, "contents") == {"": ""} | {str(n): NAMES[n] for n in numbers}
+    with pytest.raises(ManifestError, match="none of `classes`"):
+        names_of(used | Counter(["cat"]), NAMES, "contents")
+
+
+def test_labels_of_objects_are_classes_too() -> None:
+    items = tuple(
+        Item(str(i), Ref("x"), str(i), regions=(Region("2", (0, 0, 1, 1)),)) for i in range(2)
+    )
+    axis = named_axis(ImageAxis("content", items), NAMES, "contents.path")
+    assert [(i.label, i.regions[0].label) for i in axis.items] == [("cat", "bird"), ("dog", "bird")]
+    with pytest.raises(
+        ManifestError, match=r"found the label '2' .*did you mean|found the class number 2"
+    ):
+        named_axis(ImageAxis("content", items), NAMES[:2], "contents.path")
+
+
+def manifest(folder: Path, labels: tuple[str, ...], classes: object) -> Path:
+    for i, label in enumerate(labels):
+        path = folder / "contents" / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(i, 40, 40).save(path)
+    (folder / "styles").mkdir()
+    picture(9, 40, 40).save(folder / "styles/s.png")
+    data = {
+        "contents": {"path": "contents"}, "styles": {"path": "styles"}, "method": {"name": "styleid", "steps": 2},
+        "image": {"size": 32}, "output": {"path": str(folder / "out")}, "classes": classes,
+    }  # fmt: skip
+    (folder / "run.yaml").write_text(json.dumps(data))
+    return folder / "run.yaml"
+
+
+def test_two_runs_with_other_labels_have_the_same_numbers(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "names.txt").write_text("bird\ncat\ndog\n")
+    first = plan(load_spec(manifest(tmp_path / "one", ("cat", "dog"), "names.txt")))
+    second = plan(load_spec(manifest(tmp_path / "two", ("bird",), ["bird", "cat", "dog"])))
+    assert first.labels == second.labels == ("bird", "cat", "dog")
+    assert first.identity["classes"] == ["bird", "cat", "dog"]
+    assert first.class_numbers["dog"] == 2
+
+
+def test_a_label_that_is_no_class_is_refused_with_the_next_step(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "one", ("cat", "dgo", "dgo"), ["cat", "dog"])
+    with pytest.raises(ManifestError) as error:
+        plan(load_spec(path))
+    assert str(error.value) == (
+        "contents.path: found the label 'dgo' (2 times), which is none of `classes`; did you mean 'dog'? accepted: cat, dog, or none. "
+        "Next: add it to `classes`, or leave such images out, as with `contents.labels`"
+    )
+    assert plan(load_spec(path, ['contents.labels=["cat"]'])).labels == ("cat", "dog")

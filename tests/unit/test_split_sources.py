@@ -1,0 +1,176 @@
+"""Where splits come from: folders, files and columns of sources; which are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from stylebatch.data.image_section import ContentSpec
+from stylebatch.data.sources.listing import list_contents
+from stylebatch.data.sources.splitting import SplitBy
+from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec
+from stylebatch.planning.resolve import plan
+from stylebatch.spec import SplitSpec
+from stylebatch.spec.splits import short_form
+from tests.support.images import write_inputs
+from tests.support.packed import encoded, tar
+from tests.support.tables import PAIRINGS, manifest, table, tables
+
+
+def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
+    for name in ("train/cat/1.png", "train/dog/2.png", "val/cat/1.png", "test/dog/9.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(1))
+    (tmp_path / "notes").mkdir()
+    listed = list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
+    assert {(item.id, item.split, item.label) for item in listed.items} == {
+        ("train/cat/1.png", "train", "cat"),
+        ("train/dog/2.png", "train", "dog"),
+        ("val/cat/1.png", "val", "cat"),
+        ("test/dog/9.png", "test", "dog"),
+    }
+    (tmp_path / "stray.png").write_bytes(encoded(2))
+    with pytest.raises(ManifestError, match=r"1 images beside the folders .*stray.png"):
+        list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
+
+
+def test_files_of_splits(tmp_path: Path) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        tar(tmp_path / f"{split}-00000.tar", {f"{i}.png": encoded(i) for i in range(count)})
+    listed = list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
+    assert Counter(item.split for item in listed.items) == {"train": 3, "val": 2}
+    assert len({item.id for item in listed.items}) == 5
+    for item in listed.items:
+        assert listed.sources.read(item.ref).startswith(b"\x89PNG")
+
+
+def test_limits_and_labels_hold_for_each_split(tmp_path: Path) -> None:
+    for name in ("train/cat/1", "train/cat/2", "train/dog/1", "val/cat/1", "val/cat/2"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(1))
+    found = list_contents(
+        ContentSpec(path=str(tmp_path), labels=("cat", "dog"), limit_per_class=1),
+        SplitBy(source=True),
+    )
+    assert [item.id for item in found.items] == ["train/cat/1.png", "train/dog/1.png", "val/cat/1.png"]  # fmt: skip
+
+
+def test_a_column_names_the_split(tmp_path: Path, eps_folder: Path) -> None:
+    members: dict[str, Any] = {}
+    for i, fold in enumerate(("train", "val", "train", "val")):
+        members |= {f"{i}.png": encoded(i), f"{i}.json": {"label": "cat", "fold": fold}}
+    tar(tmp_path / "a.tar", members)
+    table(tmp_path / "styles.csv", ["s.jpg"])
+    path = manifest(tmp_path, eps_folder, contents={"path": "a.tar"}, split={"column": "fold"})
+    resolved = plan(load_spec(path))
+    assert resolved.axes[0].splits == ("train", "validation") * 2
+    with pytest.raises(ManifestError, match=r"0.png: found no column 'flod'; accepted: .*fold"):
+        plan(load_spec(path, ["split.column=flod"]))
+    members["3.json"] = {"fold": None}
+    tar(tmp_path / "a.tar", members)
+    with pytest.raises(ManifestError, match=r"3.png: fold: found 'None'"):
+        plan(load_spec(path))
+
+
+def test_a_column_of_a_table_names_the_split(tmp_path: Path, eps_folder: Path) -> None:
+    names = [f"{i}.jpg" for i in range(6)]
+    folds = ["train", "test", "train", "Validation", "train", "train"]
+    table(tmp_path / "contents.csv", names, label=["cat"] * 6, fold=folds)
+    table(tmp_path / "styles.csv", ["s.jpg"])
+    resolved = plan(load_spec(manifest(tmp_path, eps_folder, split={"column": "fold"})))
+    counts = {name: one["num_samples"] for name, one in resolved.summary()["splits"].items()}
+    assert counts == {"train": 4, "validation": 1, "test": 1}
+    table(tmp_path / "contents.csv", names, fold=["0", "1", "2", "0", "1", "fold/2"])
+    with pytest.raises(
+        ManifestError, match=r"split: contents: found 'fold/2'; accepted: 1 to 64 letters"
+    ):
+        plan(load_spec(tmp_path / "run.yaml"))
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ({}, "one of the three"),
+        ({"valdation": 0.2}, "did you mean 'validation'"),
+        ({"validation": 0}, "above 0"),
+        ({"validation": 0.8, "test": 0.4}, "add up to 1.2"),
+        ({"train": 0.5, "test": 0.4}, "exactly 1"),
+        ({"val": 0.1, "validation": 0.1}, "each split once"),
+        ({"a/b": 0.1}, "letters, digits or _"),
+        ({"all": 0.1}, "not `all`"),
+        ({"source": True, "column": "x"}, "one of the three"),
+        ({"column": "x", "seed": 3}, "draw nothing"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused(value: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        SplitSpec.model_validate_json(json.dumps(short_form(value)))
+
+
+def test_a_split_without_anything_is_refused_with_a_way_out(
+    tmp_path: Path, eps_folder: Path
+) -> None:
+    tables(tmp_path, 3, 2)
+    path = manifest(tmp_path, eps_folder, split={"validation": 0.01})
+    with pytest.raises(ManifestError, match=r"split.validation: found none of 3 contents") as error:
+        plan(load_spec(path))
+    seed = str(error.value).partition("`seed: ")[2].partition("`")[0]
+    assert plan(load_spec(path, [f"split.seed={seed}"])).summary()["splits"]["validation"]
+
+
+def test_splits_that_are_misunderstood_are_refused(tmp_path: Path, eps_folder: Path) -> None:
+    write_inputs(tmp_path)
+    folders = {"contents": {"path": "contents"}, "styles": {"path": "styles"}}
+    with pytest.raises(ManifestError, match="look like no splits"):
+        plan(load_spec(manifest(tmp_path, eps_folder, **folders, split="source")))
+    both = folders | {"contents": {"path": "contents", "split": "cat"}}
+    meant = folders | {"contents": {"path": "contents", "split": {"validation": 0.2}}}
+    with pytest.raises(ManifestError, match=r"contents.split: .*beside `contents`"):
+        load_spec(manifest(tmp_path, eps_folder, **meant))
+    with pytest.raises(ManifestError, match="reads one split alone"):
+        load_spec(manifest(tmp_path, eps_folder, **both, split="source"))
+    table(tmp_path / "contents.csv", ["a.jpg"])
+    tables = folders | {"contents": {"path": "contents.csv"}}
+    with pytest.raises(ManifestError, match="has no splits"):
+        plan(load_spec(manifest(tmp_path, eps_folder, **tables, split="source")))
+    sections = PAIRINGS["images x prompts"] | {"contents": {"path": "contents"}}
+    split = {"validation": 0.2, "styles": True}
+    with pytest.raises(ManifestError, match=r"split.styles: method img2img has no styles"):
+        load_spec(manifest(tmp_path, eps_folder, **sections, split=split))
+
+
+DOCUMENTED = re.findall(
+    r"```yaml\n(.*?)```",
+    (Path(__file__).parents[2] / "docs/data.md")
+    .read_text(encoding="utf-8")
+    .split("## Splits")[1]
+    .split("\n## ")[0],
+    re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("example", DOCUMENTED, ids=range(len(DOCUMENTED)))
+def test_documented_splits_are_made(example: str, tmp_path: Path, eps_folder: Path) -> None:
+    members: dict[str, Any] = {}
+    for i in range(30):
+        path = tmp_path / "splits" / ("train", "val")[i % 2] / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(1))
+        members |= {f"{i}.png": encoded(1), f"{i}.json": {"fold": ("train", "val")[i % 2]}}
+    tar(tmp_path / "shards/a.tar", members)
+    tables(tmp_path, 60, 20)
+    resolved = plan(load_spec(manifest(tmp_path, eps_folder, **yaml.safe_load(example))))
+    assert {"train", "validation"} <= resolved.summary()["splits"].keys()
