@@ -50,6 +50,8 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None
 """For the cluster of one run; Ray turns 127.0.0.1 into the machine's outer address."""
 CONNECT_S = 10.0
+STARTS = 3
+TIMED_OUT = "timed out during startup"
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set for the driver of a submitted job."""
 
@@ -140,22 +142,40 @@ class RayEngine(LocalEngine):
                 _knock(address)
                 self.ray.init(address=address, runtime_env={"env_vars": _passed_on()}, **quiet)
                 return
-            cores = os.cpu_count() or 1
-            asked = (self.spec.workers or 1) * (self.spec.cpus_per_worker or 1)
-            self.ray.init(
-                address="local",
-                # Ray counts, it does not pin: more workers than cores are allowed where they are asked for
-                num_cpus=max(cores, int(asked + 0.999)),
-                include_dashboard=False,
-                _node_ip_address=LOOPBACK,
-                **quiet,
-            )
+            self._start_own(quiet)
+        except self.ray.exceptions.AuthenticationError as error:
+            raise RayError(
+                f"{address or 'a Ray cluster of this machine'} asks for a token: {str(error).split('. ')[0]}. Next: put "
+                "the cluster's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"
+            ) from error
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"engine.address: {address}" if address else "a Ray cluster of this machine"
             raise RayError(
                 f"{where} cannot be used: {error}. Next: check that the head is up (`ray status`), or leave the "
                 "address out to use this machine alone"
             ) from error
+
+    def _start_own(self, quiet: dict[str, Any]) -> None:
+        """A cluster of this machine; Ray gives its processes a fixed 30 s to start, which a busy machine may exceed."""
+        cores = os.cpu_count() or 1
+        asked = (self.spec.workers or 1) * (self.spec.cpus_per_worker or 1)
+        for start in range(1, STARTS + 1):
+            try:
+                self.ray.init(
+                    address="local",
+                    # Ray counts, it does not pin: more workers than cores are allowed where they are asked for
+                    num_cpus=max(cores, int(asked + 0.999)),
+                    include_dashboard=False,
+                    _node_ip_address=LOOPBACK,
+                    **quiet,
+                )
+                return
+            except Exception as error:  # Ray raises no narrower kind
+                if TIMED_OUT not in str(error):
+                    raise
+                self.ray.shutdown()
+                if start == STARTS:
+                    raise RuntimeError(str(error)) from error
 
     def call(self, function: Callable[[], T]) -> T:
         cluster = self.cluster(1)

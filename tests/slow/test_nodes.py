@@ -15,6 +15,7 @@ import pytest
 
 from pipelines.proofs.crashes import descendants, named
 from stylebatch.engine.drive import GROW_EVERY_S
+from tests.support.ray_nodes import ray_nodes
 from tests.support.runs import (
     command,
     digests,
@@ -52,10 +53,7 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv(
         "CUDA_VISIBLE_DEVICES", raising=False
     )  # Ray declares no more GPUs than it names
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 1, "include_dashboard": False} | getattr(request, "param", {})
-    made = Cluster(initialize_head=True, head_node_args=head)
+    made = ray_nodes({"num_cpus": 1, "include_dashboard": False} | getattr(request, "param", {}))
     yield made
     made.shutdown()
 

@@ -14,6 +14,7 @@ from stylebatch.engine.run import run
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.store.verify import verify
+from tests.support.ray_nodes import ray_nodes
 from tests.support.runs import environment, events
 from tests.support.s3 import BUCKET, contents, s3_server
 
@@ -32,16 +33,17 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any
     """A cluster of two nodes with a core each; each has a home and a folder for temporary files of its own."""
     for name in ("OMP_NUM_THREADS", "PYTHONPATH", "RAY_worker_niceness"):
         monkeypatch.setenv(name, environment()[name])
-    from ray.cluster_utils import Cluster
-
+    token = Path.home() / ".ray" / "auth_token"
+    if token.exists():  # this process sends it if it has started a Ray before
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     homes = [tmp_path / name for name in ("one", "two")]
     variables = []
     for home in homes:
         (home / "tmp").mkdir(parents=True)
         variables.append({"HOME": str(home), "TMPDIR": str(home / "tmp")})
-    head = {"num_cpus": 1, "include_dashboard": False, "env_vars": variables[0]}
-    made = Cluster(initialize_head=True, head_node_args=head)
-    made.add_node(num_cpus=1, env_vars=variables[1])
+    made = ray_nodes(
+        *({"num_cpus": 1, "include_dashboard": False, "env_vars": home} for home in variables)
+    )
     yield made, homes
     made.shutdown()
 
