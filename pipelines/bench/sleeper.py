@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from typing import Any
 
@@ -17,7 +19,7 @@ class Sleeper:
         """Be ready after a while, as after loading a model."""
         time.sleep(self._delay_s)
         self._ready = time.monotonic()  # one clock for all processes of a machine
-        return "done", "sleeper"
+        return "done", {"device": "none", "host": socket.gethostname(), "pid": os.getpid()}
 
     def render(self, shard: int, _: None = None) -> tuple[str, Any]:
         """Sleep as long as a shard takes; returns when the worker was ready, its speed, and when the shard ended."""

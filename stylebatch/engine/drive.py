@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -46,7 +48,22 @@ class _WorkerHandle:
 
     name: str
     actor: Any
-    is_ready: bool = False
+    process: dict[str, Any] = field(default_factory=dict)
+    """Its `device`, `host` and `pid`, once it is ready."""
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.process)
+
+    def is_alive_here(self) -> bool:
+        """Whether its process is one of this machine that has not ended."""
+        if self.process.get("host") != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process["pid"], 0)
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -175,9 +192,9 @@ class Drive:
                 raise RayError.with_trace(
                     f"{worker.name} cannot start: {value.reason}", value.trace
                 )
-            worker.is_ready, self.failed_starts = True, 0
+            worker.process, self.failed_starts = value, 0
             books.queue.join(worker.name)
-            self.progress.event(Event("joined", "", "", worker.name, {"device": value}))
+            self.progress.event(Event("joined", "", "", worker.name, value))
         elif kind == "failed":
             books.failed(worker.name, number, value)
         else:
@@ -212,11 +229,15 @@ class Drive:
 
     def dismiss(self) -> None:
         """End all workers, and wait until they are gone: what they leave is swept then."""
+        until = time.monotonic() + DISMISSED_WITHIN_S
         for worker in self.workers.values():
             self.ray.kill(worker.actor)
         if self.calls:
             calls = list(self.calls)
             self.ray.wait(calls, num_returns=len(calls), timeout=DISMISSED_WITHIN_S)
+        # Ray calls an actor dead before its process has ended
+        while time.monotonic() < until and any(w.is_alive_here() for w in self.workers.values()):
+            time.sleep(0.02)
         self.workers.clear()
         self.calls.clear()
 

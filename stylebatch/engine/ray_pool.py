@@ -55,6 +55,12 @@ TIMED_OUT = "timed out during startup"
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set for the driver of a submitted job."""
 
+
+def here(device: object) -> dict[str, Any]:
+    """What a worker that is ready says of its process."""
+    return {"device": str(device), "host": socket.gethostname(), "pid": os.getpid()}
+
+
 Outcome = tuple[Literal["done", "failed", "fatal"], Any]
 
 
@@ -79,8 +85,8 @@ class ShardActor:
         self._worker = Worker(plan, output, threads=threads)
 
     def start(self) -> Outcome:
-        """Load the model."""
-        return _outcome(lambda: str(self._worker.__enter__().model.device))
+        """Load the model; where it is."""
+        return _outcome(lambda: here(self._worker.__enter__().model.device))
 
     def render(self, shard: int, executed: list[list[int]] | None) -> Outcome:
         """Render and commit a shard; its stats."""
