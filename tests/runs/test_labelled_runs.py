@@ -162,16 +162,47 @@ def test_duckdb_asks_for_objects(outputs: dict[str, Path]) -> None:
     assert found == [("a.png",), ("c.jpg",)]
 
 
-def test_a_second_generation_has_the_objects_of_the_first(outputs: dict[str, Path]) -> None:
-    for kind in ("webdataset", "parquet"):
-        options = SourceOptions(image="image") if kind == "parquet" else SourceOptions()
-        found = list_images(open_source(str(outputs[kind]), "contents", options))
-        boxes = [[list(r.box or ()) for r in item.regions] for item in found.items]
-        assert sorted(boxes, key=len, reverse=True)[:2] in ([[BOX_A], [BOX_C]], [[BOX_C], [BOX_A]])
+def test_a_second_generation_has_all_that_the_first_had(outputs: dict[str, Path]) -> None:
+    """Objects, label images and further columns, from each format alike."""
+    told = []
+    for kind in FORMATS:
+        found = list_images(open_source(str(outputs[kind]), "contents"))
+        assert found.notes[0] == f"contents: read as {kind}"
+        source = found.sources.by_field["contents"]
+        rows = {source.further(item)["content_id"]: (item, source.further(item)) for item in found.items}  # fmt: skip
+        boxes = {name: [list(r.box or ()) for r in item.regions] for name, (item, _) in rows.items()}  # fmt: skip
+        assert boxes == {"a.png": [BOX_A], "sub/b.png": [], "c.jpg": [BOX_C]}
         assert {r.label for item in found.items for r in item.regions} == {"dog"}
-        if kind == "webdataset":
-            labels = [found.sources.read(i.segmentation) for i in found.items if i.segmentation]
-            assert [Image.open(io.BytesIO(data)).size for data in labels] == [(32, 32)] * 3
+        labels = [found.sources.read(i.segmentation) for i in found.items if i.segmentation]
+        assert [Image.open(io.BytesIO(data)).size for data in labels] == [(32, 32)] * 3
+        assert {name: item.label for name, (item, _) in rows.items()} == {
+            "a.png": "dog", "sub/b.png": "cat", "c.jpg": "dog"
+        }  # fmt: skip
+        told.append((source.types, {name: row for name, (_, row) in rows.items()}))
+    assert told[0] == told[2]
+    assert told[0][0].keys() == told[1][0].keys()
+
+
+def test_a_run_over_an_output_of_files_keeps_its_labels(
+    outputs: dict[str, Path], tmp_path: Path
+) -> None:
+    data = {
+        "contents": {"path": str(outputs["files"]), "carry": ["year", "style_id"]},
+        "styles": {"path": str(outputs["files"]), "image": "style", "carry": []},
+        "method": {"name": "styleid", "steps": 2}, "image": {"size": 32}, "engine": {"threads": 1},
+        "output": {"path": str(tmp_path / "second"), "format": "files"},
+    }  # fmt: skip
+    (tmp_path / "run.yaml").write_text(json.dumps(data))
+    assert run(load_spec(tmp_path / "run.yaml")).exit_code == 0
+    assert list(verify(tmp_path / "second")) == []
+    rows = rows_of(tmp_path / "second")
+    assert rows["dog/a--s--000000000.jpg"]["objects"]["bbox"] == [BOX_A]
+    assert {name: row["year"] for name, row in rows.items()} == {
+        "dog/a--s--000000000.jpg": 2001, "cat/sub/b--s--000010000.jpg": 2002, "dog/c--s--000010001.jpg": 2003,
+    }  # fmt: skip
+    assert {row["content_style_id"] for row in rows.values()} == {"s.png"}
+    assert len(list((tmp_path / "second/images/train").rglob("*.jpg"))) == 9
+    assert len(list((tmp_path / "second/input_images/segmentation").rglob("*.png"))) == 9
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # its own

@@ -16,6 +16,7 @@ from stylebatch.data.images import load_image
 from stylebatch.data.sources.kinds import KINDS
 from stylebatch.data.sources.listing import list_contents
 from stylebatch.manifest import load_spec
+from tests.support.files_outputs import written
 from tests.support.packed import encoded, tar
 
 TEXT = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
@@ -72,6 +73,10 @@ def _containers(folder: Path) -> None:
     for split in ("train", "test"):
         pq.write_table(_table("image", "label", "caption"), folder / f"hub/data/{split}-00000-of-00001.parquet")  # fmt: skip
     pq.write_table(_table("img", "fine_label", "text"), folder / "fine.parquet")
+    labelled = _table("image", "label", "caption")
+    labelled = labelled.append_column("segmentation", labelled.column("image"))
+    pq.write_table(labelled, folder / "labelled.parquet")
+    written(folder / "outputs/second", "train")
     saved = folder / "saved/train"
     saved.mkdir(parents=True)
     table = _table("img", "fine_label", "text")

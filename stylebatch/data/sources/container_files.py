@@ -6,8 +6,8 @@ import os
 from typing import ClassVar
 
 from stylebatch.data.places import is_file, is_folder
-from stylebatch.data.sources.holdings import files_below, holds, split_of, splits_of
-from stylebatch.data.sources.outputs import is_record, output_above, shards_of
+from stylebatch.data.sources.holdings import files_below, holds, split_of
+from stylebatch.data.sources.outputs import is_record, lacking, output_above, shards_of
 from stylebatch.data.sources.patterns import Found, find, is_pattern
 from stylebatch.data.sources.source import Source
 
@@ -34,7 +34,7 @@ class ContainerFiles(Source):
     def files(self) -> Found:
         """The files of the split that the options name. Raises ManifestError where there are several and none is named."""
         found = self._all_files()
-        splits, wanted = splits_of([found.name(file) for file in found.files]), self.options.split
+        splits, wanted = self._splits_of(found), self.options.split
         if wanted is not None and wanted.lower() not in splits:
             raise self.fault(
                 f"found {wanted!r}; accepted: {', '.join(splits) or 'none, since no file name begins with one'}",
@@ -47,12 +47,20 @@ class ContainerFiles(Source):
                     "split",
                 )
             return found
-        kept = [file for file in found.files if split_of(found.name(file)) == wanted.lower()]
+        kept = [file for file in found.files if self._split_of(found, file) == wanted.lower()]
         return Found(found.root, tuple(kept))
 
     def splits(self) -> list[str]:
-        found = self._all_files()
-        return splits_of([found.name(file) for file in found.files])
+        return self._splits_of(self._all_files())
+
+    def _splits_of(self, found: Found) -> list[str]:
+        names = (self._split_of(found, file) for file in found.files)
+        return list(dict.fromkeys(name for name in names if name))
+
+    def _split_of(self, found: Found, file: str) -> str:
+        """The split that a file's name tells, in small letters; of an output it may have any name."""
+        name = found.name(file)
+        return name.rpartition("-")[0].lower() if self._output is not None else split_of(name)
 
     def _all_files(self) -> Found:
         if is_pattern(self.uri):
@@ -60,7 +68,7 @@ class ContainerFiles(Source):
             return find(self.uri, where)
         if is_file(self.uri):
             return Found(self.uri, (self.uri,))
-        output = output_above(self.uri)
+        output = self._output = output_above(self.uri)
         if output is not None:
             shards, self._uncommitted = shards_of(output, self.suffix)
             return Found(os.path.join(output, "data"), tuple(shards))
@@ -69,8 +77,16 @@ class ContainerFiles(Source):
             raise self.fault(f"found no {self.suffix} file; accepted: one or more")
         return Found(self.uri, tuple(found))
 
+    _output: str | None = None
     _uncommitted = 0
     """Shards of an output that are not committed, and not read."""
+
+    def notes(self) -> list[str]:
+        """Also what an output lacks that is not finished."""
+        notes, told = super().notes(), lacking(self._output) if self._output is not None else ""
+        if not told and self._uncommitted:
+            told = f"{self._uncommitted} shards of this output are not committed, and passed over"
+        return [*notes, f"{self.field}: {told}"] if told else notes
 
     def prefix(self, found: Found, file: str) -> str:
         """What ids of a file's images begin with: its name among several, nothing for the one that `path` names."""

@@ -92,8 +92,3 @@ def split_of(name: str) -> str:
         if found := _SPLIT_NAME.match(part):
             return found[1].lower()
     return ""
-
-
-def splits_of(names: Sequence[str]) -> list[str]:
-    """Every split that names tell, in order of appearance."""
-    return list(dict.fromkeys(split for name in names if (split := split_of(name))))

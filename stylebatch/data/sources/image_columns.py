@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stylebatch.data.image_section import SourceOptions
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NAMED = 12
 USUAL_NAMES = ("image", "img", "image_bytes", "bytes", "jpg", "jpeg", "png", "webp")
 TEXTS = ("label", "caption", "license")
+SEGMENTATION = "segmentation"
+"""The column of label images."""
 NAMED_BY_OPTIONS = ("label", "caption")
 """These options name a column. `license` does not: it is the licence of images whose table has no column for it."""
 Fault = Callable[[str, str], ManifestError]
@@ -39,11 +41,12 @@ Fault = Callable[[str, str], ManifestError]
 @dataclass(frozen=True)
 class ImageColumns:
     """Names of columns, "" for one that the table lacks; `classes`: names of the numbers of `label`, where it has any, and `categories`
-    of those in `objects`.
+    of those in `objects`. `structs`: columns whose bytes are in a struct; `unread`: further ones of pictures.
     """
 
-    image: str
-    is_struct: bool
+    image: str = ""
+    segmentation: str = ""
+    structs: frozenset[str] = frozenset()
     label: str = ""
     caption: str = ""
     license: str = ""
@@ -52,11 +55,11 @@ class ImageColumns:
     options: SourceOptions = USUAL
     objects: str = ""
     categories: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
-    @property
-    def bytes_path(self) -> str:
-        """Where the bytes are, as Parquet names it."""
-        return f"{self.image}.bytes" if self.is_struct else self.image
+    def bytes_path(self, name: str) -> str:
+        """Where the bytes of a column of pictures are, as Parquet names it."""
+        return f"{name}.bytes" if name in self.structs else name
 
     def carried(self, options: SourceOptions) -> tuple[str, ...]:
         """The further columns that the options take."""
@@ -83,9 +86,30 @@ def find_columns(
     schema: pa.Schema, options: SourceOptions, place: str, fault: Fault
 ) -> ImageColumns:
     """The columns of a table at `place`. Raises ManifestError for names that it lacks or that look misspelt."""
-    structs, _ = _candidates(schema)
+    structs, bare = _candidates(schema)
+    image = _image_column(schema, options.image, place, fault)
+    labels = next((n for n in (*structs, *bare) if plain(n) == SEGMENTATION and n != image), "")
+    found = columns_beside(schema, options, place, fault, taken=(image, labels))
+    return replace(
+        found,
+        image=image,
+        segmentation=labels,
+        structs=frozenset(structs),
+        unread=tuple(name for name in structs if name not in (image, labels)),
+    )
+
+
+def columns_beside(
+    schema: pa.Schema,
+    options: SourceOptions,
+    place: str,
+    fault: Fault,
+    *,
+    taken: Collection[str] = (),
+) -> ImageColumns:
+    """As `find_columns`, of a table without pictures; `taken`: columns that do not go along."""
     features = features_of(schema.metadata)
-    found = {"image": _image_column(schema, options.image, place, fault)}
+    found: dict[str, str] = {}
     for field in TEXTS:
         wanted = getattr(options, field) if field in NAMED_BY_OPTIONS else None
         found[field] = _named(schema, wanted, field, place, fault)
@@ -94,9 +118,8 @@ def find_columns(
     feature = features.get(found["label"])
     names = feature.get("names") if isinstance(feature, dict) else None
     classes = tuple(map(str, names)) if isinstance(names, list) else ()
-    used = set(found.values())
     objects = KEY if _are_objects(schema) else ""
-    used.add(objects)
+    used = {*found.values(), *taken, objects}
     further = tuple(
         f.name
         for f in schema
@@ -105,8 +128,9 @@ def find_columns(
         if options.carry != ()
     )
     return ImageColumns(
-        **found,
-        is_struct=found["image"] in structs,
+        label=found["label"],
+        caption=found["caption"],
+        license=found["license"],
         classes=classes,
         further=further,
         options=options,
@@ -228,6 +252,14 @@ def _image_column(schema: pa.Schema, wanted: str | None, place: str, fault: Faul
     return candidates[0]
 
 
+def unread_pictures(names: Collection[str], field: str) -> list[str]:
+    """A note on columns of pictures that are neither images nor label images."""
+    if not names:
+        return []
+    told = f"{field}: columns of images that are not read: {_some(names)}"
+    return [f"{told}; label images are read from one that is named `{SEGMENTATION}`"]
+
+
 def _named(schema: pa.Schema, wanted: str | None, field: str, place: str, fault: Fault) -> str:
     """The column of a field: the one that the options name, else the one that is named like the field, if any."""
     if wanted is not None:
@@ -294,7 +326,7 @@ def _class_names(numbers: list[Any], columns: ImageColumns, place: str, first: i
     return found
 
 
-def image_bytes(cell: Any, columns: ImageColumns, folder: str) -> bytes:
+def image_bytes(cell: Any, folder: str) -> bytes:
     """The bytes of an image's cell, or of the file beside the table that it names. Raises SampleError for neither."""
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     if isinstance(data, bytes):

@@ -8,6 +8,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import exists
 from stylebatch.data.sources.annotated import VocImages, YoloImages
 from stylebatch.data.sources.coco import CocoImages
+from stylebatch.data.sources.files_output import FilesOutput
 from stylebatch.data.sources.hub_datasets import local_copy
 from stylebatch.data.sources.image_folder import ImageFolder
 from stylebatch.data.sources.parquet_images import ParquetImages
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Source]] = {
     "store": StoredFolder,
     "parquet": ParquetImages,
     "webdataset": TarImages,
+    "files": FilesOutput,
     "saved": SavedDataset,
     "coco": CocoImages,
     "voc": VocImages,

@@ -1,4 +1,4 @@
-"""Tells folders that this program wrote: its contact sheets and shards are no inputs."""
+"""Tells folders that this program wrote: which of their shards are committed, and that contact sheets and records are no inputs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import json
 import os
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
+from typing import Any
 
 from stylebatch.data.places import INPUT, absolute
 from stylebatch.errors import ManifestError, OddFileError
 from stylebatch.folder import Folder
 from stylebatch.paths import is_address
 
+PICTURES = "images"
 OUTPUT_FOLDERS = frozenset(("data", "metadata", "inputs"))
-COMMIT = "metadata/*-[0-9][0-9][0-9][0-9][0-9]*_stats.json"
+MARKER = "_stats.json"
+SHARD = "*-[0-9][0-9][0-9][0-9][0-9]*"
+COMMIT = f"metadata/{SHARD}{MARKER}"
 MAX_RUN_BYTES = 64 * 2**20
 
 
@@ -31,6 +35,10 @@ def is_output(uri: str) -> bool:
         run = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
+    return _is_ours(run)
+
+
+def _is_ours(run: Any) -> bool:
     # Other programs write a run.json as well: ours has these keys.
     return isinstance(run, dict) and run.keys() >= {"digest", "identity", "plan"}
 
@@ -39,11 +47,15 @@ def is_written(folder: Folder) -> bool:
     """As `is_output`, of a folder in a store."""
     if any(fnmatch(name, COMMIT) for name in folder.names("metadata/")):
         return True
+    return _is_ours(_json(folder, "run.json"))
+
+
+def _json(folder: Folder, name: str) -> Any:
+    """None for what cannot be read."""
     try:
-        run = json.loads(folder.read("run.json", MAX_RUN_BYTES))
+        return json.loads(folder.read(name, MAX_RUN_BYTES))
     except (FileNotFoundError, OddFileError, ValueError, RecursionError):
-        return False
-    return isinstance(run, dict) and run.keys() >= {"digest", "identity", "plan"}
+        return None
 
 
 def is_record(uri: str) -> bool:
@@ -53,51 +65,74 @@ def is_record(uri: str) -> bool:
 
 
 def output_above(uri: str) -> str | None:
-    """The output that `uri` is, or whose folder of shards it is."""
+    """The output that `uri` is, or whose folder of shards or pictures it is, of all or of one split."""
     above, name = os.path.split(absolute(uri).rstrip("/"))
-    folders = (uri, above) if name == "data" else (uri,)
+    folders = [uri]
+    if name in ("data", PICTURES):
+        folders.append(above)
+    elif os.path.basename(above) == PICTURES:
+        folders.append(os.path.dirname(above))
     return next((folder for folder in folders if is_output(folder)), None)
 
 
-def shards_of(output: str, suffix: str) -> tuple[list[str], int]:
-    """Paths of an output's committed shards, in order, and how many others there are."""
-    if is_address(output):
-        folder = Folder.at(output, INPUT)
-        stored = [name for name in folder.names("data/") if name.endswith(suffix)]
-        names = (name for name in folder.names("metadata/") if fnmatch(name, COMMIT))
-        marked = {name.removesuffix("_stats.json") for name in names}
-        whole = [name for name in stored if f"metadata/{PurePath(name).stem}" in marked]
-        return [f"{output.rstrip('/')}/{name}" for name in whole], len(stored) - len(whole)
-    shards = sorted(Path(output, "data").glob(f"*{suffix}"))
-    markers = Path(output, "metadata")
-    kept = [str(path) for path in shards if (markers / f"{path.stem}_stats.json").is_file()]
-    return kept, len(shards) - len(kept)
+def commits_of(output: str) -> list[str]:
+    """Names of an output's committed shards, such as train-00000, in order."""
+    names = Folder.at(output, INPUT).names("metadata/")
+    return [PurePath(n).name.removesuffix(MARKER) for n in names if fnmatch(n, COMMIT)]
+
+
+def format_of(output: str) -> str:
+    """The format of the committed shards; "" where there is none."""
+    for name in commits_of(output)[:1]:
+        told = _json(Folder.at(output, INPUT), f"metadata/{name}{MARKER}")
+        return str(told.get("format", "webdataset")) if isinstance(told, dict) else ""
+    return ""
+
+
+def shards_of(output: str, suffix: str, folder: str = "data") -> tuple[list[str], int]:
+    """Paths of the files of an output's committed shards, in order, and how many others there are."""
+    names = Folder.at(output, INPUT).names(f"{folder}/")
+    stored = [name for name in names if fnmatch(name, f"{folder}/{SHARD}{suffix}")]
+    marked = set(commits_of(output))
+    whole = [name for name in stored if PurePath(name).stem in marked]
+    return [os.path.join(output, name) for name in whole], len(stored) - len(whole)
+
+
+def lacking(output: str) -> str:
+    """How many of the planned shards are committed, for people; "" for all, and where no plan is there that can be read."""
+    run, committed = _json(Folder.at(output, INPUT), "run.json"), len(commits_of(output))
+    planned = run["plan"].get("num_shards") if _is_ours(run) and isinstance(run["plan"], dict) else 0  # fmt: skip
+    if not isinstance(planned, int) or committed >= planned:
+        return ""
+    return f"{committed:,} of {planned:,} shards of this output are committed, and these alone are read. Next: run it to its end"
 
 
 def refuse_output(uri: str, field: str) -> None:
     """Raise ManifestError where `uri` is an output of this program, or its folder of shards or records, or a file of these."""
     for output in _stored_outputs(uri) if is_address(uri) else _local_outputs(uri):
         where = field if "." in field else f"{field}.path"
+        first = f"give {output}, without `kind`" if commits_of(output) else "run it to its end"
         raise ManifestError(
-            f"{where}: {uri} belongs to {output.name}, an output of this program, whose pictures lie in its shards; accepted: "
-            f"the output itself once a shard of it is committed, or original images. Next: give {output}, or the inputs that it was made of"
+            f"{where}: {uri} belongs to {os.path.basename(output)}, an output of this program, whose pictures are read with their records; "
+            f"accepted: the output itself once a shard of it is committed, or original images. Next: {first}, or give the inputs that it "
+            "was made of"
         )
 
 
-def _local_outputs(uri: str) -> list[PurePath]:
+def _local_outputs(uri: str) -> list[str]:
     """Outputs that a file or folder is, or lies in."""
     whole = Path(uri).resolve()
     folders = [whole] if whole.is_dir() else []
     folder = whole if whole.is_dir() else whole.parent
     if folder.name in OUTPUT_FOLDERS:
         folders.append(folder.parent)
-    return [folder for folder in folders if is_output(str(folder))]
+    return [str(folder) for folder in folders if is_output(str(folder))]
 
 
-def _stored_outputs(address: str) -> list[PurePath]:
+def _stored_outputs(address: str) -> list[str]:
     folders = [address.rstrip("/")]
     above, _, name = folders[0].rpartition("/")
     # In s3://data the name is that of a bucket, and there is no folder above.
     if name in OUTPUT_FOLDERS and not above.endswith("/"):
         folders.append(above)
-    return [PurePath(folder) for folder in folders if is_written(Folder.at(folder))]
+    return [folder for folder in folders if is_written(Folder.at(folder))]

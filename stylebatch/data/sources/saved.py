@@ -20,6 +20,7 @@ from stylebatch.data.sources.image_columns import (
     image_bytes,
     regions_of_rows,
     texts_of_rows,
+    unread_pictures,
 )
 from stylebatch.data.sources.local import require_few_bytes
 from stylebatch.data.sources.regions import Region
@@ -47,6 +48,7 @@ class SavedDataset(Source):
         self._numbers: list[str] = []
         self._texts: dict[str, str] = {}
         self._kinds = Kinds()
+        self._unread: dict[str, None] = {}
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
@@ -59,7 +61,7 @@ class SavedDataset(Source):
         import pyarrow as pa
 
         self._passed_over = Counter()
-        self._texts, self._kinds, self._numbers = {}, Kinds(), []
+        self._texts, self._kinds, self._numbers, self._unread = {}, Kinds(), [], {}
         for name in self._files():
             path = os.path.abspath(os.path.join(self.uri, name))
             try:
@@ -136,6 +138,7 @@ class SavedDataset(Source):
         number, texts = 1, self._texts
         with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
             columns = find_columns(stream.schema, self.options, path, self.fault)
+            self._unread |= dict.fromkeys(columns.unread)
             while True:
                 # The place is asked before the batch is read: there its message begins.
                 offset = file.tell()
@@ -147,7 +150,9 @@ class SavedDataset(Source):
                 address = f"{path}\0{offset}"
                 self._numbers += map(str, range(len(self._numbers), batch.num_rows))
                 self._learn(batch, columns)
-                is_empty = _without_image(batch, columns)
+                is_empty = _without_image(batch, columns.image, columns)
+                labels = columns.segmentation
+                unlabelled = _without_image(batch, labels, columns) if labels else []
                 rows = texts_of_rows(batch.select(list(columns.texts)), columns, path, number)
                 regions = _regions_of(batch, columns, path, number)
                 for row, ((label, caption, license), objects) in enumerate(
@@ -159,12 +164,16 @@ class SavedDataset(Source):
                         ref = Ref(address, self._numbers[row], self.field)
                         label, license = (texts.setdefault(text, text) for text in (label, license))
                         yield Item(
-                            f"{name}/{number}", ref, label, caption, license, regions=objects
-                        )
+                            f"{name}/{number}", ref, label, caption, license, regions=objects,
+                            segmentation=self._labels_at(address, row, columns) if labels and not unlabelled[row] else None,
+                        )  # fmt: skip
                     number += 1
             # Arrow takes the end of a file for the end of its stream.
             if file.size() < len(END) or file.read_at(len(END), file.size() - len(END)) != END:
                 raise EOFError("it is cut short: its end is missing")
+
+    def _labels_at(self, address: str, row: int, columns: ImageColumns) -> Ref:
+        return Ref(address, f"{row}\0{columns.segmentation}", self.field)
 
     def _learn(self, batch: pa.RecordBatch, columns: ImageColumns) -> None:
         self._kinds.add_rows(batch.num_rows)
@@ -177,9 +186,9 @@ class SavedDataset(Source):
         """The image's bytes. Raises SampleError for a row without any, and for a file that is not as it was listed."""
         batch, row = _batch(ref)
         path = ref.uri.partition("\0")[0]
-        columns = find_columns(batch.schema, self.options, path, self.fault)
-        cell = batch.column(columns.image)[row].as_py()
-        data = image_bytes(cell, columns, os.path.dirname(path))
+        name = ref.member.partition("\0")[2]
+        name = name or find_columns(batch.schema, self.options, path, self.fault).image
+        data = image_bytes(batch.column(name)[row].as_py(), os.path.dirname(path))
         require_few_bytes(len(data))
         return data
 
@@ -194,13 +203,16 @@ class SavedDataset(Source):
     def passed_over(self) -> Counter[str]:
         return self._passed_over
 
+    def notes(self) -> list[str]:
+        return [*super().notes(), *unread_pictures(self._unread, self.field)]
+
 
 def _batch(ref: Ref) -> tuple[pa.RecordBatch, int]:
     """The record batch of a row, mapped, and the row's place in it."""
     import pyarrow as pa
 
     path, _, offset = ref.uri.partition("\0")
-    row = int(ref.member)
+    row = int(ref.member.partition("\0")[0])
     try:
         with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
             # The schema stands at the beginning alone: a batch is not readable without.
@@ -226,10 +238,10 @@ def _regions_of(
     return itertools.repeat((), batch.num_rows)
 
 
-def _without_image(batch: pa.RecordBatch, columns: ImageColumns) -> list[bool]:
+def _without_image(batch: pa.RecordBatch, name: str, columns: ImageColumns) -> list[bool]:
     """Whether a row has neither bytes nor a path; looks at no bytes."""
-    column = batch.column(columns.image)
-    if not columns.is_struct:
+    column = batch.column(name)
+    if name not in columns.structs:
         return list(column.is_null().to_pylist())
     has_bytes = column.field("bytes").is_valid().to_pylist()
     if all(has_bytes):

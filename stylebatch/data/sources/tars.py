@@ -143,10 +143,6 @@ class TarImages(ContainerFiles):
         if self._unread:
             kinds = ", ".join(f"{count} .{name}" for name, count in self._unread.most_common(SHOWN))
             notes.append(f"{self.field}: members beside the images that are not read: {kinds}")
-        if self._uncommitted:
-            notes.append(
-                f"{self.field}: {self._uncommitted} shards of this output are not committed, and passed over"
-            )
         return notes
 
 
