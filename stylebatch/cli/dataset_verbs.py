@@ -21,7 +21,7 @@ from stylebatch.cli.arguments import (
     number,
     whole_number,
 )
-from stylebatch.cli.messages import naming, print_problem, print_result, progress
+from stylebatch.cli.messages import naming, print_result, progress
 
 
 def _engines() -> list[str]:
@@ -111,58 +111,15 @@ def plan(
     as_json: AsJson = False,
 ) -> int:
     """what a run would do: pairs, shards, network evaluations, hours and bytes"""
-    from stylebatch.folder import Folder
     from stylebatch.manifest import load_spec
-    from stylebatch.planning.forecast import forecast, require_within
-    from stylebatch.planning.growth import plan_generations
-    from stylebatch.planning.profiles import find_profile, profiles_folder
-    from stylebatch.planning.run_inputs import list_inputs
-    from stylebatch.store.inputs_record import history
-    from stylebatch.store.ledger import Ledger
-    from stylebatch.store.loaders import loader_hints
-    from stylebatch.store.lock_owner import activity
 
     with naming(manifest):
         spec = load_spec(manifest, overrides, output=output)
-        folder = Folder.at(spec.output.path)
-        lock = activity(folder, Ledger(folder).former())
-        if lock is not None:
-            print_problem(f"{folder}: {lock.text}", as_json=False)
-        inputs = list_inputs(spec)
-        resolved = plan_generations(spec, history(folder), inputs=inputs)[-1]
-        if not spec.model.is_embedded:
-            from stylebatch.models.loading import check_model
 
-            check_model(spec.model, inputs.checkpoint)
-        summary = resolved.summary() | {
-            "output": resolved.spec.output.path,
-            "model": resolved.model,
-            "notes": [*resolved.notes, *loader_hints(resolved)],
-        }
-        assert inputs.checkpoint is not None, "it was found when the inputs were listed"
-        found = forecast(
-            resolved,
-            inputs.checkpoint.family,
-            find_profile(
-                profiles_folder(),
-                str(resolved.identity["model_fingerprint"]),
-                min(resolved.window),
-                dtype=spec.model.dtype,
-            ),
-        )
-        summary["forecast"] = found.summary(price)
-        lines = [*resolved.lines(), *found.lines(price), *loader_hints(resolved)]
-        if as_json:
-            print(json.dumps(summary, indent=1))
-        else:
-            if resolved.first_shard:
-                print(
-                    f"{summary['output']} keeps {resolved.first_shard} shards of earlier inputs; for the inputs added since:"
-                )
-            print("\n".join(lines))
-            print(f"output: {summary['output']} (plan {summary['digest'][:16]})")
-        # last, so that what is refused was told
-        require_within(found, max_hours, max_bytes)
+        # after the manifest is read: a bad one is refused before anything slow is imported
+        from stylebatch.cli.planned import Bounds, tell
+
+        tell(spec, Bounds(price, max_hours, max_bytes), as_json=as_json)
     return 0
 
 

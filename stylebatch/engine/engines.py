@@ -32,8 +32,8 @@ def engine_name(spec: EngineSpec) -> str:
     return "ray" if (spec.workers or torch.cuda.device_count()) > 1 else "local"
 
 
-def open_engine(spec: EngineSpec, progress: Progress) -> LocalEngine:
-    """The engine of `spec`, to be entered. Raises ManifestError for options that belong to another engine."""
+def checked_name(spec: EngineSpec) -> str:
+    """As `engine_name`. Raises ManifestError for options that belong to another engine."""
     name = engine_name(spec)
     given = {
         "workers": spec.workers if name == "local" and (spec.workers or 1) > 1 else None,
@@ -46,4 +46,9 @@ def open_engine(spec: EngineSpec, progress: Progress) -> LocalEngine:
             raise ManifestError(
                 f"engine.{field}: found {value} with engine {name}; accepted: leave it out, or engine ray"
             )
-    return ENGINES[name](spec, progress)
+    return name
+
+
+def open_engine(spec: EngineSpec, progress: Progress) -> LocalEngine:
+    """The engine of `spec`, to be entered. Raises ManifestError, as `checked_name`."""
+    return ENGINES[checked_name(spec)](spec, progress)

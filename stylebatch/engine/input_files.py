@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from stylebatch.data.inputs import files_of
 from stylebatch.data.reading import hash_of, read_picture
 from stylebatch.data.sources.source import Ref
 from stylebatch.errors import SampleError
+from stylebatch.folder import Folder
 from stylebatch.planning.plan import Plan
-from stylebatch.store.fingerprints import Fingerprints, changed
+from stylebatch.store.fingerprints import changed, spread
 
 CHECKED_FILES = 256
 CHECKED_BYTES = 1 << 26
@@ -24,9 +25,9 @@ def input_files(plan: Plan) -> Iterator[tuple[str, Ref]]:
             yield from ((f"{kind} {name}", ref) for name, ref in files_of(item))
 
 
-def require_unchanged(plan: Plan, known: Fingerprints) -> None:
-    """Compare some of the files that are known. Raises InputChangedError; files that cannot be read are for the workers."""
-    wanted, left, other = known.spread(CHECKED_FILES), CHECKED_BYTES, []
+def require_unchanged(plan: Plan, output: Folder, known: Mapping[str, str]) -> None:
+    """Compare some of the files whose xxh3 is known. Raises InputChangedError; files that cannot be read are for the workers."""
+    wanted, left, other = spread(known, CHECKED_FILES), CHECKED_BYTES, []
     for name, ref in input_files(plan) if wanted else ():
         # a size that the source does not know counts as none
         if name not in wanted or (plan.sources.size(ref) or 0) > left:
@@ -40,4 +41,4 @@ def require_unchanged(plan: Plan, known: Fingerprints) -> None:
             continue
     if other:
         # an image may be part of several blends
-        raise changed(known.output, list(dict.fromkeys(other)))
+        raise changed(output, list(dict.fromkeys(other)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 
+from stylebatch.engine.run_record import ComputePlace
 from stylebatch.features.bandwidth import cache_room, measure_bandwidth
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.loading import load_model, placement
@@ -20,15 +20,6 @@ from stylebatch.planning.plan import Plan
 
 SECONDS = 2.0
 """For the network; more only where a single row takes longer."""
-
-
-@dataclass(frozen=True)
-class ComputePlace:
-    """Where a worker computes: kind of device, dtype, and GiB for activations (None on a CPU, where the manifest says)."""
-
-    device: str
-    dtype: str
-    batch_gb: float | None
 
 
 def find_place(dtype: str) -> ComputePlace:

@@ -17,19 +17,24 @@ from pathlib import Path
 from typing import Literal
 
 from stylebatch.engine.accounts import Executed, HopelessError
+from stylebatch.engine.admission import (
+    admitted,
+    generations,
+    kept,
+    remaining,
+    require_same_arithmetic,
+    shard_names,
+)
 from stylebatch.engine.engines import open_engine
-from stylebatch.engine.input_files import require_unchanged
 from stylebatch.engine.local_engine import LocalEngine
-from stylebatch.engine.measure import ComputePlace, find_place
-from stylebatch.engine.run_record import run_record, threads_of
+from stylebatch.engine.measure import find_place
+from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
 from stylebatch.engine.tracking import tracked
-from stylebatch.errors import PlanChangedError
 from stylebatch.folder import Folder
 from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
 from stylebatch.models.loading import check_model
-from stylebatch.planning.choice import Measurements, kept_choice, needs_measuring
-from stylebatch.planning.growth import History, plan_generations
+from stylebatch.planning.choice import needs_measuring
 from stylebatch.planning.identity import output_path
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
@@ -38,11 +43,11 @@ from stylebatch.progress import Progress
 from stylebatch.reports.card import write_card
 from stylebatch.reports.report import Report, report
 from stylebatch.spec import RunSpec
-from stylebatch.store.fingerprints import Fingerprints, changed, gather
-from stylebatch.store.inputs_record import history, remember
-from stylebatch.store.ledger import Ledger, diff, is_replaced
+from stylebatch.store.fingerprints import changed, keep, survey
+from stylebatch.store.inputs_record import remember
+from stylebatch.store.ledger import Ledger
 from stylebatch.store.names import poison_file
-from stylebatch.store.output_record import RunRecord
+from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 from stylebatch.store.versions import version_of
@@ -155,11 +160,11 @@ def _lead(start: _Start) -> RunResult:
     with RunLock(output, note=progress.note):
         plans, present, record = _admitted(start, draft, ledger)
         executed = _revoke(plans, ledger, start.redo)
-        work = [(plan, _remaining(plan, ledger)) for plan in plans]
+        work = [(plan, remaining(plan, ledger)) for plan in plans]
         total = sum(plan.num_shards for plan in plans)
         done = total - sum(len(shards) for _, shards in work)
         if done:
-            _require_same_arithmetic(output, record, present)
+            require_same_arithmetic(output, record, present)
             progress.note(f"Resuming {output}: {done} of {total} shards are committed")
         seconds = _render(start, work, ledger, record, executed)
         finished, poisoned = _finish(plans, ledger, record)
@@ -173,17 +178,17 @@ def _admitted(
     start: _Start, draft: Plan, ledger: Ledger
 ) -> tuple[tuple[Plan, ...], RunRecord, RunRecord]:
     """The plans of all generations; the record of this start, and the one that the output goes on with, which is written."""
-    former = ledger.former()
+    former, inputs = ledger.former(), start.inputs
     place = start.engine.call(partial(find_place, start.spec.model.dtype))
     plan = _settle(start, draft, former, place)
     # a preview never grows: it is replaced
     is_preview = start.limit is not None
-    plans = (plan,) if is_preview else _generations(plan, history(ledger.output), start.inputs)
+    plans = (plan,) if is_preview else generations(plan, ledger.output, inputs)
     present = run_record(plans, start.engine.name, place, start.limit)
-    record = ledger.admit(present, mending=start.redo == "damaged")
+    record, known = admitted(ledger, plans, present, mending=start.redo == "damaged")
     ledger.sweep(former or record)
-    if former is not None and not is_replaced(former, record):
-        _require_same_inputs(ledger, plans)
+    if known is not None:
+        keep(ledger, known)
     _begin(ledger, record, plans[-1])
     # only now: a start that was refused above leaves the records of what failed
     ledger.forgive()
@@ -212,16 +217,23 @@ def _finish(
 ) -> tuple[Report, dict[str, str]]:
     """Derive what is derived from all shards; the report, and why shards were left out."""
     output = ledger.output
-    gathered = gather(ledger, _shard_names(plans))
-    if gathered.other:
-        raise changed(output, gathered.other)
+    stats = _gathered(ledger, plans)
     poisoned = ledger.poisoned()
     _require_some(ledger)
-    finished = report(output, stats=gathered.stats)
+    finished = report(output, stats=stats)
     # every shard of a small run may have failed: a card names the split that it is about
     splits = finished.splits or {record.splits[0]: 0}
     write_card(plans[-1], output, splits=splits, version=version_of("stylebatch"))
     return finished, {name: str(facts["reason"]) for name, facts in poisoned.items()}
+
+
+def _gathered(ledger: Ledger, plans: Sequence[Plan]) -> dict[str, ShardStats]:
+    """What the markers say, by shard. Raises InputChangedError where shards were made of different bytes."""
+    found = survey(ledger, shard_names(plans))
+    keep(ledger, found)
+    if found.other:
+        raise changed(ledger.output, found.other)
+    return found.stats
 
 
 def _begin(ledger: Ledger, record: RunRecord, plan: Plan) -> None:
@@ -238,53 +250,19 @@ def _begin(ledger: Ledger, record: RunRecord, plan: Plan) -> None:
         ledger.write(record)
 
 
-def _require_same_inputs(ledger: Ledger, plans: Sequence[Plan]) -> None:
-    """Raise InputChangedError where files that are compared now have other bytes than committed shards were made of."""
-    if ledger.has_commits:
-        gather(ledger, _shard_names(plans))
-        require_unchanged(plans[-1], Fingerprints(ledger.output))
-
-
-def _shard_names(plans: Sequence[Plan]) -> Iterator[str]:
-    return (plan.shard_name(shard) for plan in plans for shard in plan.shards)
-
-
 def _require_some(ledger: Ledger) -> None:
     """Raise HopelessError where shards were left out and there is none to report on."""
     if ledger.poisoned() and not ledger.has_commits:
         raise HopelessError.of(ledger)
 
 
-def _generations(plan: Plan, former: History | None, inputs: Inputs) -> tuple[Plan, ...]:
-    """The plans of an output that may have grown; one in most runs."""
-    if former is None:
-        return (plan,)
-    return plan_generations(
-        plan.spec, former, choice=plan.choice, conditions=plan.conditions, inputs=inputs
-    )
-
-
-def _remaining(plan: Plan, ledger: Ledger) -> list[int]:
-    """Shards without a commit."""
-    asked = ledger.of_marked(
-        lambda name: ledger.stats(name, plan.digest), map(plan.shard_name, plan.shards)
-    )
-    committed = {name for name, stats in asked if stats is not None}
-    return [i for i in plan.shards if plan.shard_name(i) not in committed]
-
-
 def _settle(start: _Start, draft: Plan, former: RunRecord | None, place: ComputePlace) -> Plan:
     """The plan with feature sources and batch as an earlier start chose them, or as chosen now."""
     replan = partial(resolve, start.spec, limit=start.limit, inputs=start.inputs)
-    choice, batch_gb = None, place.batch_gb
-    if former is not None:
-        choice = kept_choice(draft.spec, former.resolved.features) if draft.choice else None
-        if "batch_gb" in former.resolved.model_fields_set:
-            batch_gb = former.resolved.batch_gb
-    conditions = Measurements(batch_gb=batch_gb)
+    choice, conditions = kept(draft.spec, former, place)
     if choice is None and needs_measuring(start.spec):
         trial, threads = replan(conditions=conditions), threads_of(start.spec)
-        conditions = start.engine.measure(trial, threads=threads, batch_gb=batch_gb)
+        conditions = start.engine.measure(trial, threads=threads, batch_gb=conditions.batch_gb)
     same = conditions == draft.conditions and choice in (None, draft.choice)
     plan = draft if same else replan(choice=choice, conditions=conditions)
     for reason in plan.reasons if choice is None else ():
@@ -342,17 +320,3 @@ def _shown(work: Work, progress: Progress) -> Iterator[None]:
         yield
     finally:
         progress.end()
-
-
-def _require_same_arithmetic(output: Folder, former: RunRecord, now: RunRecord) -> None:
-    """Raise PlanChangedError when committed shards were computed on another kind of device or dtype."""
-    before, after = (
-        {"device": run.resolved.device, "dtype": run.resolved.dtype} for run in (former, now)
-    )
-    changes = diff(before, after)
-    if changes:
-        raise PlanChangedError(
-            f"{output} holds shards that were computed otherwise: {'; '.join(changes)}.\n"
-            "Next: continue on the same kind of device, set model.dtype to the former dtype, or give this "
-            "run a directory of its own with --output DIR."
-        )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from stylebatch.engine.measure import ComputePlace
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.forecast import device_seconds
 from stylebatch.planning.plan import Plan
@@ -20,6 +19,15 @@ from stylebatch.store.versions import versions
 
 MAX_THREADS = 8
 MOST_SECONDS = 1e12
+
+
+@dataclass(frozen=True)
+class ComputePlace:
+    """Where a worker computes: kind of device, dtype, and GiB for activations (None on a CPU, where the manifest says)."""
+
+    device: str
+    dtype: str
+    batch_gb: float | None
 
 
 def threads_of(spec: RunSpec) -> int:

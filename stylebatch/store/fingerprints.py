@@ -53,43 +53,55 @@ class Fingerprints:
                 raise changed(self.output, [name])
             self._seen[name] = self.used[name] = xxh3
 
-    def spread(self, count: int) -> dict[str, str]:
-        """Up to `count` of the known files, evenly spread by name."""
-        total = len(self._names)
-        places = range(total) if total <= count else (i * total // count for i in range(count))
-        return {self._names[i].as_py(): str(self._hashes[i].as_py()) for i in places}
 
+class Survey(NamedTuple):
+    """xxh3 of each file by name, how many were in the index, and what the markers say, by shard, without their inputs.
 
-class Gathered(NamedTuple):
-    """Names of files with other bytes than before; what the markers say, by shard, without their inputs."""
-
-    other: list[str]
-    stats: dict[str, ShardStats]
-
-
-def gather(ledger: Ledger, shards: Iterable[str]) -> Gathered:
-    """Write the hashes in the stats of `shards` (names) to `inputs/files.parquet`; the first stats that name a file count.
-
-    Commits of shards that were made of other bytes are taken back.
+    `differing`: shards that were made of other bytes than those before, with the rungs that they were made at and the names of those files.
     """
+
+    known: dict[str, str]
+    num_before: int
+    stats: dict[str, ShardStats]
+    differing: dict[str, tuple[list[list[int]], list[str]]]
+
+    @property
+    def other(self) -> list[str]:
+        """Names of files with other bytes than before."""
+        return list(dict.fromkeys(name for _, names in self.differing.values() for name in names))
+
+
+def survey(ledger: Ledger, shards: Iterable[str]) -> Survey:
+    """What the index and the stats of `shards` (names) say; the first stats that name a file count. Writes nothing."""
     table = _read(ledger.output)
     known = dict(zip(table["file"].to_pylist(), table["xxh3"].to_pylist(), strict=True))
-    before, other = len(known), dict[str, None]()
-    found: dict[str, ShardStats] = {}
+    found = Survey(known, len(known), {}, {})
     for shard, stats in ledger.of_marked(ledger.recorded, shards):
         if stats is None:
             continue
-        found[shard] = brief(stats)
+        found.stats[shard] = brief(stats)
         differing = [
             name for name, xxh3 in stats.inputs.items() if known.setdefault(name, xxh3) != xxh3
         ]
         # the first shard counts: which of two files was right, nobody can say
         if differing and not stats.revoked:
-            other.update(dict.fromkeys(differing))
-            ledger.revoke(shard, executed=stats.executed)
-    if len(known) > before:
-        _write(ledger.output, known)
-    return Gathered(list(other), found)
+            found.differing[shard] = (stats.executed, differing)
+    return found
+
+
+def keep(ledger: Ledger, found: Survey) -> None:
+    """Write the hashes to `inputs/files.parquet`, and take back the commits of shards that were made of other bytes."""
+    for shard, (executed, _) in found.differing.items():
+        ledger.revoke(shard, executed=executed)
+    if len(found.known) > found.num_before:
+        _write(ledger.output, found.known)
+
+
+def spread(known: Mapping[str, str], count: int) -> dict[str, str]:
+    """Up to `count` of the files, evenly spread by name."""
+    names, total = sorted(known), len(known)
+    places = range(total) if total <= count else (i * total // count for i in range(count))
+    return {names[i]: known[names[i]] for i in places}
 
 
 def changed(output: Folder, names: list[str]) -> InputChangedError:

@@ -67,11 +67,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         # the one atomic step: all that follows is about a lock that was there
         while not self.output.create(LOCK, self._content()):
-            holder = read_lock(self.output)
-            if isinstance(holder, Owner):
-                self._require_dead(holder)
-            elif isinstance(holder, Unreadable) and not self._require_old(holder):
-                continue
+            holder = self.dead_holder()
             if holder is not None and self._take_over(holder):
                 break
         try:
@@ -97,6 +93,16 @@ class RunLock:
             ) from error
         if self._is_ours(read_lock(self.output)):
             self.output.remove(LOCK)
+
+    def dead_holder(self) -> Owner | Unreadable | None:
+        """Who left the lock and is gone, None where there is none. Raises OutputLockedError; takes nothing."""
+        while True:
+            holder = read_lock(self.output)
+            if isinstance(holder, Owner):
+                self._require_dead(holder)
+            elif isinstance(holder, Unreadable) and not self._require_old(holder):
+                continue
+            return holder
 
     def _take_over(self, holder: Owner | Unreadable) -> bool:
         """Put our lock in the place of a dead owner's; whether that was done. Of many takers one wins."""

@@ -1,0 +1,142 @@
+"""`stylebatch plan`: tells what a run would do and take, and refuses what a run would refuse, with its exit code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+
+from stylebatch.cli.messages import print_problem
+from stylebatch.engine.admission import foreseen
+from stylebatch.engine.run_record import ComputePlace
+from stylebatch.errors import StylebatchError
+from stylebatch.folder import Folder
+from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.planning.forecast import Forecast, forecast, require_within
+from stylebatch.planning.plan import Plan
+from stylebatch.planning.profiles import find_profile, profiles_folder
+from stylebatch.planning.resolve import plan as resolve
+from stylebatch.planning.run_inputs import list_inputs
+from stylebatch.spec import EngineSpec, RunSpec
+from stylebatch.store.ledger import Ledger
+from stylebatch.store.loaders import loader_hints
+from stylebatch.store.lock_owner import activity
+from stylebatch.store.output_record import RunRecord
+from stylebatch.store.run_lock import RunLock
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a run may take; `price`: of a device's hour."""
+
+    price: float | None
+    max_hours: float | None
+    max_bytes: float | None
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """The plan of what would be rendered next, and how many of all shards are committed."""
+
+    plan: Plan
+    committed: int = 0
+    shards: int = 0
+
+    @property
+    def lines(self) -> list[str]:
+        if not self.committed:
+            return []
+        left = self.shards - self.committed
+        rest = f"a run renders {left:,} more" if left else "a run has nothing left to render"
+        return [f"{self.committed:,} of {self.shards:,} shards are committed; {rest}"]
+
+
+def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
+    """Print the plan of `spec`. Raises what a run would raise before it renders, after what is known was told."""
+    _require_options(spec.engine)
+    inputs = list_inputs(spec)
+    draft = resolve(spec, inputs=inputs)
+    assert inputs.checkpoint is not None, "it was found when the inputs were listed"
+    _require_model(spec, inputs.checkpoint)
+    ledger = Ledger(Folder.at(draft.spec.output.path))
+    ledger.former()
+    outlook, refusal = _Outlook(draft), None
+    try:
+        _require_unlocked(ledger)
+        plans, committed = foreseen(draft, inputs, ledger, partial(_place, spec))
+        outlook = _Outlook(plans[-1], committed, sum(plan.num_shards for plan in plans))
+    except StylebatchError as error:
+        refusal = error
+    found = _forecast(outlook.plan, inputs.checkpoint)
+    (_print_json if as_json else _print_lines)(outlook, found, bounds.price)
+    # last, so that what is refused was told
+    if refusal is not None:
+        raise refusal
+    require_within(found, bounds.max_hours, bounds.max_bytes)
+
+
+def _require_options(engine: EngineSpec) -> None:
+    """Raise ManifestError for options that belong to another engine than a run would take."""
+    given = (engine.workers, engine.address, engine.gpus_per_worker, engine.cpus_per_worker)
+    if any(one is not None for one in given):
+        from stylebatch.engine.engines import checked_name  # imports torch
+
+        checked_name(engine)
+
+
+def _require_model(spec: RunSpec, checkpoint: Checkpoint) -> None:
+    """Raise ManifestError unless weights and LoRA files are whole and fit each other."""
+    if not spec.model.is_embedded:
+        from stylebatch.models.loading import check_model  # imports torch
+
+        check_model(spec.model, checkpoint)
+
+
+def _require_unlocked(ledger: Ledger) -> None:
+    """Tell who holds the output's lock. Raises OutputLockedError where a run would."""
+    lock = activity(ledger.output, ledger.former())
+    if lock is not None:
+        print_problem(f"{ledger.output}: {lock.text}", as_json=False)
+    RunLock(ledger.output, note=partial(print_problem, as_json=False)).dead_holder()
+
+
+def _place(spec: RunSpec, former: RunRecord) -> ComputePlace:
+    """Where a run would compute; the nodes of a cluster are not asked, and taken for what they were."""
+    from stylebatch.engine.engines import engine_name  # imports torch
+    from stylebatch.engine.measure import find_place
+
+    if engine_name(spec.engine) == "ray":
+        was = former.resolved
+        return ComputePlace(was.device, was.dtype, was.batch_gb)
+    return find_place(spec.model.dtype)
+
+
+def _forecast(plan: Plan, checkpoint: Checkpoint) -> Forecast:
+    fingerprint, size = str(plan.identity["model_fingerprint"]), min(plan.window)
+    profile = find_profile(profiles_folder(), fingerprint, size, dtype=plan.spec.model.dtype)
+    return forecast(plan, checkpoint.family, profile)
+
+
+def _print_json(outlook: _Outlook, found: Forecast, price: float | None) -> None:
+    plan = outlook.plan
+    summary = plan.summary() | {
+        "output": plan.spec.output.path,
+        "model": plan.model,
+        "notes": [*plan.notes, *loader_hints(plan)],
+        "num_committed_shards": outlook.committed,
+        "forecast": found.summary(price),
+    }
+    print(json.dumps(summary, indent=1))
+
+
+def _print_lines(outlook: _Outlook, found: Forecast, price: float | None) -> None:
+    plan, output = outlook.plan, outlook.plan.spec.output.path
+    if plan.first_shard:
+        print(
+            f"{output} keeps {plan.first_shard} shards of earlier inputs; for the inputs added since:"
+        )
+    lines = [*plan.lines(), *found.lines(price), *loader_hints(plan)]
+    print("\n".join(lines))
+    print(f"output: {output} (plan {plan.digest[:16]})")
+    for line in outlook.lines:
+        print(f"{output}: {line}")
