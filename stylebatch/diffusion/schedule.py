@@ -216,7 +216,7 @@ def trajectory(
     # The paper's code takes 50 steps and skips one; elsewhere none is skipped, which gives a round trip about 10 dB better.
     start = start or ("paper" if steps == 50 else "level")
     last = num_train_timesteps - 1 if start == "paper" else times[-1]
-    return _along(times, last, times[:-1] if start == "paper" else times)
+    return along(times, last, times[:-1] if start == "paper" else times)
 
 
 def two_step(path: Trajectory) -> Trajectory:
@@ -231,7 +231,7 @@ def two_step(path: Trajectory) -> Trajectory:
     return Trajectory(up, down[::-1], returns_x0=False)
 
 
-def _along(times: list[int], last: int, walked: list[int]) -> Trajectory:
+def along(times: list[int], last: int, walked: list[int]) -> Trajectory:
     """Inversion along `times` to level `last`, reverse along `walked` to level 0."""
     # The reverse starts from the inversion's last latent, even where that is above its first timestep (start="paper").
     inversion = tuple(Step(t, t, to) for t, to in zip(times, [*times[1:], last], strict=True))
@@ -245,7 +245,7 @@ def _spread_trajectory(steps: int, start: Start, num_train_timesteps: int) -> Tr
     if not 2 <= steps <= top:
         raise ValueError(f"steps: {steps} is out of range; grid spread accepts 2..{top}")
     times = [1 + round(i * (top - 1) / (steps - 1)) for i in range(steps)]
-    return _along(times, num_train_timesteps - 1 if start == "paper" else times[-1], times)
+    return along(times, num_train_timesteps - 1 if start == "paper" else times[-1], times)
 
 
 def usable_steps(num_train_timesteps: int = 1000) -> list[int]:

@@ -13,7 +13,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.libraries import quiet
-from stylebatch.models.model_section import ModelSpec, describe_model
+from stylebatch.models.model_section import CompileMode, ModelSpec, describe_model
 from stylebatch.models.offload import Offload
 
 with quiet():
@@ -27,11 +27,16 @@ _PRECISIONS = {"no": "", "fp16": "float16", "bf16": "bfloat16"}
 class Loader(Protocol):
     """The module named by `Family.loader`. `family` is always an instance of the module's own family.
 
-    Only `load` is required; where a module has no `faults` or `check`, weights are first looked at when they load.
+    Only `load` is required; where a module has no `faults` or `check`, weights are first looked at when they load, and one
+    without `compile` compiles nothing.
     """
 
     def load(self, family: Any, *, dtype: str, device: torch.device, offload: Offload) -> Denoiser:
         """The model in inference mode. Raises ManifestError, naming part and file, for whatever `faults` finds."""
+        ...
+
+    def compile(self, model: Any, mode: CompileMode) -> None:
+        """Have the layers of a loaded model compiled when they are first used. Raises ManifestError where no compiler works."""
         ...
 
     def faults(self, family: Any) -> Iterator[ManifestError]:
@@ -68,7 +73,19 @@ def load_model(
         except ValueError as error:
             raise ManifestError(f"model: {error}") from None
     checkpoint = find_checkpoint(spec)
-    return load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
+    model = load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
+    if spec.compile != "off":
+        _compile(checkpoint, model, spec.compile)
+    return model
+
+
+def _compile(checkpoint: Checkpoint, model: Denoiser, mode: CompileMode) -> None:
+    compiler = getattr(_loader_of(checkpoint), "compile", None)
+    if compiler is None:
+        raise ManifestError(
+            f"model.compile: found {mode}; accepted for this model family: off, since its loader compiles nothing"
+        )
+    compiler(model, mode)
 
 
 def load_checkpoint(

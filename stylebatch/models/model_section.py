@@ -18,6 +18,7 @@ MODEL_IDS: dict[str, str] = {
     "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
 }
 """Names of well-known checkpoints and the hub ids they stand for (`model: {id: ...}` takes any other)."""
+CompileMode = Literal["off", "default", "max"]
 SINGLE_FILE = ".safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
@@ -55,6 +56,11 @@ class ModelSpec(Section):
         "none",
         description="Weights wait in main memory; on the device: the network at work (model), one layer (sequential)",
     )
+    compile: CompileMode = Field(
+        "off",
+        description="torch.compile of the convolutional and feed-forward layers, which takes minutes at first; max: kernels are "
+        "chosen by timing, so that the last bits of floats may differ between machines",
+    )
     vae_slicing: bool = Field(False, description="Encode and decode pictures one by one")
     vae_tiling: bool = Field(
         False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
@@ -72,6 +78,11 @@ class ModelSpec(Section):
     def _exactly_one_origin(self) -> ModelSpec:
         if sum(origin is not None for origin in (self.name, self.path, self.id)) != 1:
             raise ValueError("give exactly one of `name`, `path` and `id`")
+        if self.compile != "off" and self.offload == "sequential":
+            raise ValueError(
+                f"`compile`: found {self.compile} with offload sequential, which moves weights at each layer; accepted: off, "
+                "or another `offload`"
+            )
         if self.revision is not None and self.id is None:
             raise ValueError("`revision` belongs to `id`")
         suffix = PurePath(self.path).suffix.lower() if self.path is not None else ""

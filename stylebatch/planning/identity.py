@@ -56,6 +56,7 @@ def identity_of(
             (str(cell.row), str(cell.column), cell.label, cell.caption) for cell in inputs.listed
         ),
         **({"long_prompts": "chunk"} if chunks else {}),
+        **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
     }
 
 

@@ -77,6 +77,7 @@ def test_labels_are_carried_and_seeds_belong_to_the_pair(manifest: Path) -> None
         "output.image.quality=90",
         "output.format=parquet",
         "output.format=files",
+        "model.compile=default",
     ],
 )
 def test_what_affects_pixels_or_names_changes_the_digest(manifest: Path, change: str) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 
 from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.model_section import CompileMode
 from stylebatch.models.offload import Offload, place
+from stylebatch.models.unet.compiling import compile_layers, require_compiler
 from stylebatch.models.unet.lora import add_loras
 from stylebatch.models.unet.parts import read_parts, read_unet
 from stylebatch.models.unet.scheduler_config import schedule_from_config
@@ -17,7 +19,7 @@ from stylebatch.models.unet.unet_family import UNet
 from stylebatch.models.unet.weight_checks import bare, faults
 from stylebatch.models.weights import NETWORKS
 
-__all__ = ["as_stable_diffusion", "check", "faults", "load", "load_unet"]
+__all__ = ["as_stable_diffusion", "check", "compile", "faults", "load", "load_unet"]
 
 
 def load(
@@ -53,6 +55,13 @@ def load(
         zeros_for_nothing=family.zeros_for_nothing,
         device=device,
     )
+
+
+def compile(model: StableDiffusion, mode: CompileMode) -> None:
+    """See `models.loading.Loader.compile`."""
+    require_compiler(model.device)
+    for network in (model.unet, model.vae):
+        compile_layers(network, mode)
 
 
 def check(family: UNet) -> None:
