@@ -234,6 +234,13 @@ def test_coco_of_an_output_is_read_by_its_own_library_and_by_us(outputs: dict[st
     assert evaluation.stats[0] == pytest.approx(1.0)
 
 
+def read_again(output: Path, kind: str) -> list[tuple[Path, str]]:
+    """Further ways to name the annotations of an output."""
+    above = output / ("annotations" if kind == "voc" else "labels")
+    described = [(output, str(output / "data.yaml"))] if kind == "yolo" else []
+    return [(output / "images", str(above)), *described]
+
+
 @pytest.mark.parametrize("kind", ["voc", "yolo"])
 def test_an_output_keeps_the_form_of_annotations(kind: str, tmp_path: Path) -> None:
     path = manifest(tmp_path)
@@ -249,6 +256,9 @@ def test_an_output_keeps_the_form_of_annotations(kind: str, tmp_path: Path) -> N
     annotations = output / ("annotations" if kind == "voc" else "labels") / "train"
     options = SourceOptions(annotations=str(annotations))
     found = list_images(open_source(str(output / "images/train"), "contents", options))
+    for images, others in read_again(output, kind):
+        again = list_images(open_source(str(images), "contents", SourceOptions(annotations=others)))
+        assert [item.regions for item in again.items] == [item.regions for item in found.items]
     boxes = {item.id.rpartition("/")[2][0]: item.regions for item in found.items}
     scale = 1 if kind == "voc" else 32
     for name, expected in (("a", BOX_A), ("c", BOX_C)):

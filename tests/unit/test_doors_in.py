@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -98,6 +99,15 @@ def _annotations(folder: Path) -> None:
     (folder / "voc/cat/1.xml").write_text("<annotation/>")
     (folder / "labels/cat/1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     (folder / "labels/classes.txt").write_text("cat\ndog\n")
+    (folder / "coco/annotations").mkdir(parents=True)
+    for family, split in itertools.product(("instances", "captions"), ("train", "val")):
+        _image(folder / f"coco/{split}2017/cat/1.png", 1)
+        (folder / f"coco/annotations/{family}_{split}2017.json").write_text(json.dumps(coco))
+    for root in (folder / "roboflow", folder / "outputs/yolo"):
+        _image(root / "train/images/1.png", 1)
+        (root / "train/labels").mkdir()
+        (root / "train/labels/1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        (root / "data.yaml").write_text("train: ../train/images\nnames: [cat]\n")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
-"""Images of a folder with a file of annotations each, of the same path but for the suffix: Pascal VOC and YOLO."""
+"""Images of a folder with a file of annotations each, of the same path but for the suffix; Pascal VOC, and what YOLO has in common."""
 
 from __future__ import annotations
 
 import os
-import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,38 +13,34 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.sources.holdings import holds_first
+from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_within
 from stylebatch.data.sources.image_folder import ImageFolder
+from stylebatch.data.sources.misplaced import fitting
 from stylebatch.data.sources.regions import (
     Region,
     box_of,
     frame_of,
-    keypoints_of,
     label_of,
-    polygon_of,
 )
+from stylebatch.data.sources.sidecars import level
 from stylebatch.data.sources.source import USUAL, Item
-from stylebatch.documents import DocumentError, parse
 from stylebatch.errors import ManifestError
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
-Shape = tuple[int, int]
-"""Keypoints of an object, and numbers of each: 2 without visibility, else 3."""
-NO_KEYPOINTS: Shape = (0, 0)
-NAMES_FILES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml")
 
 
 class AnnotatedImages(ImageFolder):
     """The images of the folder, labelled by their annotations; those without are listed without label, and counted."""
 
-    takes = frozenset(("annotations", "damaged"))
+    takes = frozenset(("annotations", "damaged", "split"))
     reads_beside = False
     suffix: ClassVar[str]
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, field, options)
         self._without: Counter[str] = Counter()
+        self._splits_seen: set[str] = set()
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
@@ -53,25 +48,25 @@ class AnnotatedImages(ImageFolder):
 
     @classmethod
     def describes(cls, annotations: str) -> bool:
-        return (
-            os.path.isdir(annotations) and holds_first(annotations, (".xml", ".txt")) == cls.suffix
-        )
+        return kind_within(annotations, ANNOTATION_SUFFIXES) == cls.suffix
 
     def items(self) -> Iterator[Item]:
         self._without.clear()
+        self._splits_seen.clear()
         self._prepare()
-        found = 0
+        found, lost = 0, list[str]()
         for item in super().items():
-            stem = PurePosixPath(item.id).with_suffix(self.suffix)
-            path = os.path.join(self._folder, stem)
+            path = self._file_of(item.id)
+            if self.options.split is None and level(item.id, 1).casefold() in SPLITS:
+                self._splits_seen.add(level(item.id, 1))
             try:
                 with open(path, "rb") as file:
                     # One byte over the bound tells a file that is too large.
                     data = file.read(MAX_BYTES + 1)
             except FileNotFoundError:
                 self._without["images without annotations"] += 1
-                # The folder's name is no label here: labels come from annotations alone.
-                yield replace(item, label="")
+                lost.append(item.id)
+                yield item
                 continue
             except OSError as error:
                 raise self._fault(f"{path}: cannot be read: {error.strerror}") from None
@@ -79,14 +74,27 @@ class AnnotatedImages(ImageFolder):
             regions = self._regions_of(data, path)
             yield replace(item, label=label_of(regions), regions=regions)
         if not found:
+            meant = fitting(self.uri, self._folder, lost, self.suffix)
             raise self._fault(
-                f"found no {self.suffix} file for any image of {self.uri}; accepted: files of the images' paths from the folder, such "
-                f"as a{self.suffix} for a.jpg"
+                f"found no {self.suffix} file for any image of {self.uri}; {f'did you mean `{meant}`? ' if meant else ''}accepted: files "
+                f"of the images' paths from the folder, such as a{self.suffix} for a.jpg"
             )
+
+    def _label(self, path: str) -> str:
+        """None: labels come from annotations alone."""
+        return ""
+
+    def _file_of(self, image: str) -> str:
+        """The file of annotations of an image."""
+        return os.path.join(self._folder, PurePosixPath(image).with_suffix(self.suffix))
 
     @property
     def _folder(self) -> str:
-        return str(self.options.annotations)
+        if self.options.annotations is None:
+            raise self.fault(
+                f"is missing; accepted: the folder of {self.suffix} files", "annotations"
+            )
+        return self.options.annotations
 
     def _prepare(self) -> None:
         """What is read once, before the images."""
@@ -112,8 +120,14 @@ class AnnotatedImages(ImageFolder):
         return self.fault(what, "annotations")
 
     def notes(self) -> list[str]:
-        told = [f"{self.field}: {count} {what}" for what, count in self._without.items()]
-        return [*super().notes(), *told]
+        told = [f"{count} {what}" for what, count in self._without.items()]
+        if len(self._splits_seen) > 1:
+            names = sorted(self._splits_seen)
+            told.append(
+                f"the splits {', '.join(names)} are read as one; `split: {names[0]}` reads one, and `split: source` beside contents "
+                "keeps them"
+            )
+        return [*super().notes(), *(f"{self.field}: {one}" for one in told)]
 
 
 class VocImages(AnnotatedImages):
@@ -172,106 +186,3 @@ def _element(data: bytes) -> Element:
     # A LookupError tells of an encoding that is declared and that Python does not know.
     except (expat.ExpatError, ParseError, LookupError) as error:
         raise ValueError(f"not valid XML: {error}") from None
-
-
-class YoloImages(AnnotatedImages):
-    """YOLO: a text file for each image, an object a line: class, then a box, a polygon or keypoints, in fractions of the sides.
-
-    0 0.5 0.5 0.2 0.4                 centre x, y, width, height
-    0 0.1 0.1 0.9 0.1 0.5 0.8         x, y of three points or more
-    0 0.5 0.5 0.2 0.4 0.5 0.3 2 ...   a box, then x, y, visibility of each keypoint
-    """
-
-    accepted = "one with YOLO `annotations`"
-    suffix = ".txt"
-
-    def _prepare(self) -> None:
-        self._names, self._keypoints = self._names_file()
-
-    def _names_file(self) -> tuple[dict[int, str], Shape]:
-        """Class names by number, and the shape of a line's keypoints, where a file tells: in the folder or one above."""
-        above = os.path.dirname(os.path.abspath(self._folder))
-        for folder in (self._folder, above, os.path.dirname(above)):
-            for name in NAMES_FILES:
-                path = os.path.join(folder, name)
-                if not os.path.isfile(path):
-                    continue
-                with open(path, "rb") as file:
-                    data = file.read(MAX_BYTES)
-                if name.endswith(("txt", "names")):
-                    # A byte order mark would become part of the first name.
-                    lines = data.decode("utf-8-sig", "replace").splitlines()
-                    return dict(
-                        enumerate(line.strip() for line in lines if line.strip())
-                    ), NO_KEYPOINTS
-                try:
-                    return _described(parse(data))
-                except (DocumentError, ValueError) as error:
-                    raise self._fault(f"{path}: {error}") from None
-        return {}, NO_KEYPOINTS
-
-    def regions(self, data: bytes) -> Iterator[Region]:
-        for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                yield self._region(line.split())
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
-
-    def _region(self, words: list[str]) -> Region:
-        # int() takes "-1" and "1_0" as well.
-        if not re.fullmatch(r"\d{1,9}", words[0]):
-            raise ValueError(f"found the class {words[0][:40]!r}; accepted: a class number from 0")
-        number = int(words[0])
-        if self._names and number not in self._names:
-            raise ValueError(
-                f"found the class {number}; accepted: one of {len(self._names)} that have names"
-            )
-        label, found = self._names.get(number, str(number)), [float(word) for word in words[1:]]
-        # An even count of keypoints looks like a polygon; only `data.yaml` tells them apart.
-        count, numbers = self._keypoints
-        is_pose = count > 0 and len(found) == 4 + count * numbers
-        # Polygons have an even count of numbers: an odd one of 4 + 3 k is a box with keypoints.
-        if len(found) == 4 or is_pose or (len(found) % 2 and len(found) % 3 == 1):
-            points = [*found[4:]]
-            # Keypoints without visibility count as visible (2).
-            if is_pose and numbers == 2:
-                points = [
-                    n for x, y in zip(points[::2], points[1::2], strict=True) for n in (x, y, 2)
-                ]
-            # Each third number of the keypoints is a visibility, and no fraction.
-            _require_fractions([*found[:4], *points[::3], *points[1::3]])
-            x, y, width, height = found[:4]
-            # YOLO gives the centre, a region its left and top.
-            box = box_of((x - width / 2, y - height / 2, width, height))
-            return Region(label, box, keypoints=keypoints_of(points), is_relative=True)
-        _require_fractions(found)
-        polygon = polygon_of(found)
-        left, top = min(polygon[::2]), min(polygon[1::2])
-        box = (left, top, max(polygon[::2]) - left, max(polygon[1::2]) - top)
-        return Region(label, box, (polygon,), is_relative=True)
-
-
-def _require_fractions(found: list[float]) -> None:
-    for number in found:
-        if not 0.0 <= number <= 1.0:
-            raise ValueError(f"found {number:g}; accepted: fractions from 0 to 1")
-
-
-def _described(found: Any) -> tuple[dict[int, str], Shape]:
-    """Names, and the shape of keypoints, of a `data.yaml`. Raises ValueError for names that are neither list nor mapping."""
-    names = found.get("names", []) if isinstance(found, dict) else None
-    shape = found.get("kpt_shape") if isinstance(found, dict) else None
-    if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
-        raise ValueError("names: accepted: a list, or a mapping of class numbers to names")
-    keypoints = NO_KEYPOINTS
-    if isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape):
-        if shape[0] < 0 or shape[1] not in (2, 3):
-            raise ValueError(
-                f"kpt_shape: found {shape}; accepted: a count and 2 (x, y) or 3 (x, y, visibility)"
-            )
-        keypoints = (shape[0], shape[1])
-    return {number: str(name) for number, name in names.items()}, keypoints

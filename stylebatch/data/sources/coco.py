@@ -10,8 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.places import opened, stamp_of
 from stylebatch.data.sources.captions import told
+from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
+from stylebatch.data.sources.layouts import Part, coco_parts, wanted_parts
 from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.misplaced import LOOKED_AT, require_some
+from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.regions import (
     Region,
     box_of,
@@ -23,7 +28,7 @@ from stylebatch.data.sources.regions import (
     without,
 )
 from stylebatch.data.sources.source import USUAL, Item
-from stylebatch.errors import ManifestError
+from stylebatch.errors import ManifestError, StorageError
 
 MAX_BYTES = 1 << 30
 PASSED = "annotation that cannot be read"
@@ -33,7 +38,7 @@ class CocoImages(LocalFiles):
     """The images that the JSON lists, in its order, named by `file_name` from the folder."""
 
     accepted = "a folder of images with COCO `annotations`"
-    takes = frozenset(("annotations", "captions", "damaged"))
+    takes = frozenset(("annotations", "captions", "damaged", "split"))
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, field, options)
@@ -46,10 +51,30 @@ class CocoImages(LocalFiles):
 
     @classmethod
     def describes(cls, annotations: str) -> bool:
-        return annotations.lower().endswith(".json") and os.path.isfile(annotations)
+        is_json = annotations.lower().endswith(".json")
+        if is_json and (os.path.isfile(annotations) or is_pattern(annotations)):
+            return True
+        return kind_within(annotations, ANNOTATION_SUFFIXES) == ".json"
 
     def items(self) -> Iterator[Item]:
         self._passed_over, self._unread = Counter(), 0
+        for part in wanted_parts(self._parts(), self.options.split, self.fault):
+            self._file, self._within = part.file, part.images
+            yield from self._items()
+
+    def splits(self) -> list[str]:
+        return [part.split for part in self._parts() if part.split]
+
+    def _parts(self) -> list[Part]:
+        given = self.options.annotations
+        if given is None:
+            raise self.fault(
+                "is missing; accepted: a COCO file, or a folder of them", "annotations"
+            )
+        return coco_parts(self.uri, given, f"{self.field}.annotations", self.fault)
+
+    def _items(self) -> Iterator[Item]:
+        """The images of one file."""
         found = self._document()
         images = self._list(found, "images")
         names = {
@@ -69,6 +94,8 @@ class CocoImages(LocalFiles):
         }
         regions, captions = self._annotations(found, names, known)
         seen: set[object] = set()
+        names_of_some = [self._name(image, n)[0] for n, image in enumerate(images[:LOOKED_AT], 1)]
+        require_some(self, names_of_some, self._file)
         for number, image in enumerate(images, 1):
             name, id_ = self._name(image, number)
             if id_ in seen:
@@ -79,18 +106,19 @@ class CocoImages(LocalFiles):
             frame = frame_of(image.get("width"), image.get("height"))
             within = tuple(replace(region, frame=frame) for region in regions.pop(id_, ()))
             yield Item(
-                name, self.ref(os.path.join(self.uri, name)), label_of(within), told(captions.pop(id_, ()), self.options),
+                name, self.ref(f"{self.uri.rstrip('/')}/{name}"), label_of(within), told(captions.pop(id_, ()), self.options),
                 licenses.get(image.get("license"), ""),
                 extra=without(image.items(), "file_name", "license"), regions=within,
             )  # fmt: skip
 
     def _document(self) -> dict[str, Any]:
-        path = str(self.options.annotations)
         try:
-            size = os.path.getsize(path)
+            size = stamp_of(self._file)[0]
             if size <= MAX_BYTES:
-                with open(path, "rb") as file:
+                with opened(self._file) as file:
                     found = json.load(file)
+        except StorageError:  # a store that does not answer says nothing of the file
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise self._fault(f"cannot be read as JSON: {str(error)[:200]}") from None
         if size > MAX_BYTES:
@@ -121,7 +149,7 @@ class CocoImages(LocalFiles):
             raise self._fault(
                 f"image {number}: file_name: found {name!r}; accepted: a path within {self.uri}"
             )
-        return name, image["id"]
+        return f"{self._within}/{name}" if self._within else name, image["id"]
 
     def _annotations(
         self, found: dict[str, Any], names: dict[Any, str], known: set[Any]
@@ -170,7 +198,7 @@ class CocoImages(LocalFiles):
         )
 
     def _fault(self, what: str) -> ManifestError:
-        return self.fault(f"{self.options.annotations}: {what}", "annotations")
+        return self.fault(f"{self._file}: {what}", "annotations")
 
     def passed_over(self) -> Counter[str]:
         return self._passed_over

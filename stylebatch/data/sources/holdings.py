@@ -13,8 +13,13 @@ from stylebatch.paths import is_address
 
 SPLITS = frozenset(("train", "training", "val", "valid", "validation", "test", "dev"))
 _SPLIT_NAME = re.compile(rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})(?![a-z0-9])", re.I)
+_ABOUT = re.compile(r"readme|licen[cs]e|classes\.txt|notes\.", re.I)
+"""Files about a data set, in whatever folder of it."""
+ANNOTATION_SUFFIXES = (".xml", ".txt", ".json")
+"""Of Pascal VOC, YOLO, COCO; in a folder with several the first counts."""
 SUBFOLDERS = 64
 FILES_EACH = 256
+LEVELS = 6
 
 
 def holds(folder: str, suffix: str) -> bool:
@@ -28,10 +33,34 @@ def holds(folder: str, suffix: str) -> bool:
     return found
 
 
-def holds_first(folder: str, suffixes: Sequence[str]) -> str:
-    """The one of `suffixes` that stands first in the folder, or one level below; "" for none."""
-    kinds = (os.path.splitext(name)[1].lower() for name in _glance(folder))
-    return next((kind for kind in kinds if kind in suffixes), "")
+def kind_within(folder: str, suffixes: Sequence[str]) -> str:
+    """The first of `suffixes` that files in the folder have, or at the next level below, and so on; "" for none."""
+    level = [folder]
+    for _ in range(LEVELS):
+        names, below = list[str](), list[str]()
+        for path in level:
+            found, folders = _listed(path)
+            names += found
+            below += folders
+        kinds = {os.path.splitext(name)[1].lower() for name in names if not _ABOUT.match(name)}
+        for suffix in suffixes:
+            if suffix in kinds:
+                return suffix
+        # scandir has no order: sorted, the answer is the same on every machine.
+        level = sorted(below)[:SUBFOLDERS]
+    return ""
+
+
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """Names of files, and paths of folders, in a folder; of a store some files of it and below."""
+    if is_address(folder):
+        return [name.rpartition("/")[2] for name in first_names(folder)], []
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError:
+        return [], []
+    return [e.name for e in found if not e.is_dir()], [e.path for e in found if e.is_dir()]
 
 
 def _glance(folder: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.outputs import is_output, refuse_output
 from stylebatch.data.sources.sidecars import further_of, level, parsed
 from stylebatch.data.sources.source import USUAL, Item
+from stylebatch.data.sources.unused import IMAGE_FOLDERS, unused_annotations
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.paths import is_address
 
@@ -53,13 +54,12 @@ class ImageFolder(LocalFiles):
 
     def items(self) -> Iterator[Item]:
         """Each image. Raises ManifestError for a folder that cannot be read, and for an output of this program."""
-        refuse_output(self.uri, self.field)
+        self._require_no_output()
         self._begin()
         # Links are followed and may lead in a circle: no folder is entered twice.
         visited: set[str] = set()
-        start = self._start()
         root = os.path.join(self.ref(self.uri).uri, "")[:-1]
-        for folder, subfolders, files in os.walk(start, followlinks=True, onerror=_unreadable):
+        for folder, subfolders, files in self._walk():
             visited.add(os.path.realpath(folder))
             relative = Path(folder).relative_to(self.uri)
             # os.walk goes down into what is left in this very list.
@@ -88,6 +88,13 @@ class ImageFolder(LocalFiles):
         if self.reads_beside:
             self._beside.finish()
             self.types = self._beside.types(self._labels.total())
+
+    def _require_no_output(self) -> None:
+        refuse_output(self.uri, self.field)
+
+    def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """As `os.walk`, over all folders that are read."""
+        return os.walk(self._start(), followlinks=True, onerror=unreadable)
 
     def _start(self) -> str:
         """The folder of the split that the options name, else the source itself."""
@@ -202,7 +209,25 @@ class ImageFolder(LocalFiles):
                 f"the folders {', '.join(splits)} become classes; for those below them give one, such as {example}, or "
                 f"`split: {splits[0]}`"
             )
+        notes += self._doubts()
         return [*(f"{self.field}: {note}" for note in notes), *self._beside.notes()]
+
+    def _doubts(self) -> Iterator[str]:
+        """Where folders of a data set with annotations are taken for classes."""
+        if not self.reads_beside or self.field != "contents" or self.options.kind is not None:
+            return
+        names = [name for name in self._labels if name]
+        if (
+            self.options.label_from is None
+            and len(names) == 1
+            and names[0].lower() in IMAGE_FOLDERS
+        ):
+            yield (
+                f"the only class is {names[0]}, which seems to be the name of a folder alone; `label_from: 0` takes it for no class, as "
+                f"does `path: {os.path.join(self.uri, names[0])}`"
+            )
+        if told := unused_annotations(self.uri):
+            yield told
 
 
 def passed_over(name: str) -> str:
@@ -219,6 +244,6 @@ def _some(names: list[str]) -> str:
     )
 
 
-def _unreadable(error: OSError) -> None:
+def unreadable(error: OSError) -> None:
     # os.walk itself would leave such a folder out and say nothing.
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")

@@ -6,7 +6,7 @@ import difflib
 
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import exists
-from stylebatch.data.sources.annotated import VocImages, YoloImages
+from stylebatch.data.sources.annotated import VocImages
 from stylebatch.data.sources.coco import CocoImages
 from stylebatch.data.sources.files_output import FilesOutput
 from stylebatch.data.sources.hub_datasets import local_copy
@@ -18,6 +18,7 @@ from stylebatch.data.sources.source import USUAL, Source
 from stylebatch.data.sources.stored import StoredFolder
 from stylebatch.data.sources.table import PathTable
 from stylebatch.data.sources.tars import TarImages
+from stylebatch.data.sources.yolo import YoloImages
 from stylebatch.errors import ManifestError
 from stylebatch.paths import is_address
 
@@ -27,11 +28,11 @@ KINDS: dict[str, type[Source]] = {
     "store": StoredFolder,
     "parquet": ParquetImages,
     "webdataset": TarImages,
-    "files": FilesOutput,
     "saved": SavedDataset,
     "coco": CocoImages,
     "voc": VocImages,
     "yolo": YoloImages,
+    "files": FilesOutput,
 }
 """The last is asked first: a folder of tars is a folder as well."""
 OF_ANY = frozenset(

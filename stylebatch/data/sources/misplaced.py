@@ -1,0 +1,80 @@
+"""Images or annotations that are looked for a folder too high or too deep: which path would fit is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from stylebatch.data.places import exists
+from stylebatch.data.sources.source import Source
+from stylebatch.paths import is_address
+
+LOOKED_AT = 16
+"""Images that stand for all."""
+SUBFOLDERS = 64
+LEVELS = 2
+
+
+def require_some(source: Source, names: Sequence[str], file: str) -> None:
+    """Raise ManifestError where none of the images that a file lists is there, with the path that was meant, if any."""
+    few = names[:LOOKED_AT]
+    root = source.uri.rstrip("/")
+    if not few or any(exists(f"{root}/{name}") for name in few):
+        return
+    meant = next((folder for folder in _around(root) if any(_is_file(folder, n) for n in few)), "")
+    hint = f"did you mean `path: {meant}`? " if meant else ""
+    raise source.fault(
+        f"{root}: found none of the images that {file} lists, such as {few[0]}; {hint}accepted: the folder that they are named from"
+    )
+
+
+def fitting(root: str, annotations: str, images: Sequence[str], suffix: str) -> str:
+    """What was meant, `path: yolo/images`, where annotations of images lie elsewhere than at their own paths; "" for no idea."""
+    root, annotations = root.rstrip("/"), annotations.rstrip("/")
+    if is_address(root) or is_address(annotations):
+        return ""
+    for image in images[:LOOKED_AT]:
+        stem = os.path.splitext(image)[0] + suffix
+        parts = stem.split("/")
+        for count in range(1, len(parts)):
+            if _is_file(annotations, "/".join(parts[count:])):
+                return f"path: {root}/{'/'.join(parts[:count])}"
+        above, name = os.path.split(root)
+        if _is_file(annotations, f"{name}/{stem}"):
+            return f"path: {above}"
+        for folder in _below(annotations):
+            if _is_file(folder, stem):
+                return f"annotations: {folder}"
+            for count in range(1, len(parts)):
+                if _is_file(folder, "/".join(parts[count:])):
+                    return f"path: {root}/{'/'.join(parts[:count])}, annotations: {folder}"
+    return ""
+
+
+def _is_file(folder: str, name: str) -> bool:
+    return os.path.isfile(f"{folder}/{name}")
+
+
+def _around(root: str) -> Iterator[str]:
+    """Folders below one, those next to it first, and the one above."""
+    if is_address(root):
+        return
+    yield from _below(root)
+    yield os.path.dirname(root)
+
+
+def _below(root: str) -> Iterator[str]:
+    level = [root]
+    for _ in range(LEVELS):
+        level = [path for folder in level for path in _folders(folder)]
+        yield from level
+
+
+def _folders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(e.path for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
+    return list(islice(found, SUBFOLDERS))

@@ -1,0 +1,46 @@
+"""Annotations in a folder that is read without them: what a manifest says to have them."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
+
+IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages"))
+"""Names of folders that hold all images of a data set, and are no classes."""
+_FOLDERS = re.compile(r"annotations?|labels?", re.I)
+_COCO = re.compile(
+    r"(instances|person_keypoints|captions|annotations|_annotations|coco).*\.json", re.I
+)
+
+
+def unused_annotations(root: str) -> str:
+    """For people; "" where nothing looks like annotations."""
+    try:
+        with os.scandir(root) as entries:
+            found = {entry.name: entry.is_dir() for entry in sorted(entries, key=lambda e: e.name)}
+    except OSError:
+        return ""
+    images = next((n for n, is_dir in found.items() if is_dir and n.lower() in IMAGE_FOLDERS), "")
+    for name, is_dir in found.items():
+        named = _annotations(root, name) if is_dir and _FOLDERS.fullmatch(name) else ""
+        named = named or (name if not is_dir and _COCO.fullmatch(name) else "")
+        if named:
+            path = os.path.join(root, images) if images else root
+            return (
+                f"{named} is there and not used; for its objects say `path: {path}` and `annotations: {os.path.join(root, named)}`, and "
+                "without it `kind: folder`"
+            )
+    return ""
+
+
+def _annotations(root: str, folder: str) -> str:
+    """What in a folder is meant: one file of COCO, or the folder."""
+    kind = kind_within(os.path.join(root, folder), ANNOTATION_SUFFIXES)
+    if kind != ".json":
+        return folder if kind else ""
+    names = sorted(os.listdir(os.path.join(root, folder)))
+    instances = [n for n in names if _COCO.fullmatch(n)]
+    first = [n for n in instances if n.lower().startswith("instances")] or instances
+    return os.path.join(folder, first[0]) if len(first) == 1 else folder

@@ -1,0 +1,312 @@
+"""Data sets with annotations as people have them: nested, by split, described by a file; and paths that are a folder off."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stylebatch.data.image_section import ContentSpec, SourceOptions
+from stylebatch.data.sources.kinds import kind_of, open_source
+from stylebatch.data.sources.layouts import labels_beside
+from stylebatch.data.sources.listing import Listing, list_contents, list_images
+from stylebatch.data.sources.splitting import SplitBy
+from stylebatch.errors import ManifestError
+from tests.support.packed import encoded
+
+PNG = encoded(1)
+BOX = "0.5 0.5 0.2 0.4"
+
+
+def put(root: Path, *images: str, **others: str) -> None:
+    """Images, and texts by their paths, in which `___` stands for `/` and `__` for a dot."""
+    for name in images:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    for name, text in others.items():
+        path = root / name.replace("___", "/").replace("__", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def listed(path: Path, annotations: Path | None = None, **options: Any) -> Listing:
+    given = options if annotations is None else {"annotations": str(annotations), **options}
+    return list_images(open_source(str(path), "contents", SourceOptions(**given)))
+
+
+def labels(found: Listing) -> dict[str, str]:
+    return {item.id: item.label for item in found.items}
+
+
+def coco(*names: str, label: str = "cat") -> str:
+    return json.dumps(
+        {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+            "categories": [{"id": 1, "name": label}],
+            "annotations": [
+                {"image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9]} for i in range(len(names))
+            ],
+        }
+    )
+
+
+def roboflow(root: Path, **changes: str) -> Path:
+    for split in ("train", "valid", "test"):
+        put(root, f"{split}/images/{split}.v1.rf.jpg", f"{split}/images/deep/b.png")
+        put(root, **{f"{split}___labels___{split}__v1__rf__txt": f"1 {BOX}\n"})
+        put(root, **{f"{split}___labels___deep___b__txt": f"0 {BOX}\n"})
+    paths = {"train": "../train/images", "val": "../valid/images", "test": "../test/images"}
+    told = "".join(f"{key}: {path}\n" for key, path in (paths | changes).items())
+    put(root, data__yaml=f"{told}\nnc: 2\nnames: ['cat', 'dog']\nroboflow: {{workspace: x}}\n")
+    put(root, README__roboflow__txt="about", README__dataset__txt="about")
+    return root
+
+
+# yolo
+
+
+def test_labels_may_lie_as_deep_as_their_images(tmp_path: Path) -> None:
+    put(tmp_path, "images/train/a/1.jpg", "images/train/b/c/2.png", "images/val/a/1.jpg")
+    put(
+        tmp_path, labels___train___a___1__txt=f"0 {BOX}", labels___train___b___c___2__txt=f"1 {BOX}"
+    )
+    put(tmp_path, labels___val___a___1__txt=f"1 {BOX}", labels___classes__txt="cat\ndog\n")
+    found = listed(tmp_path / "images", tmp_path / "labels")
+    assert labels(found) == {
+        "train/a/1.jpg": "cat", "train/b/c/2.png": "dog", "val/a/1.jpg": "dog"
+    }  # fmt: skip
+    assert "the splits train, val are read as one; `split: train`" in " ".join(found.notes)
+    assert not any("become classes" in note for note in found.notes)
+    one = listed(tmp_path / "images", tmp_path / "labels", split="val")
+    assert labels(one) == {"val/a/1.jpg": "dog"}
+    spec = ContentSpec(path=str(tmp_path / "images"), annotations=str(tmp_path / "labels"))
+    both = list_contents(spec, SplitBy(source=True))
+    assert {(item.id, item.split) for item in both.items} == {
+        ("train/a/1.jpg", "train"), ("train/b/c/2.png", "train"), ("val/a/1.jpg", "val")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_export_of_roboflow_is_read_by_its_description(tmp_path: Path, named: bool) -> None:
+    root = roboflow(tmp_path / "export")
+    annotations = root / "data.yaml" if named else None
+    found = listed(root, annotations, split="val")
+    assert found.notes[0] == "contents: read as yolo"
+    assert labels(found) == {"valid/images/valid.v1.rf.jpg": "dog", "valid/images/deep/b.png": "cat"}  # fmt: skip
+    with pytest.raises(ManifestError, match=r"splits train, val, test; .*Next: add `split: train`"):
+        listed(root, annotations)
+    with pytest.raises(ManifestError, match=r"contents\.split: .*'valid'; accepted: train, val, "):
+        listed(root, annotations, split="valid")
+    given = {} if annotations is None else {"annotations": str(annotations)}
+    both = list_contents(ContentSpec(path=str(root), **given), SplitBy(source=True))
+    assert sorted(item.split for item in both.items) == ["test"] * 2 + ["train"] * 2 + ["val"] * 2
+    assert {item.label for item in both.items} == {"cat", "dog"}
+    for item in both.items:
+        assert both.sources.read(item.ref) == PNG
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["valid/images", "./valid/images/", "../valid/images", "/content/project-3/valid/images", "..\\valid\\images", "[valid/images]"],
+)  # fmt: skip
+def test_a_description_may_begin_its_paths_anywhere(tmp_path: Path, path: str) -> None:
+    root = roboflow(tmp_path / "export", val=path if path[0] == "[" else f"'{path}'")
+    assert len(listed(root, split="val").items) == 2
+
+
+def test_a_description_never_leads_outside(tmp_path: Path) -> None:
+    put(tmp_path, "valid/images/secret.png")
+    root = tmp_path / "export"
+    put(root, "train/images/1.png", train___labels___1__txt=f"0 {BOX}")
+    put(root, data__yaml="train: ../train/images\nval: ../valid/images\nnames: [cat]")
+    assert labels(listed(root)) == {"train/images/1.png": "cat"}
+    put(root, data__yaml="train: ../valid/images\nnames: [cat]")
+    with pytest.raises(ManifestError, match=r"found train: \.\./valid/images; accepted: folders"):
+        listed(root)
+
+
+def test_other_files_of_that_name_are_no_description(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.png", data__yaml="hyperparameters: {train: 3}")
+    assert kind_of(str(tmp_path)) == "folder"
+    put(tmp_path, data__yaml="names: [")
+    assert kind_of(str(tmp_path)) == "folder"
+
+
+@given(
+    st.lists(st.sampled_from(["images", "a", "train", "labels"]), max_size=4),
+    st.sampled_from(["x.jpg", "x.y.png", "images.webp"]),
+)
+def test_labels_stand_beside_the_last_folder_of_images(folders: list[str], name: str) -> None:
+    found = labels_beside("/".join([*folders, name]))
+    assert found.endswith(f"{name.rpartition('.')[0]}.txt")
+    back = found.split("/")[:-1]
+    changed = [i for i, folder in enumerate(folders) if back[i] != folder]
+    last = max((i for i, folder in enumerate(folders) if folder == "images"), default=None)
+    assert changed == ([] if last is None else [last])
+
+
+# coco
+
+
+def coco_2017(root: Path) -> Path:
+    put(root, "train2017/1.jpg", "train2017/2.jpg", "val2017/1.jpg", "test2017/9.jpg")
+    put(root, annotations___instances_train2017__json=coco("1.jpg", "2.jpg"))
+    put(root, annotations___instances_val2017__json=coco("1.jpg", label="dog"))
+    for split in ("train2017", "val2017"):
+        for family in ("captions", "person_keypoints"):
+            put(root, **{f"annotations___{family}_{split}__json": coco("1.jpg")})
+    return root
+
+
+def test_the_folders_of_coco_are_one_run_with_splits(tmp_path: Path) -> None:
+    root = coco_2017(tmp_path / "coco")
+    spec = ContentSpec(path=str(root), annotations=str(root / "annotations"))
+    both = list_contents(spec, SplitBy(source=True))
+    assert [(item.id, item.split, item.label) for item in both.items] == [
+        ("train2017/1.jpg", "train", "cat"), ("train2017/2.jpg", "train", "cat"), ("val2017/1.jpg", "val", "dog"),
+    ]  # fmt: skip
+    for item in both.items:
+        assert both.sources.read(item.ref) == PNG
+    assert labels(listed(root, root / "annotations", split="Val")) == {"val2017/1.jpg": "dog"}
+    with pytest.raises(ManifestError, match=r"splits train, val; .*`split: train`, or make all of"):
+        listed(root, root / "annotations")
+    pattern = root / "annotations/captions_*.json"
+    assert len(listed(root, pattern, split="train").items) == 1
+
+
+def test_years_of_coco_are_kept_apart(tmp_path: Path) -> None:
+    put(tmp_path, "train2014/1.jpg", "train2017/1.jpg")
+    for year in ("2014", "2017"):
+        put(tmp_path, **{f"annotations___instances_train{year}__json": coco("1.jpg")})
+    assert open_source(
+        str(tmp_path), "contents", SourceOptions(annotations=str(tmp_path / "annotations"))
+    ).splits() == ["train2014", "train2017"]
+
+
+@pytest.mark.parametrize("images", ["{}", "images/{}", "{}/images", ""])
+def test_images_of_a_split_are_found_where_they_are(tmp_path: Path, images: str) -> None:
+    for split in ("train", "val"):
+        folder = images.format(split)
+        name = "1.jpg" if folder else f"{split}-1.jpg"
+        put(tmp_path, f"{folder}/{name}".lstrip("/"))
+        put(tmp_path, **{f"labels___{split}__json": coco(name)})
+    found = listed(tmp_path, tmp_path / "labels", split="val")
+    assert [found.sources.read(item.ref) for item in found.items] == [PNG]
+
+
+def test_annotations_may_stand_beside_the_images_of_each_split(tmp_path: Path) -> None:
+    for split in ("train", "valid"):
+        put(tmp_path, f"{split}/1.jpg", **{f"{split}____annotations__coco__json": coco("1.jpg")})
+    found = listed(tmp_path, tmp_path / "*/_annotations.coco.json", split="valid")
+    assert [item.id for item in found.items] == ["valid/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("captions_train.json", "keypoints_train.json"), "captions_.*, keypoints_.*; accepted: files of one kind"),
+        (("a.json", "b.json"), r"found a\.json, b\.json; accepted: files of one kind"),
+        (("instances_train.json", "Instances_Train.JSON"), "accepted: a file for each split"),
+    ],
+)  # fmt: skip
+def test_files_that_tell_no_splits_are_refused(
+    tmp_path: Path, names: tuple[str, ...], told: str
+) -> None:
+    put(tmp_path, "1.jpg")
+    for name in names:
+        put(tmp_path, **{f"labels___{name.replace('.', '__')}": coco("1.jpg")})
+    with pytest.raises(ManifestError, match=rf"contents\.annotations: .*{told}"):
+        listed(tmp_path, tmp_path / "labels")
+
+
+# a folder off
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(deep=st.lists(st.sampled_from(["train", "a", "b c"]), max_size=2), form=st.sampled_from(["yolo", "voc"]))  # fmt: skip
+def test_a_path_that_is_a_folder_off_is_told_and_what_is_told_works(
+    tmp_path_factory: pytest.TempPathFactory, deep: list[str], form: str
+) -> None:
+    root = tmp_path_factory.mktemp("off") / "set"
+    inner = "/".join([*deep, "1"])
+    put(root, f"images/{inner}.jpg")
+    path = root / f"labels/{inner}.{'txt' if form == 'yolo' else 'xml'}"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"0 {BOX}" if form == "yolo" else "<annotation/>")
+    (root / "readme.txt").write_text("about")
+    places = [root, root / "images", root / "/".join(["images", *deep[:1]])]
+    for images, xml in itertools.product(places, (root, root / "labels")):
+        found = as_meant(images, xml)
+        assert len(found.items) == 1
+        assert "without annotations" not in " ".join(found.notes)
+
+
+def as_meant(images: Path, xml: Path) -> Listing:
+    """What is listed, if need be by the paths that an error tells."""
+    try:
+        return listed(images, xml)
+    except ManifestError as error:
+        message = str(error)
+    meant = re.search(r"did you mean `([^`]*)`", message)
+    assert meant is not None, message
+    told = dict(part.split(": ") for part in meant[1].split(", "))
+    return listed(Path(told.get("path", str(images))), Path(told.get("annotations", str(xml))))
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "meant"),
+    [("", "1.jpg", "images"), ("", "train/1.jpg", "images"), ("images/train", "train/1.jpg", "images"), ("", "x/1.jpg", None)],
+)  # fmt: skip
+def test_images_that_coco_lists_elsewhere_are_told(
+    tmp_path: Path, path: str, name: str, meant: str | None
+) -> None:
+    put(tmp_path, "images/1.jpg", "images/train/1.jpg", a__json=coco(name, "gone.jpg"))
+    hint = f"did you mean `path: {tmp_path / meant}`" if meant else r"jpg; accepted: the folder"
+    with pytest.raises(ManifestError, match=f"found none of the images that .*{hint}"):
+        listed(tmp_path / path, tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
+def test_annotations_that_are_not_given_are_asked_for(tmp_path: Path, kind: str) -> None:
+    put(tmp_path, "1.jpg")
+    with pytest.raises(ManifestError, match=r"contents\.annotations: .*is missing; accepted: "):
+        listed(tmp_path, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"annotations___instances_x__json": coco("1.jpg")}, "annotations/instances_x.json"),
+        ({"annotations___instances_train__json": "{}", "annotations___instances_val__json": "{}"}, "annotations"),
+        ({"annotations___instances_a__json": "{}", "annotations___captions_a__json": "{}"}, "annotations/instances_a.json"),
+        ({"Annotations___1__xml": "<annotation/>"}, "Annotations"),
+        ({"labels___train___1__txt": BOX}, "labels"),
+        ({"_annotations__coco__json": coco("1.jpg")}, "_annotations.coco.json"),
+    ],
+)  # fmt: skip
+def test_annotations_that_lie_there_unused_are_told(
+    tmp_path: Path, files: dict[str, str], told: str
+) -> None:
+    put(tmp_path, "images/1.jpg", "images/2.jpg", **files)
+    notes = " ".join(listed(tmp_path).notes)
+    say = f"for its objects say `path: {tmp_path}/images` and `annotations: {tmp_path}/{told}`"
+    assert f"{told} is there and not used; {say}" in notes
+    assert "the only class is images, which seems to be the name of a folder" in notes
+    assert "not used" not in " ".join(listed(tmp_path, kind="folder").notes)
+    assert {i.label for i in listed(tmp_path, label_from=0).items} == {""}
+
+
+def test_folders_of_classes_are_no_doubt(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.jpg", "images/2.jpg", "labels/3.jpg", package__json="{}")
+    assert listed(tmp_path).notes[1:] == (
+        "contents: 1 passed over, since they are not read: 1 .json (such as package.json)",
+    )
