@@ -17,13 +17,14 @@ import torch
 
 from pipelines.proofs.families import BUILD, adapter
 from pipelines.proofs.proof import peak, random_network, resident
-from pipelines.proofs.published import PUBLISHED, Published, narrowed
+from pipelines.proofs.published import PUBLISHED, narrowed
 from stylebatch.doctor.machine import free_memory
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.models.family import Memory
 from stylebatch.models.loading import load_model
 from stylebatch.models.pipeline_files import TINY
 from stylebatch.models.unet.parts import DTYPES
+from stylebatch.models.unet.published import Published
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.models.unet.unet_loading import as_stable_diffusion
 

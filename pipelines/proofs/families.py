@@ -26,10 +26,11 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from pipelines.proofs.proof import Record, peak, random_network, resident
-from pipelines.proofs.published import PUBLISHED, Published
+from pipelines.proofs.published import PUBLISHED
 from stylebatch.diffusion.attention import attend
 from stylebatch.methods.styleid.features import Recorder
 from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.models.unet.published import Published
 from stylebatch.models.unet.scheduler_config import schedule_from_config
 from stylebatch.models.unet.stable_diffusion import StableDiffusion, StableDiffusionXL
 

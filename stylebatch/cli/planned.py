@@ -11,7 +11,7 @@ from stylebatch.engine.admission import foreseen
 from stylebatch.engine.run_record import ComputePlace
 from stylebatch.errors import StylebatchError
 from stylebatch.folder import Folder
-from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.models.checkpoint import Checkpoint, checkpoint_to_plan
 from stylebatch.planning.forecast import Forecast, forecast, require_within
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.profiles import find_profile, profiles_folder
@@ -43,6 +43,11 @@ class _Outlook:
     shards: int = 0
 
     @property
+    def has_identity(self) -> bool:
+        """Whether the model's files are here."""
+        return bool(self.plan.identity["model_fingerprint"])
+
+    @property
     def lines(self) -> list[str]:
         if not self.committed:
             return []
@@ -54,7 +59,7 @@ class _Outlook:
 def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     """Print the plan of `spec`. Raises what a run would raise before it renders, after what is known was told."""
     _require_options(spec.engine)
-    inputs = list_inputs(spec)
+    inputs = list_inputs(spec, checkpoint_to_plan)
     draft = resolve(spec, inputs=inputs)
     assert inputs.checkpoint is not None, "it was found when the inputs were listed"
     _require_model(spec, inputs.checkpoint)
@@ -86,7 +91,7 @@ def _require_options(engine: EngineSpec) -> None:
 
 def _require_model(spec: RunSpec, checkpoint: Checkpoint) -> None:
     """Raise ManifestError unless weights and LoRA files are whole and fit each other."""
-    if not spec.model.is_embedded:
+    if checkpoint.is_here and not spec.model.is_embedded:
         from stylebatch.models.loading import check_model  # imports torch
 
         check_model(spec.model, checkpoint)
@@ -122,10 +127,13 @@ def _print_json(outlook: _Outlook, found: Forecast, price: float | None) -> None
     summary = plan.summary() | {
         "output": plan.spec.output.path,
         "model": plan.model,
+        "model_is_here": outlook.has_identity,
         "notes": [*plan.notes, *loader_hints(plan)],
         "num_committed_shards": outlook.committed,
         "forecast": found.summary(price),
     }
+    if not outlook.has_identity:
+        del summary["digest"]
     print(json.dumps(summary, indent=1))
 
 
@@ -137,6 +145,7 @@ def _print_lines(outlook: _Outlook, found: Forecast, price: float | None) -> Non
         )
     lines = [*plan.lines(), *found.lines(price), *loader_hints(plan)]
     print("\n".join(lines))
-    print(f"output: {output} (plan {plan.digest[:16]})")
+    # a plan without the model's files has no identity
+    print(f"output: {output}" + f" (plan {plan.digest[:16]})" * outlook.has_identity)
     for line in outlook.lines:
         print(f"{output}: {line}")

@@ -98,6 +98,9 @@ def foreseen(
     former = ledger.former()
     if former is None:
         return (draft,), 0
+    if inputs.checkpoint is not None and not inputs.checkpoint.is_here:
+        # without its weights no plan has a run's identity, so that there is nothing to compare
+        return generations(draft, ledger.output, inputs), 0
     place = find_place(former)
     choice, conditions = kept(draft.spec, former, place)
     plan = draft

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from stylebatch.errors import ManifestError
-from stylebatch.models.families import family_of
+from stylebatch.models.configs import Fields
+from stylebatch.models.families import family_of, published
 from stylebatch.models.family import Family
-from stylebatch.models.hub_models import snapshot
+from stylebatch.models.hub_models import is_cached, snapshot
 from stylebatch.models.model_section import MODEL_IDS, LoraSpec, ModelSpec
 from stylebatch.models.pipeline_files import PARTS, TINY, PipelineFiles, file_hash
 
@@ -46,6 +47,37 @@ class Checkpoint(PipelineFiles):
         return found
 
 
+@dataclass(frozen=True)
+class PublishedCheckpoint(Checkpoint):
+    """A well-known checkpoint (`name`) whose files are not on this machine: enough to plan by, and nothing to load.
+
+    Its fingerprint is "", so that no plan of it has the identity of a run's.
+    """
+
+    name: str = ""
+    is_here = False
+    fingerprint = ""
+
+    def fields(self, part: str) -> Fields:
+        """From the package."""
+        return Fields(self.folder / part, dict(published(self.name).configs[part]))
+
+    @cached_property
+    def index(self) -> Fields:
+        return Fields(self.folder, {})
+
+    def num_parameters(self, part: str) -> int:
+        return published(self.name).parameters.get(part, 0)
+
+    @property
+    def note(self) -> str:
+        """For people."""
+        return (
+            f"model: published figures of {published(self.name).title}; weights are not here. A run fetches them from the hub; without "
+            f"network, on a machine with access: hf download {MODEL_IDS[self.name]} --local-dir FOLDER"
+        )
+
+
 def _hash_of_lora(lora: LoraSpec) -> str:
     try:
         return file_hash(Path(lora.path))
@@ -72,6 +104,19 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
     checkpoint = Checkpoint(folder, spec.variant, weights, _vae_passes(spec), spec.lora)
     checkpoint.family.check()
     return checkpoint
+
+
+def checkpoint_to_plan(spec: ModelSpec) -> Checkpoint:
+    """As `find_checkpoint`; of a well-known name without files on this machine, what is published, and nothing is fetched."""
+    wanted = spec.id or MODEL_IDS.get(str(spec.name))
+    name = next((name for name, repo_id in MODEL_IDS.items() if repo_id == wanted), None)
+    if name is None or spec.revision is not None or is_cached(MODEL_IDS[name], spec.variant):
+        return find_checkpoint(spec)
+    found = PublishedCheckpoint(
+        Path(MODEL_IDS[name]), spec.variant, None, _vae_passes(spec), spec.lora, name
+    )
+    found.family.check()
+    return found
 
 
 def _vae_passes(spec: ModelSpec) -> tuple[Literal["slicing", "tiling"], ...]:

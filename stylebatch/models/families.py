@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from stylebatch.models.family import Family
 from stylebatch.models.pipeline_files import PipelineFiles
+from stylebatch.models.unet.published import Published, published_checkpoints
 from stylebatch.models.unet.unet_family import UNet
 
 FAMILIES: dict[str, Callable[[PipelineFiles], Family]] = {
@@ -24,3 +25,8 @@ def family_of(files: PipelineFiles) -> Family:
         part, default = "unet", "UNet2DConditionModel"
     architecture = files.fields(part).word("_class_name", default, tuple(FAMILIES))
     return FAMILIES[architecture](files)
+
+
+def published(name: str) -> Published:
+    """What is published of a well-known checkpoint (`model_section.MODEL_IDS`)."""
+    return published_checkpoints()[name]

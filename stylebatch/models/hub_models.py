@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stylebatch.errors import ManifestError
+from stylebatch.models.configs import read_json
 from stylebatch.models.weights import NETWORKS, STEMS, stock_files
 
 _SETTINGS = ("tokenizer", "tokenizer_2", "scheduler", *NETWORKS)
@@ -25,6 +26,25 @@ def snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
         if (folder / part).is_dir() and not stock_files(folder, part, variant)
     ]
     return _download(repo_id, revision, _weights(without, None)) if without else folder
+
+
+def is_cached(repo_id: str, variant: str | None) -> bool:
+    """Whether the local cache has the configs and weights of every network of a hub id. Asks no network."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repo_id, local_files_only=True))
+        named = read_json(folder / "model_index.json")
+        parts = [part for part in NETWORKS if isinstance(named.get(part), list)]
+        return all(
+            (folder / part / "config.json").is_file()
+            and (stock_files(folder, part, variant) or stock_files(folder, part, None))
+            for part in parts
+        )
+    # ManifestError: an index that names files which were not fetched
+    except (LocalEntryNotFoundError, ManifestError, OSError, ValueError):
+        return False
 
 
 def _weights(parts: tuple[str, ...] | list[str], variant: str | None) -> list[str]:

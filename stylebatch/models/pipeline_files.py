@@ -63,6 +63,11 @@ class PipelineFiles:
         """The field of the manifest that names the folder."""
         return "model.path" if self.weights is None else "model.config"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the files are on this machine; False where only what is published of them is known."""
+        return True
+
     @cached_property
     def index(self) -> Fields:
         """`model_index.json`, empty if there is none. Raises ManifestError if it cannot be read."""

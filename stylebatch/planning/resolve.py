@@ -316,7 +316,8 @@ def _has_captions(inputs: Inputs) -> bool:
 def _long_prompts(checkpoint: Checkpoint, inputs: Inputs) -> tuple[str, ...]:
     """A note on texts beyond the text encoder's context."""
     for axis in inputs.axes:
-        if isinstance(axis, PromptAxis):
+        # without the files there is no tokenizer to count by
+        if isinstance(axis, PromptAxis) and checkpoint.is_here:
             images = inputs.axes[0]
             items = images.items if isinstance(images, ImageAxis) else ()
             return note_on_long_prompts(checkpoint, axis, items)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.rows import Cell, Diagonal, with_texts
@@ -11,7 +11,8 @@ from stylebatch.data.sources.listing import Listing, list_contents, list_styles
 from stylebatch.data.sources.pairs import PairList, list_pairs
 from stylebatch.data.sources.source import Item, Sources
 from stylebatch.errors import ManifestError
-from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
+from stylebatch.models.checkpoint import Checkpoint, PublishedCheckpoint, find_checkpoint
+from stylebatch.models.model_section import ModelSpec
 from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
 from stylebatch.planning.classes import class_list, named_axis, names_of, require_names
 from stylebatch.planning.overview import classes_and_captions, lost_images
@@ -43,8 +44,8 @@ class Inputs:
         return len(self.axes[0]), len(self.axes[1]) if len(self.axes) > 1 else 1
 
 
-def list_inputs(spec: RunSpec) -> Inputs:
-    """All that a run is made of. A start does this once, however often it plans.
+def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_checkpoint) -> Inputs:
+    """All that a run is made of. A start does this once, however often it plans. `find`: the model's files.
 
     Raises ManifestError, naming file, row, field, what was found and what is accepted.
     """
@@ -54,7 +55,10 @@ def list_inputs(spec: RunSpec) -> Inputs:
         inputs = _classified(inputs, classes)
     axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
     notes = (*inputs.notes, *told)
-    return replace(inputs, axes=axes, notes=notes, checkpoint=find_checkpoint(spec.model))
+    checkpoint = find(spec.model)
+    if isinstance(checkpoint, PublishedCheckpoint):
+        notes = (checkpoint.note, *notes)
+    return replace(inputs, axes=axes, notes=notes, checkpoint=checkpoint)
 
 
 def _classified(inputs: Inputs, classes: tuple[str, ...]) -> Inputs:

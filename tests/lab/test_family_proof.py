@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pipelines.proofs import families as proof
-from pipelines.proofs.published import PUBLISHED, Published, narrowed
+from pipelines.proofs.published import PUBLISHED, narrowed
+from stylebatch.models.unet.published import Published
 from tests.support.checkpoints import DIVISORS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

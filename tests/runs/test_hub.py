@@ -19,7 +19,9 @@ from stylebatch.export.export import export
 from stylebatch.export.export_options import ExportOptions
 from stylebatch.export.upload import repository_of, upload
 from stylebatch.manifest import load_spec
-from stylebatch.models.model_section import MODEL_IDS
+from stylebatch.models.checkpoint import Checkpoint, checkpoint_to_plan
+from stylebatch.models.hub_models import snapshot
+from stylebatch.models.model_section import MODEL_IDS, ModelSpec
 from stylebatch.planning.resolve import plan
 from tests.support.exported import rendered, rows_of
 from tests.support.hub import OWNER, TOKEN, Hub, hub_server, reached_here
@@ -177,10 +179,7 @@ def test_datasets_of_the_hub_are_contents(
 
 
 def test_a_named_checkpoint_comes_from_the_hub(hub: Hub, eps_folder: Path, tmp_path: Path) -> None:
-    from stylebatch.models.checkpoint import Checkpoint
-    from stylebatch.models.hub_models import snapshot
     from stylebatch.models.loading import load_model
-    from stylebatch.models.model_section import ModelSpec
 
     files = {
         path.relative_to(eps_folder).as_posix(): path.read_bytes()
@@ -198,6 +197,27 @@ def test_a_named_checkpoint_comes_from_the_hub(hub: Hub, eps_folder: Path, tmp_p
     fetched = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
     assert "model_index.json" in fetched
     assert not {"v1-5-pruned.ckpt", "diffusion_pytorch_model.bin"} & fetched
+
+
+def test_a_plan_fetches_no_weights_and_uses_those_that_are_here(
+    eps_folder: Path, hub: Hub, tmp_path: Path
+) -> None:
+    files = {
+        path.relative_to(eps_folder).as_posix(): path.read_bytes()
+        for path in eps_folder.rglob("*")
+        if path.is_file()
+    }
+    hub.put(MODEL_IDS["sd15"], files, "models")
+    spec = ModelSpec(name="sd15")
+    assert checkpoint_to_plan(spec).family.sizes.native == 512
+    assert not list((tmp_path / "cache").rglob("*.json"))
+    folder = snapshot(MODEL_IDS["sd15"], None, None)
+    found = checkpoint_to_plan(spec)
+    assert (found.is_here, found.family.sizes.native) == (True, 128)
+    assert found.fingerprint == Checkpoint(eps_folder).fingerprint
+    # a download that was broken off
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    assert checkpoint_to_plan(spec).family.sizes.native == 512
 
 
 @pytest.mark.slow

@@ -1,10 +1,20 @@
-"""Recognises the UNets of the published checkpoints by the values that differ between them."""
+"""The published checkpoints: configs and numbers of parameters of every part, read from published.json.
+
+Sources: the config files of CompVis/stable-diffusion-v1-4, stable-diffusion-v1-5, stabilityai/stable-diffusion-2-1-base,
+stable-diffusion-2-1 and stable-diffusion-xl-base-1.0; sizes in arXiv 2307.01952, table 1. Keys at diffusers' defaults are left out
+unless they tell the families apart. `attention_head_dim` counts heads (diffusers kept the misnomer).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+Config = Mapping[str, Any]
 DEFAULTS: dict[str, Any] = {
     "block_out_channels": [320, 640, 1280, 1280],
     "layers_per_block": 2,
@@ -14,35 +24,46 @@ DEFAULTS: dict[str, Any] = {
     "use_linear_projection": False,
     "addition_embed_type": None,
 }
-"""The keys that are compared, with the values that diffusers takes where a config has none."""
-_UNET_1 = DEFAULTS | {"cross_attention_dim": 768}
-_UNET_2 = DEFAULTS | {
-    "attention_head_dim": [5, 10, 20, 20],
-    "cross_attention_dim": 1024,
-    "use_linear_projection": True,
-}
-_UNET_XL = DEFAULTS | {
-    "block_out_channels": [320, 640, 1280],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-}
-# sd21 and sd21-base have one network, trained on different predictions; sd14 and sd15 differ in their weights alone.
-PUBLISHED: dict[str, tuple[Mapping[str, Any], str]] = {
-    "sd14": (_UNET_1, "epsilon"),
-    "sd15": (_UNET_1, "epsilon"),
-    "sd21-base": (_UNET_2, "epsilon"),
-    "sd21": (_UNET_2, "v_prediction"),
-    "sdxl": (_UNET_XL, "epsilon"),
-}
-"""Name (of `section.MODEL_IDS`) -> what its UNet's config says, and what it predicts."""
+"""Keys by which UNets differ, with the values that diffusers takes where a config has none."""
 
 
-def names_of(unet: Mapping[str, Any], prediction_type: str) -> tuple[str, ...]:
-    """Names of the published checkpoints with this UNet config and prediction type."""
-    found = {key: unet.get(key, default) for key, default in DEFAULTS.items()}
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint of the hub: configs by part, parameters of the parts that have any, pixels it was trained on."""
+
+    title: str
+    native_size: int
+    configs: Mapping[str, Config]
+    parameters: Mapping[str, int]
+
+
+@cache
+def published_checkpoints() -> dict[str, Published]:
+    """By the names of `section.MODEL_IDS`."""
+    numbers = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+    return {
+        name: Published(
+            found["title"],
+            found["native_size"],
+            {part: numbers["configs"][config] for part, config in found["parts"].items()},
+            found["parameters"],
+        )
+        for name, found in numbers["checkpoints"].items()
+    }
+
+
+def names_of(unet: Config, prediction_type: str) -> tuple[str, ...]:
+    """Names of the published checkpoints with this UNet config and prediction type.
+
+    sd21 and sd21-base have one network, trained on different predictions; sd14 and sd15 differ in their weights alone.
+    """
+    facts = (_facts(unet), prediction_type)
     return tuple(
-        name for name, published in PUBLISHED.items() if (found, prediction_type) == published
+        name
+        for name, one in published_checkpoints().items()
+        if (_facts(one.configs["unet"]), one.configs["scheduler"]["prediction_type"]) == facts
     )
+
+
+def _facts(unet: Config) -> dict[str, Any]:
+    return {key: unet.get(key, default) for key, default in DEFAULTS.items()}

@@ -149,7 +149,7 @@ class UNet:
                 encoders,
             )
         )
-        for part, encoder in self.tokenizers.items():
+        for part, encoder in self.tokenizers.items() if files.is_here else ():
             check_tokenizer(files.folder / part, encoders[encoder])
         if files.weights is not None:
             self._check_single_file(files.weights)
