@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -314,7 +315,10 @@ def _explain(
         return f"{path}: {f'{field}: ' if field else ''}{message}" + (
             "" if isinstance(fault["input"], dict) else f" (found {found})"
         )
-    return f"{path}: {field}: found {found}; {message[0].lower()}{message[1:]}"
+    words = re.findall(r"'([^']*)'", str(fault.get("ctx", {}).get("expected", "")))
+    close = difflib.get_close_matches(str(fault["input"]), words, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{path}: {field}: found {found}; {hint}{message[0].lower()}{message[1:]}"
 
 
 def _accepts(loc: Sequence[int | str], root: type[BaseModel]) -> str:

@@ -8,6 +8,7 @@ FixedMode = Literal["center_crop", "resize", "pad"]
 """Every picture has the size of the run."""
 NativeMode = Literal["fit", "keep"]
 """Every picture has a size of its own."""
-FitMode = FixedMode | NativeMode
+# One literal of all: of a union a misspelt word would be told once for each part.
+FitMode = Literal["center_crop", "resize", "pad", "fit", "keep"]
 NATIVE: tuple[FitMode, ...] = ("fit", "keep")
 GREY = (128, 128, 128)

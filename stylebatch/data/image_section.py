@@ -210,6 +210,17 @@ class ImageSpec(Section):
     )
 
     @property
+    def unused(self) -> list[str]:
+        """Notes on options that are given and mean nothing to the mode."""
+        given = {"fill": self.fill != GREY, "max_pixels": self.max_pixels is not None}
+        modes = {"fill": "pad", "max_pixels": "keep"}
+        return [
+            f"image.{name} is not used: it is for `mode: {modes[name]}`, and the mode is {self.mode}"
+            for name, is_given in given.items()
+            if is_given and self.mode != modes[name]
+        ]
+
+    @property
     def fitting(self) -> dict[str, Any]:
         """How inputs become pixels and labels, for a plan's identity; what is usual is left out, so that older plans agree."""
         found: dict[str, Any] = {"mode": self.mode}

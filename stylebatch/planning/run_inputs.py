@@ -54,7 +54,7 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
     if classes is not None:
         inputs = _classified(inputs, classes)
     axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
-    notes = (*inputs.notes, *told)
+    notes = (*inputs.notes, *told, *spec.image.unused)
     checkpoint = find(spec.model)
     if isinstance(checkpoint, PublishedCheckpoint):
         notes = (checkpoint.note, *notes)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylebatch.data.fit_modes import FixedMode, NativeMode
+from stylebatch.data.fit_modes import FitMode, FixedMode, NativeMode
 from stylebatch.data.geometry import MOST_AREA, fitted_size, transform_of
 from stylebatch.data.image_section import ImageSpec, SourceOptions
 from stylebatch.data.images import Pixels, fit, load_image
@@ -243,9 +243,22 @@ def test_an_example_gives_the_size_that_it_says(tmp_path: Path, example: str) ->
     assert f"px: {size_words(resolved.sample_sizes)}" in re.sub(r"\n", " px", example)
 
 
+def test_a_plan_tells_of_a_fill_that_is_not_used(tmp_path: Path) -> None:
+    for side in ("contents", "styles"):
+        (tmp_path / side).mkdir()
+        picture(1, 96, 64).save(tmp_path / side / "a.png")
+    image = "image: {size: 128, mode: fit, fill: [0, 0, 0]}\n"
+    sources = "contents: {path: contents}\nstyles: {path: styles}\noutput: {path: out}\n"
+    (tmp_path / "run.yaml").write_text(image + sources, encoding="utf-8")
+    spec = load_spec(tmp_path / "run.yaml")
+    assert any(note.startswith("image.fill is not used") for note in plan(spec).notes)
+    padded = load_spec(tmp_path / "run.yaml", ["image.mode=pad"])
+    assert not any("image.fill" in note for note in plan(padded).notes)
+
+
 def test_the_table_of_modes_is_whole() -> None:
     named = re.findall(r"^\| `(\w+)`", FITTED, re.MULTILINE)
-    assert named == [*get_args(FixedMode), *get_args(NativeMode)]
+    assert named == [*get_args(FixedMode), *get_args(NativeMode)] == list(get_args(FitMode))
 
 
 def _loaded(path: Path, size: int, image: ImageSpec) -> Pixels:

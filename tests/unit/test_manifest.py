@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from stylebatch.data.fit_modes import FitMode
+from stylebatch.data.image_section import ImageSpec
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.spec import EngineSpec, RunSpec
+from stylebatch.spec.output import OutputFormat
 
 
 @pytest.fixture
@@ -393,3 +397,45 @@ def test_short_and_long_forms_of_a_manifest_are_the_same_run(folder: Path) -> No
         )
     )
     assert short == long == RunSpec.model_validate(short.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("image.mode", get_args(FitMode)),
+        ("image.truncated", ("refuse", "accept")),
+        ("contents.captions", ("first", "drawn")),
+        ("contents.damaged", ("refuse", "pass_over")),
+        ("output.format", get_args(OutputFormat)),
+        ("output.image.format", ("webp", "avif")),
+        ("pairing.mode", ("product", "explicit", "sample")),
+        ("method.convention", ("diffusers",)),
+    ],
+)
+def test_a_misspelt_word_is_told_once_with_the_one_that_was_meant(
+    tmp_path: Path, key: str, words: tuple[str, ...]
+) -> None:
+    for word in words:
+        section, *fields, leaf = key.split(".")
+        data: dict[str, Any] = {leaf: word[:1] + word[2:]}
+        for field in reversed(fields):
+            data = {field: data}
+        base = {"contents": {"path": "a"}, "styles": {"path": "b"}, "output": {"path": "o"}}
+        manifest = base | {section: base.get(section, {}) | data}
+        (tmp_path / "run.yaml").write_text(json.dumps(manifest))
+        with pytest.raises(ManifestError) as error:
+            load_spec(tmp_path / "run.yaml")
+        first, *others = str(error.value).splitlines()
+        assert f'{key}: found "{word[:1] + word[2:]}"; did you mean {word!r}? ' in first
+        assert others == [
+            "Next: correct the manifest; `stylebatch schema` prints every field with what it accepts."
+        ]
+
+
+def test_options_that_mean_nothing_to_the_mode_are_told() -> None:
+    assert ImageSpec(fill=(0, 0, 0)).unused == [
+        "image.fill is not used: it is for `mode: pad`, and the mode is center_crop"
+    ]
+    assert ImageSpec(mode="fit", max_pixels=5000).unused[0].startswith("image.max_pixels is not")
+    assert ImageSpec(mode="pad", fill=(0, 0, 0)).unused == []
+    assert ImageSpec(mode="keep", max_pixels=5000).unused == []
