@@ -12,25 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from stylebatch.diffusion.schedule import Trajectory, along
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.features import Inverted, SiteFeatures
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
-
-FIRST_TIMESTEP, TOP, LAST_LEVEL = 1, 961, 999
-"""Of the paper's 50 steps: where the reverse ends and starts, and what the inversion goes on to."""
-
-
-class Bent(StyleID):
-    """Timesteps 1 + 960 (i / (n - 1))^`power`: above 1 they lie closer to the picture, below 1 closer to the noise."""
-
-    power: float = 1.0
-
-    def trajectory(self, model: Denoiser) -> Trajectory:
-        parts = [(i / (self.steps - 1)) ** self.power for i in range(self.steps)]
-        times = [FIRST_TIMESTEP + round(part * (TOP - FIRST_TIMESTEP)) for part in parts]
-        return along(times, LAST_LEVEL, times)
 
 
 class FewForContents(StyleID):

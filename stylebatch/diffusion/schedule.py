@@ -185,6 +185,7 @@ def trajectory(
     *,
     start: Start | None = None,
     grid: Grid = "stride",
+    power: float = 1.0,
     num_train_timesteps: int = 1000,
 ) -> Trajectory:
     """Steps of inversion and reverse for StyleID (arXiv 2312.09008) in one of its two conventions.
@@ -193,8 +194,9 @@ def trajectory(
     `start="paper"` (default at 50 steps) inverts on to level T-1 and skips the first reverse step,
     `start="level"` (default otherwise) inverts to the last grid level and reverses from there; its
     last inversion step only records features (source and target are equal).
-    `grid="spread"` places any number of timesteps evenly from 1 to the last that 50 steps reach, and skips none:
-    to the first evaluation of their reverse with `start="paper"`, which then inverts on to level T-1 likewise.
+    `grid="spread"` places any number of timesteps from 1 to the last that 50 steps reach, and skips none:
+    to the first evaluation of their reverse with `start="paper"`, which then inverts on to level T-1 likewise. They are even
+    with `power` 1 and closer together near the picture above it (2: the quadratic grid of DDIM, arXiv 2010.02502, D.2).
     `diffusers`: the authors' port; each inversion step is evaluated at its *target* timestep.
     Raises ValueError for an unusable number of steps.
     """
@@ -205,7 +207,7 @@ def trajectory(
             )
         return _diffusers_trajectory(steps, num_train_timesteps)
     if grid == "spread":
-        return _spread_trajectory(steps, start or "level", num_train_timesteps)
+        return _spread_trajectory(steps, start or "level", power, num_train_timesteps)
     if steps < 2 or steps >= num_train_timesteps or num_train_timesteps % steps:
         raise ValueError(
             f"steps: {steps} does not divide {num_train_timesteps} training timesteps; the ldm convention accepts "
@@ -216,7 +218,7 @@ def trajectory(
     # The paper's code takes 50 steps and skips one; elsewhere none is skipped, which gives a round trip about 10 dB better.
     start = start or ("paper" if steps == 50 else "level")
     last = num_train_timesteps - 1 if start == "paper" else times[-1]
-    return along(times, last, times[:-1] if start == "paper" else times)
+    return _along(times, last, times[:-1] if start == "paper" else times)
 
 
 def two_step(path: Trajectory) -> Trajectory:
@@ -231,7 +233,7 @@ def two_step(path: Trajectory) -> Trajectory:
     return Trajectory(up, down[::-1], returns_x0=False)
 
 
-def along(times: list[int], last: int, walked: list[int]) -> Trajectory:
+def _along(times: list[int], last: int, walked: list[int]) -> Trajectory:
     """Inversion along `times` to level `last`, reverse along `walked` to level 0."""
     # The reverse starts from the inversion's last latent, even where that is above its first timestep (start="paper").
     inversion = tuple(Step(t, t, to) for t, to in zip(times, [*times[1:], last], strict=True))
@@ -239,13 +241,19 @@ def along(times: list[int], last: int, walked: list[int]) -> Trajectory:
     return Trajectory(inversion, reverse[::-1], returns_x0=False)
 
 
-def _spread_trajectory(steps: int, start: Start, num_train_timesteps: int) -> Trajectory:
+def _spread_trajectory(
+    steps: int, start: Start, power: float, num_train_timesteps: int
+) -> Trajectory:
     stride = max(1, num_train_timesteps // 50)  # of the paper's 50 steps
     top = num_train_timesteps - stride + 1 - (stride if start == "paper" else 0)
     if not 2 <= steps <= top:
         raise ValueError(f"steps: {steps} is out of range; grid spread accepts 2..{top}")
-    times = [1 + round(i * (top - 1) / (steps - 1)) for i in range(steps)]
-    return along(times, num_train_timesteps - 1 if start == "paper" else times[-1], times)
+    times = [1 + round((top - 1) * (i / (steps - 1)) ** power) for i in range(steps)]
+    if len(set(times)) < steps:
+        raise ValueError(
+            f"grid_power: found {power:g}, with which {steps} steps repeat timesteps; accepted: fewer steps or less power"
+        )
+    return _along(times, num_train_timesteps - 1 if start == "paper" else times[-1], times)
 
 
 def usable_steps(num_train_timesteps: int = 1000) -> list[int]:

@@ -89,7 +89,7 @@ class StyleBank:
             codec=self.codec,
             # empty for the paper's: keys of caches from before these options must stay
             rule="" if method.rule == "ddim" else method.rule,
-            grid="" if method.grid == "stride" else method.grid,
+            grid=_grid_of(method),
         )
         return Style(key, pixels, name)
 
@@ -217,3 +217,10 @@ def feature_codec(codec: Codec) -> FeatureCodec:
     if codec.name == "trajectory":
         raise ValueError("codec: found trajectory, which stores no features; accepted: kv, x, x8")
     return FeatureCodec(codec.name, _TORCH[codec.dtype])
+
+
+def _grid_of(method: StyleID) -> str:
+    """`spread`, with its power where it has one."""
+    if method.grid == "stride":
+        return ""
+    return method.grid if method.grid_power == 1.0 else f"{method.grid} {method.grid_power:g}"

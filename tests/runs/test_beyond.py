@@ -53,6 +53,8 @@ def test_options_beyond_the_paper_are_dumped_only_when_they_are_used() -> None:
         ({"inversion": "bdia", "steps": 2}, "steps: found 2; inversion bdia needs 3 or more"),
         ({"grid": "spread", "steps": 501}, "steps: found 501; grid spread accepts 2 to 500"),
         ({"grid": "spread", "convention": "diffusers"}, "convention diffusers accepts stride"),
+        ({"grid_power": 1.2}, r"grid_power: found 1\.2; accepted with grid stride: 1"),
+        ({"grid": "spread", "grid_power": 2, "steps": 100}, "100 steps repeat timesteps"),
         ({"steps": 7}, "and any number with grid: spread"),
     ],
 )  # fmt: skip

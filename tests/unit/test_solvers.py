@@ -202,6 +202,21 @@ def test_spread_grid_has_the_ends_of_50_steps() -> None:
         trajectory("ldm", 1, start="level", grid="spread")
 
 
+def test_a_power_brings_timesteps_closer_together_near_the_picture() -> None:
+    even, bent = (
+        trajectory("ldm", 12, start="paper", grid="spread", power=power) for power in (1.0, 1.2)
+    )
+    assert bent.reverse[0].t == even.reverse[0].t == 961
+    assert bent.reverse[-1].t == even.reverse[-1].t == 1
+    gaps = [b.t - a.t for a, b in pairwise(bent.inversion)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] < min(b.t - a.t for a, b in pairwise(even.inversion))
+    quadratic = trajectory("ldm", 5, start="paper", grid="spread", power=2.0)
+    assert [step.t for step in quadratic.inversion] == [1, 61, 241, 541, 961]
+    with pytest.raises(ValueError, match="100 steps repeat timesteps"):
+        trajectory("ldm", 100, start="paper", grid="spread", power=2.0)
+
+
 def test_two_step_rules_need_a_path_that_turns_where_it_ends() -> None:
     with pytest.raises(ValueError, match="start="):
         two_step(trajectory("ldm", 50, start="paper"))

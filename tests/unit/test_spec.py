@@ -117,6 +117,8 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
         data = put(data, "model.path", str(folder / "weights.safetensors"))
     elif field.startswith("model.") and field not in ("model.name", "model.path", "model.id"):
         data = put(data, "model.name", "tiny")
+    if field == "method.grid_power":
+        data = put(put(data, "method.steps", 10), "method.grid", "spread")
     if field == "method.start":
         data = put(data, "method.steps", 10)
     if field in ("pairing.per_content", "pairing.pool", "pairing.seed"):

@@ -53,6 +53,7 @@ class StyleID(StyleIDOptions):
             self.steps,
             start=self.start,
             grid=self.grid,
+            power=self.grid_power,
             num_train_timesteps=table_of(model.schedule).num_train_timesteps,
         )
         return path if self.inversion == "ddim" else two_step(path)

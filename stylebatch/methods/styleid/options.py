@@ -63,7 +63,7 @@ class StyleIDOptions(PairMethod):
     takes_sizes: ClassVar[bool] = True
     takes_masks: ClassVar[bool] = True
     takes_blends: ClassVar[bool] = True
-    newer: ClassVar[tuple[str, ...]] = BEYOND_THE_PAPER
+    newer: ClassVar[tuple[str, ...]] = (*BEYOND_THE_PAPER, "grid_power")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "fast": {"steps": 16, **FEWER_STEPS},
         "draft": {"steps": 8, **FEWER_STEPS},
@@ -117,6 +117,12 @@ class StyleIDOptions(PairMethod):
         description="ldm only. stride: timesteps 1, 1 + 1000 / steps, ... (steps divides 1000); spread: any number of steps "
         "evenly from 1 to where 50 steps end",
     )
+    grid_power: float = Field(
+        1.0,
+        ge=0.5,
+        le=4.0,
+        description="With grid: spread. 1: evenly; above 1: closer together near the picture (2: DDIM's quadratic grid)",
+    )
     solver: Literal["ddim", "ab2", "dpmpp_2m"] = Field(
         "ddim",
         description="Of inversion and reverse. ab2 (Adams-Bashforth) and dpmpp_2m (DPM-Solver++) are of second order, for few steps",
@@ -169,6 +175,17 @@ class StyleIDOptions(PairMethod):
             )
         if self.grid == "spread" and not 2 <= self.steps <= 500:
             raise ValueError(f"steps: found {self.steps}; grid spread accepts 2 to 500")
+        if self.grid_power != 1.0 and self.grid != "spread":
+            raise ValueError(
+                f"grid_power: found {self.grid_power:g}; accepted with grid {self.grid}: 1"
+            )
+        parts = [(i / (self.steps - 1)) ** self.grid_power for i in range(self.steps)]
+        # of 960 timesteps, where the paper's reverse starts
+        if self.grid == "spread" and len({round(960 * part) for part in parts}) < self.steps:
+            raise ValueError(
+                f"grid_power: found {self.grid_power:g}, with which {self.steps} steps repeat timesteps; accepted: fewer steps, "
+                "or a power nearer to 1"
+            )
         if self.convention == "diffusers" and self.grid != "stride":
             raise ValueError(
                 "grid: found spread; convention diffusers accepts stride, its own timesteps"
@@ -257,13 +274,15 @@ class StyleIDOptions(PairMethod):
             getattr(self, name) != fields[name].default for name in BEYOND_THE_PAPER
         )
         preset = {} if self.preset is None else {"preset": "string"}
-        return preset | RECORDED | (RECORDED_BEYOND if goes_beyond else {})
+        power = {} if self.grid_power == 1.0 else {"grid_power": "double"}
+        return preset | RECORDED | (RECORDED_BEYOND if goes_beyond else {}) | power
 
     def record_values(self) -> dict[str, Any]:
         each = self.site_gammas or (self.gamma,) * len(self.sites)
         found = {name: getattr(self, name) for name in RECORDED | RECORDED_BEYOND}
         return found | {
             "preset": self.preset or "",
+            "grid_power": self.grid_power,
             "start": self.start or "",
             "sites": list(self.sites),
             "site_gammas": list(each),
