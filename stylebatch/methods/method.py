@@ -37,6 +37,7 @@ RECORD_COLUMNS = frozenset(
         *("original_height", "status", "error_code", "error_message", "sha256", "name"),
         *("prompt_truncated", "content_id", "style_id", "row", "split", "mask_id", "style_images"),
         *("style_weights", "captions", "objects", "transform", *PADDING),
+        *("origin_id", "style_origin_id"),
     )
 )
 """Columns that records may have, beside measures; no option is named so, nor as a measure (see `plan`)."""

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from stylebatch.data.sources.origins import ORIGIN, origin_column
 from stylebatch.data.sources.source import Source, Sources
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError
@@ -47,7 +48,13 @@ def carried_columns(
     taken = {name.lower() for name in (*TAKEN, *options.record_types(blends=True))}
     found: list[CarriedColumn] = []
     for number, source in _sources(axes, sources):
+        origin = origin_column(source)
+        if origin:
+            column = f"style_{ORIGIN}" if axes[number].name == "style" else ORIGIN
+            found.append(CarriedColumn(column, "string", number, origin))
         for name, kind in _wanted(source).items():
+            if name == origin:
+                continue
             column = _free(name, axes[number].name, taken)
             taken.add(column.lower())
             found.append(CarriedColumn(column, kind, number, name))

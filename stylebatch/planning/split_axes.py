@@ -2,7 +2,7 @@
 
 By fractions, the split of a content follows from seed and id alone: h = xxh3(id) / 2^64 falls into [0, 0.2) for `validation: 0.2`.
 So a class of n has about 0.2 n there, with a deviation of sqrt(0.16 n), and contents that are added move no other. A prompt
-goes with its copies, a set with all its prompts.
+goes with its copies, a set with all its prompts, and a sample of an earlier generation where the original of it went.
 
 With `exact`, contents are dealt out class by class, in the order of h: each goes to the split that lacks most of its share so
 far. So a class has its shares to within one or two; contents that an output has keep their splits as it grows.
@@ -11,13 +11,14 @@ far. So a class has its shares to within one or two; contents that an output has
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
 from stylebatch.data.rows import Cell
+from stylebatch.data.sources.origins import key_of, originals_of
 from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError
@@ -27,15 +28,16 @@ from stylebatch.spec import RunSpec, SplitSpec
 from stylebatch.spec.splits import USUAL, in_order, name_fault, usual_name
 
 NAMED = 4
+MOST_SPLITS = 20
 OTHER_SEEDS = 1000
 
 
 def split_by(spec: RunSpec, field: str) -> SplitBy:
     """How contents or styles are listed, so that the listing knows their splits."""
     split = spec.split
-    if split is None or split.fractions or (field == "styles" and not split.styles):
+    if split is None or (field == "styles" and not split.styles):
         return NO_SPLITS
-    return SplitBy(split.source, split.column)
+    return SplitBy(split.source, split.column, origins=bool(split.fractions))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +123,8 @@ def _splits_of(
         assert isinstance(sets, ImageAxis)
         of_sets = splits_of_images(split, sets, {})
         return tuple(of_sets[column] for column in set_of)
-    copies = rows.prompts.source.per_prompt
-    ids = (rows.at(place).id for place in range(len(rows)))
-    # copies of one prompt are as alike as samples of one content
-    return tuple(_drawn(split, id_.rpartition("/")[0] if copies > 1 else id_) for id_ in ids)
+    # copies of one prompt are as alike as samples of one content; records tell its text, for a second generation
+    return tuple(_drawn(split, rows.at(place).prompt) for place in range(len(rows)))
 
 
 def splits_of_images(
@@ -133,10 +133,11 @@ def splits_of_images(
     """The split of each image. Raises ManifestError for names that are none."""
     if split.exact:
         dealt = _dealt(split, axis, former)
-        return tuple(dealt[item.id] for item in axis.items)
+        return tuple(dealt[key_of(item)] for item in axis.items)
     if split.fractions:
-        return tuple(_drawn(split, item.id) for item in axis.items)
+        return tuple(_drawn(split, key_of(item)) for item in axis.items)
     names = {item.split for item in axis.items}
+    _require_few(split, axis, names)
     for name in sorted(names):
         if fault := name_fault(name):
             raise ManifestError(f"split: {axis.name}s: {fault}")
@@ -155,6 +156,17 @@ def splits_of_images(
     return tuple(usual[item.split] for item in axis.items)
 
 
+def _require_few(split: SplitSpec, axis: ImageAxis, names: Collection[str]) -> None:
+    """Raise ManifestError for a column of values that are no splits, such as one for each image."""
+    if split.column is not None and len(names) > MOST_SPLITS:
+        found = ", ".join(shown(name, 40) for name in sorted(names)[:NAMED])
+        raise ManifestError(
+            f"split.column: {axis.name}s: found {len(names):,} values of {split.column} in {len(axis):,} images, such as {found}; "
+            f"accepted: up to {MOST_SPLITS} splits. Next: name a column of few values, or give fractions, such as "
+            "`split: {validation: 0.2}`"
+        )
+
+
 def _drawn(split: SplitSpec, id_: str) -> str:
     return split.split_at(_place(split, id_))
 
@@ -167,23 +179,26 @@ def _place(split: SplitSpec, text: str) -> float:
 
 
 def _dealt(split: SplitSpec, axis: ImageAxis, former: Mapping[str, str]) -> dict[str, str]:
-    """The split of each id, class by class; those of `former` as they are."""
+    """The split of each key, class by class; those of ids in `former` as they are."""
     classes: dict[str, dict[str, None]] = {}
-    for item in axis.items:
-        classes.setdefault(item.label, {})[item.id] = None
+    copies = Counter(map(key_of, axis.items))
+    labels = {key_of(item): item.label for item in reversed(axis.items)}
+    for key, label in labels.items():
+        classes.setdefault(label, {})[key] = None
+    former = {key_of(item): former[item.id] for item in axis.items if item.id in former}
     shares = split.shares
     lacking = dict.fromkeys(shares, 0.0)
     dealt: dict[str, str] = {}
     # what one class lacks goes on to the next: of many small ones, some have an image in each split
     for label in sorted(classes, key=lambda label: (_place(split, label), label)):
         # what an output has already comes first: its part is no longer to be dealt
-        ids = sorted(classes[label], key=lambda id_: (id_ not in former, _place(split, id_), id_))
-        for id_ in ids:
+        keys = sorted(classes[label], key=lambda key: (key not in former, _place(split, key), key))
+        for key in keys:
             for name, share in shares.items():
-                lacking[name] += share
-            dealt[id_] = former.get(id_) or max(lacking, key=lacking.__getitem__)
-            if dealt[id_] in lacking:
-                lacking[dealt[id_]] -= 1.0
+                lacking[name] += share * copies[key]
+            dealt[key] = former.get(key) or max(lacking, key=lacking.__getitem__)
+            if dealt[key] in lacking:
+                lacking[dealt[key]] -= copies[key]
     return dealt
 
 
@@ -232,7 +247,9 @@ def _require_all(
 
 def _another_seed(split: SplitSpec, axes: Sequence[Axis]) -> str:
     """What helps where a hash left a split empty."""
-    ids = [[item.id for item in axis.items] for axis in axes if isinstance(axis, ImageAxis)]
+    ids = [
+        list({key_of(item) for item in axis.items}) for axis in axes if isinstance(axis, ImageAxis)
+    ]
     # every seed hashes every id anew: a message must not take minutes
     is_quick = (
         not split.exact and len(ids) == len(axes) and all(len(one) <= OTHER_SEEDS for one in ids)
@@ -247,7 +264,9 @@ def _another_seed(split: SplitSpec, axes: Sequence[Axis]) -> str:
 def _line(axis: Axis) -> str:
     counts = Counter(axis.splits)
     named = ", ".join(f"{split} {counts[split]:,}" for split in in_order(set(counts)))
-    return f"splits of {axis.name}s: {named}"
+    count = originals_of(axis.items) if isinstance(axis, ImageAxis) else 0
+    follow = f"; all that was made from one of {count:,} originals is in one split" if count else ""
+    return f"splits of {axis.name}s: {named}{follow}"
 
 
 def _classes_without(rows: Axis, listed: Sequence[Cell] | None) -> Iterator[str]:

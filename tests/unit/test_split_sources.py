@@ -97,7 +97,76 @@ def test_a_column_of_a_table_names_the_split(tmp_path: Path, eps_folder: Path) -
         plan(load_spec(tmp_path / "run.yaml"))
 
 
+@pytest.mark.parametrize("carry", [[], ["other"], ["fold", "other"], None])
+@pytest.mark.parametrize("kind", ["table", "jsonl", "folder", "beside", "tar", "parquet", "saved"])
+def test_a_column_that_is_not_carried_names_the_split(
+    kind: str, carry: list[str] | None, tmp_path: Path, eps_folder: Path
+) -> None:
+    """Whatever `carry` says, which decides about the records alone."""
+    folds = ["train", "val", "train", "val", "train", "test"]
+    rows = [{"fold": fold, "other": n} for n, fold in enumerate(folds)]
+    path = _with_columns(tmp_path / "source", kind, rows)
+    table(tmp_path / "styles.csv", ["s.jpg"])
+    section: dict[str, Any] = {"path": str(path)} | ({} if carry is None else {"carry": carry})
+    resolved = plan(load_spec(manifest(tmp_path, eps_folder, contents=section, split={"column": "fold"})))  # fmt: skip
+    expected = ["train", "validation", "train", "validation", "train", "test"]
+    assert list(resolved.axes[0].splits) == expected
+    assert {one.column for one in resolved.carried} == set(["fold", "other"] if carry is None else carry)  # fmt: skip
+
+
+def _with_columns(folder: Path, kind: str, rows: list[dict[str, Any]]) -> Path:
+    """Pictures with these columns, in one of the forms that bring some."""
+    import datasets
+    from PIL import Image
+
+    folder.mkdir()
+    names = [f"{n}.png" for n in range(len(rows))]
+    if kind in ("parquet", "saved"):
+        values = {name: [row[name] for row in rows] for name in rows[0]}
+        pictures = [Image.new("RGB", (8, 8)) for _ in rows]
+        made = datasets.Dataset.from_dict({"image": pictures, **values})
+        if kind == "parquet":
+            made.to_parquet(str(folder / "a.parquet"))
+            return folder / "a.parquet"
+        made.save_to_disk(str(folder / "saved"))
+        return folder / "saved"
+    if kind == "tar":
+        members: dict[str, Any] = {}
+        for number, row in enumerate(rows):
+            members |= {f"{number}.png": encoded(number), f"{number}.json": row}
+        return tar(folder / "a.tar", members)
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(encoded(number))
+        if kind == "beside":
+            (folder / f"{number}.json").write_text(json.dumps(rows[number]))
+    if kind == "table":
+        table(folder / "t.csv", names, **{name: [str(row[name]) for row in rows] for name in rows[0]})  # fmt: skip
+        return folder / "t.csv"
+    first = "path" if kind == "jsonl" else "file_name"
+    lines = "".join(f"{json.dumps({first: name} | row)}\n" for name, row in zip(names, rows, strict=True))  # fmt: skip
+    if kind == "jsonl":
+        (folder / "t.jsonl").write_text(lines)
+        return folder / "t.jsonl"
+    if kind == "folder":
+        (folder / "metadata.jsonl").write_text(lines)
+    return folder
+
+
 # what is refused
+
+
+def test_a_column_of_one_value_for_each_image_is_refused(tmp_path: Path, eps_folder: Path) -> None:
+    """By what people mean by such a column, not by what is wrong with the name of one."""
+    names = [f"{i}.jpg" for i in range(30)]
+    table(tmp_path / "contents.csv", names, url=[f"a/{i}" for i in range(30)], n=[str(i % 20) for i in range(30)])  # fmt: skip
+    table(tmp_path / "styles.csv", ["s.jpg"])
+    path = manifest(tmp_path, eps_folder, split={"column": "url"})
+    with pytest.raises(
+        ManifestError,
+        match=r"found 30 values of url in 30 images, such as a/0, .*up to 20 splits. Next: .*fractions",
+    ):
+        plan(load_spec(path))
+    assert len(plan(load_spec(path, ["split.column=n"])).summary()["splits"]) == 20
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.image_columns import NAMED_BY_OPTIONS, TEXTS
 from stylebatch.data.sources.objects import regions_of_cell
+from stylebatch.data.sources.origins import is_read
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.sidecars import MAX_BYTES, Described, Sidecars
 from stylebatch.data.sources.source import Source
@@ -75,7 +76,8 @@ class Beside:
             regions = self._regions(further, f"{path}: row {number}")
             label, caption, license = (row[names[field]] for field in TEXTS)
             told = Described(label, caption, license, regions)
-            if further and options.carry != ():
+            further = {name: text for name, text in further.items() if is_read(name, options)}
+            if further:
                 self.rows[prefix + name] = further
             if self.texts.setdefault(prefix + name, told) is not told:
                 raise ManifestError(

@@ -35,7 +35,7 @@ class ContainerFiles(Source):
         """The files of the split that the options name. Raises ManifestError where there are several and none is named."""
         found = self._all_files()
         splits, wanted = self._splits_of(found), self.options.split
-        if wanted is not None and wanted.lower() not in splits:
+        if wanted is not None and wanted.lower() not in map(str.lower, splits):
             raise self.fault(
                 f"found {wanted!r}; accepted: {', '.join(splits) or 'none, since no file name begins with one'}",
                 "split",
@@ -47,7 +47,7 @@ class ContainerFiles(Source):
                     "split",
                 )
             return found
-        kept = [file for file in found.files if self._split_of(found, file) == wanted.lower()]
+        kept = [f for f in found.files if self._split_of(found, f).lower() == wanted.lower()]
         return Found(found.root, tuple(kept))
 
     def splits(self) -> list[str]:
@@ -58,9 +58,9 @@ class ContainerFiles(Source):
         return list(dict.fromkeys(name for name in names if name))
 
     def _split_of(self, found: Found, file: str) -> str:
-        """The split that a file's name tells, in small letters; of an output it may have any name."""
+        """The split that a file's name tells; of an output it may have any name."""
         name = found.name(file)
-        return name.rpartition("-")[0].lower() if self._output is not None else split_of(name)
+        return name.rpartition("-")[0] if self._output is not None else split_of(name)
 
     def _all_files(self) -> Found:
         if is_pattern(self.uri):

@@ -20,6 +20,7 @@ from stylebatch.data.sources.image_columns import (
     texts_of_rows,
 )
 from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.origins import ALWAYS
 from stylebatch.data.sources.outputs import PICTURES, format_of, output_above, shards_of
 from stylebatch.data.sources.parquet_images import ParquetImages
 from stylebatch.data.sources.parquet_rows import row_of
@@ -156,7 +157,8 @@ class FilesOutput(LocalFiles, ParquetImages):
         return "/".join(parts[levels:])
 
     def further(self, item: Item) -> Mapping[str, Any]:
-        names = [n for n in self.types if self.options.carry is None or n in self.options.carry]
+        carry = self.options.carry
+        names = [n for n in self.types if carry is None or n in carry or n in ALWAYS]
         if not names:
             return item.extra
         shard, group, row = item.ref.member.partition("\0")[2].split(" ")

@@ -18,6 +18,7 @@ from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.further import tag_of_arrow
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.objects import KEY, NAMES, SHAPES, regions_of
+from stylebatch.data.sources.origins import ALWAYS, is_read
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import USUAL
 from stylebatch.data.tables.parquet_table import require_plain, texts_of
@@ -62,9 +63,11 @@ class ImageColumns:
         return f"{name}.bytes" if name in self.structs else name
 
     def carried(self, options: SourceOptions) -> tuple[str, ...]:
-        """The further columns that the options take."""
+        """The further columns that the options take, and those that name originals."""
         names = options.carry
-        return tuple(name for name in self.further if names is None or name in names)
+        return tuple(
+            name for name in self.further if names is None or name in names or name in ALWAYS
+        )
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -125,7 +128,7 @@ def columns_beside(
         for f in schema
         # pandas keeps its index in a column of such a name
         if f.name not in used and not f.name.startswith("__index_level_") and tag_of_arrow(f.type)
-        if options.carry != ()
+        if is_read(f.name, options)
     )
     return ImageColumns(
         label=found["label"],

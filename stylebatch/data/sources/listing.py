@@ -14,8 +14,16 @@ from stylebatch.data.sources.choosing import chosen
 from stylebatch.data.sources.further import joined_types, types_of
 from stylebatch.data.sources.kinds import kind_of, name_of, open_source
 from stylebatch.data.sources.masks import with_masks, with_segmentation
+from stylebatch.data.sources.origins import with_origins
 from stylebatch.data.sources.source import Item, Source, Sources
-from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy, parts_of, split_of, with_column
+from stylebatch.data.sources.splitting import (
+    NO_SPLITS,
+    SplitBy,
+    parts_of,
+    reading,
+    split_of,
+    with_column,
+)
 from stylebatch.data.tables.reader import require_text
 from stylebatch.errors import ManifestError
 
@@ -94,10 +102,14 @@ def _beside(
 def _list_split(source: Source, by: SplitBy) -> Listing:
     """As `list_images`, with the split of each item where `by` says so; limits then hold for each split."""
     if by.column is not None:
-        listed = list_images(source)
-        return replace(listed, items=with_column(listed.items, source, by.column))
+        reader = reading(source, by.column)
+        listed = list_images(reader)
+        source.types = reader.types
+        in_splits = with_column(listed.items, reader, by.column)
+        return Listing(in_splits, Sources.of(source), listed.notes)
     if not by.source:
-        return list_images(source)
+        listed = list_images(source)
+        return replace(listed, items=with_origins(listed.items, source)) if by.origins else listed
     parts = [(part, _checked(part)) for part in parts_of(source)]
     everything = [item for _, found in parts for item in found]
     items: list[Item] = []

@@ -17,6 +17,7 @@ from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.image_columns import NAMED_BY_OPTIONS, TEXTS
 from stylebatch.data.sources.objects import KEY, is_objects, regions_of
+from stylebatch.data.sources.origins import ALWAYS
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import Source
 from stylebatch.data.tables.table_columns import shown
@@ -64,8 +65,7 @@ class Sidecars:
     def read(self, texts: Mapping[str, bytes], image: str) -> Described:
         """What the sidecars of one image say. `texts`: by extension."""
         found = self._json(texts["json"], image) if "json" in texts else {}
-        if self.options.carry != ():
-            self.kinds.add(further_of(found, self.options) if KEY in found else found)
+        self.kinds.add(self._learned(found))
         caption = self._plain(found, "caption", image) if found else ""
         # A key that was asked for goes before .txt, which goes before the usual key.
         if "txt" in texts and not (caption and self.options.caption):
@@ -80,6 +80,12 @@ class Sidecars:
         license = self._plain(found, "license", image) if "license" in found else ""
         regions = self._regions(found[KEY], image) if KEY in found else ()
         return Described(self._shared(label), caption, self._shared(license), regions)
+
+    def _learned(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What types are learned of; objects are no column."""
+        if self.options.carry == ():
+            return {name: found[name] for name in ALWAYS & found.keys()}
+        return further_of(found, self.options) if KEY in found else found
 
     def _regions(self, found: Any, image: str) -> tuple[Region, ...]:
         try:

@@ -72,7 +72,8 @@ class Item:
     `parts`: the images of a style that is a blend; `mask`: the picture that says where a content takes the style;
     `reference`: an image whose style is taken. `extra`: further columns; `regions`: what is annotated in it; `number`: of its row, from 1;
     `size`: width and height of the image as it is displayed, where the source knows them; `split`: the one that the source has it in,
-    "" where nobody asks; `captions`: all, where a sample draws one of several; `segmentation`: an image of labels.
+    "" where nobody asks; `captions`: all, where a sample draws one of several; `segmentation`: an image of labels; `origin`: id of
+    the original that a sample of ours was made from, where the splits of a run follow from it.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Item:
     split: str = ""
     captions: tuple[str, ...] = ()
     segmentation: Ref | None = None
+    origin: str = ""
 
     @property
     def mask_id(self) -> str:

@@ -12,10 +12,11 @@ NAMED = 12
 
 
 class SplitBy(NamedTuple):
-    """How a listing learns splits: from the source, from a column, or not at all."""
+    """How a listing learns splits: from the source, from a column, or not at all. `origins`: those of samples of ours are asked for."""
 
     source: bool = False
     column: str | None = None
+    origins: bool = False
 
 
 NO_SPLITS = SplitBy()
@@ -39,6 +40,15 @@ def parts_of(source: Source) -> list[Source]:
 def split_of(source: Source) -> str:
     """The split that the options of a part name."""
     return source.options.split or ""
+
+
+def reading(source: Source, column: str) -> Source:
+    """The source with `column` among those that are read."""
+    options = source.options
+    if options.carry is None or column in options.carry:
+        return source
+    carry = (*options.carry, column)
+    return type(source)(source.uri, source.field, options.model_copy(update={"carry": carry}))
 
 
 def with_column(items: list[Item], source: Source, column: str) -> list[Item]:

@@ -13,6 +13,7 @@ from stylebatch.data.sources.blends import BlendRow, gather
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.objects import regions_of_cell
+from stylebatch.data.sources.origins import is_read
 from stylebatch.data.sources.outputs import refuse_output
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.source import USUAL, Item, Ref
@@ -122,8 +123,7 @@ class PathTable(TableRows):
             regions = regions_of_cell(further)
         except ValueError as error:
             raise self.error(number, f"objects: {error}") from None
-        if self.options.carry == ():
-            further = {}
+        further = {name: text for name, text in further.items() if is_read(name, self.options)}
         return replace(item, extra=further, regions=regions) if further or regions else item
 
     def _ref(self, image: str) -> Ref:

@@ -26,7 +26,7 @@ from stylebatch.data.sources.tar_walk import IMAGE_NAMES
 from stylebatch.errors import StorageError
 from stylebatch.local_files import write_bytes
 
-VERSION = 3
+VERSION = 4
 """Of the file and of what a walk finds: another one is not read."""
 AFTERWARDS = frozenset(
     ("kind", "annotations", "split", "labels", "min_side", "aspect", "shuffle", "limit", "limit_per_class", "web_hosts", "carry")
