@@ -88,7 +88,7 @@ class Comparison:
         self.evaluation = evaluation
         self._first: Measured | None = None
 
-    def measure(self, name: str, options: dict[str, Any]) -> Measured:
+    def measure(self, name: str, options: dict[str, Any] | StyleID) -> Measured:
         """Render all pairs by `options` and compare."""
         method = StyleID.model_validate(options)
         pictures = self.evaluation.render(Variant(name, method))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.embedded import beyond, figures, precision
+from pipelines.embedded import beyond, figures, further, precision, prompt_presets
 from pipelines.embedded.evaluate import Evaluation, strip
 from stylebatch.models.loading import load_model
 from stylebatch.models.unet.unet_loading import as_stable_diffusion
@@ -32,6 +32,8 @@ def main() -> None:
     parts: dict[str, Callable[[argparse.Namespace], Iterable[str]]] = {
         "presets": _presets,
         "curve": _curve,
+        "further": _further,
+        "prompts": lambda _: prompt_presets.lines(),
         "exact": _exact,
         "gammas": _gammas,
         "blends": _blends,
@@ -95,6 +97,13 @@ def _presets(args: argparse.Namespace) -> Iterable[str]:
 
 def _curve(args: argparse.Namespace) -> Iterable[str]:
     yield from _compared(args, "curve", beyond.curve())
+
+
+def _further(args: argparse.Namespace) -> Iterable[str]:
+    comparison = beyond.Comparison(_evaluation(args))
+    yield beyond.HEADER
+    for name, options in further.options():
+        yield comparison.measure(name, options).line()
 
 
 def _gammas(args: argparse.Namespace) -> Iterable[str]:

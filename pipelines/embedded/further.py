@@ -8,14 +8,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from pipelines.embedded.beyond import FEW
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.features import Inverted, SiteFeatures
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.models.unet.unet_loading import as_stable_diffusion
+
+
+def options() -> list[tuple[str, dict[str, Any] | StyleID]]:
+    """The paper, `fast`, then what costs less."""
+    bent: list[tuple[str, dict[str, Any] | StyleID]] = [
+        (f"{steps}, power {power:g}", {**FEW, "steps": steps, "grid_power": power})
+        for steps in (12, 11, 10, 9)
+        for power in (1.2, 1.4)
+    ]
+    fewer: list[tuple[str, dict[str, Any] | StyleID]] = [
+        (f"16, contents inverted in {steps}", FewForContents(content_steps=steps, **FEW))
+        for steps in (12, 10, 8)
+    ]
+    reused: list[tuple[str, dict[str, Any] | StyleID]] = [
+        (
+            f"{steps}, the deep half at each step in {every}",
+            DeepHalfReused(every=every, **FEW | {"steps": steps}),
+        )
+        for steps, every in ((16, 2), (16, 3), (50, 2), (50, 3))
+    ]
+    return [("50 steps, the paper", {}), ("16, even", FEW), *bent, *fewer, *reused]
 
 
 class FewForContents(StyleID):
@@ -26,10 +50,8 @@ class FewForContents(StyleID):
     def invert(self, model: Denoiser, latents: Tensor, kind: Any, **options: Any) -> Inverted:
         if kind != "query":
             return super().invert(model, latents, kind, **options)
-        own = StyleID.model_validate(
-            {name: getattr(self, name) for name in StyleID.model_fields}
-            | {"steps": self.content_steps, "preset": None}
-        )
+        mine = {name: value for name, value in self.model_dump().items() if name != "content_steps"}
+        own = StyleID.model_validate(mine | {"steps": self.content_steps})
         found = own.invert(model, latents, kind, **options)
         times = [step.t for step in own.trajectory(model).reverse]
         return replace(found, features=_Nearest(found.features.at, times))
@@ -46,14 +68,26 @@ class _Nearest:
         return self.features(min(self.times, key=lambda known: abs(known - t)))
 
 
-@contextmanager
-def deep_half_reused(model: StableDiffusion, every: int) -> Iterator[None]:
-    """The levels below the injected sites are evaluated at each `every`-th step only, and reused between (arXiv 2312.00858).
+class DeepHalfReused(StyleID):
+    """The levels below the injected sites are evaluated at each `every`-th step only, and reused between (arXiv 2312.00858)."""
 
-    They are `down_blocks[2:]`, the middle, and `up_blocks[:2]`. Batches of a step come in the same order at each step.
-    """
+    every: int = 2
+
+    def _invert_batch(self, model: Denoiser, *arguments: Any) -> Inverted:
+        with _deep_half_reused(as_stable_diffusion(model), self.every):
+            return super()._invert_batch(model, *arguments)
+
+    def stylise(self, model: Denoiser, *arguments: Any, **options: Any) -> Tensor:
+        with _deep_half_reused(as_stable_diffusion(model), self.every):
+            return super().stylise(model, *arguments, **options)
+
+
+@contextmanager
+def _deep_half_reused(model: StableDiffusion, every: int) -> Iterator[None]:
+    """For one walk, whose steps have the same batches in the same order. The deep half: `down_blocks[2:]` to `up_blocks[:2]`."""
     unet, former = model.unet, model.predict_noise
     deep = [*unet.down_blocks[2:], unet.mid_block, *unet.up_blocks[:2]]
+    forwards = [block.forward for block in deep]
     kept: dict[tuple[int, int], Any] = {}
     now = {"t": -1.0, "step": -1, "batch": 0}
 
@@ -63,22 +97,18 @@ def deep_half_reused(model: StableDiffusion, every: int) -> Iterator[None]:
             now.update(t=t, step=now["step"] + 1, batch=0)
         return former(x, t, *arguments, **options)
 
-    def wrapped(index: int, evaluate: Callable[..., Any]) -> Callable[..., Any]:
-        def forward(*arguments: Any, **options: Any) -> Any:
-            place = (index, int(now["batch"]))
-            if now["step"] % every == 0 or place not in kept:
-                kept[place] = evaluate(*arguments, **options)
-            return kept[place]
+    def forward(index: int, *arguments: Any, **options: Any) -> Any:
+        place = (index, int(now["batch"]))
+        if now["step"] % every == 0:
+            kept[place] = forwards[index](*arguments, **options)
+        return kept[place]
 
-        return forward
-
-    evaluations = [block.forward for block in deep]
     for index, block in enumerate(deep):
-        block.forward = wrapped(index, block.forward)
+        block.forward = partial(forward, index)
     model.predict_noise = predict  # type: ignore[method-assign]
     try:
         yield
     finally:
         model.predict_noise = former  # type: ignore[method-assign]
-        for block, forward in zip(deep, evaluations, strict=True):
-            block.forward = forward
+        for block, evaluate in zip(deep, forwards, strict=True):
+            block.forward = evaluate

@@ -46,4 +46,6 @@ def _rendered(name: str, options: dict[str, Any], output: Path) -> tuple[dict[st
     spec = load_spec(path, [f"method={json.dumps(chosen | options)}", *LOSSLESS])
     run(spec.model_copy(update={"output": spec.output.model_copy(update={"path": str(output)})}))
     pictures = sorted((output / "images").rglob("*.png"))
-    return {one.name: np.asarray(Image.open(one)) for one in pictures}, spec.method.steps
+    return {one.name: np.asarray(Image.open(one)) for one in pictures}, int(
+        spec.method.model_dump()["steps"]
+    )

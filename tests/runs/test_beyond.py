@@ -9,12 +9,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from pipelines.embedded.further import DeepHalfReused, FewForContents
 from stylebatch.diffusion import attention
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
 from stylebatch.methods.styleid.features import Inverted
 from stylebatch.methods.styleid.options import BEYOND_THE_PAPER, StyleIDOptions
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
-from tests.support.styleid import CONTENTS, STYLES, Counting, rel, styleid
+from tests.support.styleid import CONTENTS, QUICK, STYLES, Counting, rel, styleid
 
 CHANGED: dict[str, Any] = {
     "gamma_schedule": "cosine",
@@ -215,6 +216,23 @@ def test_evaluations_are_those_promised(
             counting.evaluations.clear()
             method.stylise(counting, contents, styles)
             assert len(counting.evaluations) == method.num_reverse_evaluations
+
+
+@pytest.mark.parametrize("kind", [FewForContents, DeepHalfReused])
+def test_experiments_that_save_nothing_change_nothing(
+    eps_model: StableDiffusion, kind: type[StyleID]
+) -> None:
+    saving = {"content_steps": 2} if kind is FewForContents else {"every": 2}
+    none = {"content_steps": 5} if kind is FewForContents else {"every": 1}
+    found = {}
+    for name, method in {
+        "plain": styleid(grid="spread", steps=5),
+        "none": kind.model_validate(QUICK | none | {"grid": "spread", "steps": 5}),
+        "saving": kind.model_validate(QUICK | saving | {"grid": "spread", "steps": 5}),
+    }.items():
+        found[name] = method.stylise(eps_model, *inverted(method, eps_model))
+    assert torch.equal(found["plain"], found["none"])
+    assert not torch.equal(found["plain"], found["saving"])
 
 
 def test_exact_inversion_returns_the_latent(model: StableDiffusion) -> None:

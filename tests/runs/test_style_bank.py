@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,14 @@ def test_cold_and_warm_cache_give_the_same_bytes(
     assert torch.equal(method.stylise(eps_model, contents, held), warm)
     exact = method.invert(eps_model, latents, "key_value")
     assert rel(warm, method.stylise(eps_model, contents, exact)) < loss
+
+
+def test_other_timesteps_are_another_entry(eps_model: StableDiffusion, tmp_path: Path) -> None:
+    grids: list[dict[str, Any]] = [{}, {"grid": "spread"}, {"grid": "spread", "grid_power": 1.2}]
+    for grid in (*grids, *grids):
+        _, bank = render(tmp_path, styleid(**grid), eps_model, Codec("x", "float32"), count=1)
+    assert bank.num_built == 0
+    assert len(list(tmp_path.glob("*.tar"))) == len(grids)
 
 
 def test_style_does_not_depend_on_the_styles_beside_it(
