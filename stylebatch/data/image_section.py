@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from stylebatch.data.fit_modes import GREY, FitMode
-from stylebatch.paths import LocalPath, Place
+from stylebatch.paths import Place
 from stylebatch.section import Section
 
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?$")]
@@ -25,7 +25,7 @@ class SourceOptions(Section):
         description="What is at `path`, where it is not recognised as meant: folder, table, webdataset, parquet, saved, coco, "
         "voc, yolo",
     )
-    annotations: LocalPath | None = Field(
+    annotations: Place | None = Field(
         None,
         description="Of the images in the folder `path`: a COCO file (.json), a folder of Pascal VOC files (.xml) or of YOLO "
         "files (.txt)",

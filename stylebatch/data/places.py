@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import IO, Any
 
@@ -23,6 +25,8 @@ INPUT = Advice(
 )
 AT_ONCE = 1 << 22
 """Bytes that are asked of a store at once where a file is read from its beginning to its end."""
+READERS = 32
+"""Threads that read small files of a store, whose answers take longer than their bytes."""
 GLANCE = 1000
 """Files of a store's folder that tell what it holds: one page of a listing."""
 Stamp = tuple[int, int, int, str]
@@ -74,6 +78,32 @@ def part_of(place: str, offset: int, count: int) -> bytes:
     # Nothing is held open, so that a source can be pickled.
     with open(path, "rb", buffering=0) as file:
         return os.pread(file.fileno(), count, offset)
+
+
+def read_each(places: Sequence[str], most: int) -> Iterator[bytes | None]:
+    """The first `most` bytes of each file, None where there is none. Those of stores are asked for at once. Raises OSError."""
+    if not any(map(is_address, places)):
+        yield from (_beginning(place, most) for place in places)
+        return
+    with ThreadPoolExecutor(READERS, thread_name_prefix="inputs") as pool:
+        yield from pool.map(lambda place: _beginning(place, most), places)
+
+
+def _beginning(place: str, most: int) -> bytes | None:
+    try:
+        return part_of(place, 0, most)
+    except FileNotFoundError:
+        return None
+
+
+def entries_of(folder: str) -> dict[str, bool]:
+    """Names in a folder, sorted, and whether each is a folder. Raises OSError."""
+    if is_address(folder):
+        there = Folder.at(folder, INPUT)
+        files = there.list()
+        return {name: name not in files for name in there.names()}
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.is_dir() for entry in sorted(entries, key=lambda e: e.name)}
 
 
 def opened(place: str) -> IO[bytes]:

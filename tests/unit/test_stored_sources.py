@@ -24,9 +24,11 @@ from stylebatch.data.places import StoredFile, part_of
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.data.sources.listing import Listing, list_contents, list_images
 from stylebatch.data.sources.pairs import PairList, list_pairs
+from stylebatch.data.sources.splitting import SplitBy
 from stylebatch.errors import ManifestError, SampleError, StorageError
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
+from tests.support.beside_images import write_beside
 from tests.support.packed import END, encoded, member, tar
 from tests.support.s3 import BUCKET, proxied, s3_server, short_pauses
 
@@ -77,6 +79,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tar(here / f"outputs/first/data/train-{shard:05d}.tar", sample)
     (here / "outputs/first/metadata").mkdir()
     (here / "outputs/first/metadata/train-00000_stats.json").write_text("{}")
+    write_beside(here)
     return here
 
 
@@ -123,15 +126,87 @@ def told(found: Listing) -> list[Any]:
         ("deep/rows.parquet", {}, 3),
         ("outputs/first", {}, 1),
         ("outputs/first/data", {"image": "style.jpg"}, 1),
+        ("beside", {}, 7),
+        ("beside", {"captions": "drawn"}, 7),
+        ("beside", {"label_from": 1, "carry": ()}, 7),
+        ("beside", {"split": "cat"}, 5),
+        ("rowed", {"caption": "text"}, 3),
+        ("00000", {}, 1),
+        ("set", {"split": "val"}, 3),
+        ("set", {"annotations": "set/data.yaml", "split": "train"}, 1),
+        ("set/images", {"annotations": "set/labels"}, 4),
+        ("set/images", {"annotations": "set/labels", "split": "val"}, 3),
+        ("set/images", {"annotations": "set/voc"}, 4),
+        ("set/images", {"annotations": "set/coco", "split": "val"}, 1),
+        ("set/images/train", {"annotations": "set/coco/instances_train2017.json"}, 1),
+        ("set/images", {"annotations": "set/coco/*_*.json", "split": "train"}, 1),
     ],
 )
 def test_a_store_lists_and_reads_what_this_machine_does(
     here: Path, there: str, name: str, options: dict[str, Any], count: int
 ) -> None:
-    on_disk, stored = listed(f"{here}/{name}", **options), listed(f"{there}/{name}", **options)
+    on_disk, stored = both(here, there, name, **options)
     assert told(stored) == told(on_disk)
     assert len(stored.items) == count
-    assert [note.replace(there, str(here)) for note in stored.notes] == list(on_disk.notes)
+    assert [i.regions for i in stored.items] == [i.regions for i in on_disk.items]
+    assert [i.captions for i in stored.items] == [i.captions for i in on_disk.items]
+    notes = [
+        note.replace(there, str(here)).replace("as store", "as folder") for note in stored.notes
+    ]
+    assert notes == list(on_disk.notes)
+
+
+def both(here: Path, there: str, name: str, **options: Any) -> tuple[Listing, Listing]:
+    """What is listed here and there; annotations by their path from either."""
+    given = options.pop("annotations", None)
+    found = []
+    for root in (str(here), there):
+        more = {} if given is None else {"annotations": f"{root}/{given}"}
+        found.append(listed(f"{root}/{name}", **options, **more))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("name", ["beside", "set/images"])
+def test_folders_of_splits_are_those_of_a_store(here: Path, there: str, name: str) -> None:
+    options = {"annotations": "set/labels"} if name == "set/images" else {}
+    found = []
+    for root in (str(here), there):
+        given = {key: f"{root}/{value}" for key, value in options.items()}
+        spec = ContentSpec(path=f"{root}/{name}", **given)
+        items = list_contents(spec, SplitBy(source=True)).items
+        found.append([(item.id, item.split, item.label) for item in items])
+    assert found[0] == found[1]
+    assert len({split for _, split, _ in found[0]}) == 2
+
+
+def test_a_saved_dataset_in_a_store_is_refused_with_a_way_out(there: str) -> None:
+    for name, files in (
+        ("one", ("state.json", "dataset_info.json")),
+        ("all", ("dataset_dict.json",)),
+    ):
+        for file in files:
+            Folder.at(f"{there}/saved/{name}").write(file, b"{}")
+        with pytest.raises(ManifestError, match=r"is a saved dataset in a store; .*to_parquet"):
+            listed(f"{there}/saved/{name}")
+
+
+def test_paths_that_are_a_folder_off_are_told_in_a_store(there: str) -> None:
+    for path, of, meant in (
+        ("set", "set/labels", "path: {}/set/images"),
+        ("set/images/val", "set/labels", "path: {}/set/images"),
+        ("set", "set/coco/instances_val2017.json", "path: {}/set/images/"),
+    ):
+        with pytest.raises(ManifestError, match=f"did you mean `{meant.format(there)}"):
+            listed(f"{there}/{path}", annotations=f"{there}/{of}")
+
+
+def test_files_beside_images_are_asked_for_once_each(s3: str, there: str) -> None:
+    with proxied(s3) as proxy:
+        listed(f"{there}/beside")
+        asked = [path for method, path, _ in proxy.seen if method == "GET" and "/cat/" in path]
+        asked += [path for method, path, _ in proxy.seen if method == "GET" and "/dog/" in path]
+        endings = sorted(path.partition("?")[0][-5:] for path in asked if "list-type" not in path)
+        assert endings == [".json", ".json", "0.txt", "1.txt", "2.cls", "3.txt"]
 
 
 def test_a_random_member_is_one_ranged_request(s3: str, there: str) -> None:
@@ -198,7 +273,15 @@ def test_a_store_that_does_not_answer_is_no_damage(s3: str, there: str) -> None:
         open_source(f"{there}/{name}", "contents", SourceOptions(damaged=damaged))
         for name in names[:2]
         for damaged in ("refuse", "pass_over")
-    ] + [open_source(f"{there}/{names[2]}", "contents")]
+    ]
+    labels = SourceOptions(annotations=f"{there}/set/labels", damaged="pass_over")
+    coco = SourceOptions(annotations=f"{there}/set/coco", split="val")
+    sources += [
+        open_source(f"{there}/{names[2]}", "contents"),
+        open_source(f"{there}/beside", "contents"),
+        open_source(f"{there}/set/images", "contents", labels),
+        open_source(f"{there}/set/images", "contents", coco),
+    ]
     with proxied(s3, lambda request: "500" if "Range" in request.headers else "pass"):
         for source in sources:
             with pytest.raises(StorageError):
@@ -285,7 +368,14 @@ def test_a_stored_file_reads_as_one_of_this_machine(
 def test_the_examples_of_the_documentation_are_read_as_they_say(here: Path, there: str) -> None:
     text = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
     found = re.findall(r"(contents: \{.*s3://.*\}) +# read as (\w+)", text)
-    assert {kind for _, kind in found} == {"webdataset", "parquet", "table", "store"}
+    assert {kind for _, kind in found} == {
+        "webdataset",
+        "parquet",
+        "table",
+        "store",
+        "yolo",
+        "coco",
+    }
     for example, kind in found:
         contents = yaml.safe_load(example.replace("s3://bucket/mine", there))["contents"]
         spec = ContentSpec.model_validate(contents)

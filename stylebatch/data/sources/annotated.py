@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from abc import abstractmethod
 from collections import Counter
@@ -13,8 +14,9 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder
 from xml.parsers import expat
 
 from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.places import read_each
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_within
-from stylebatch.data.sources.image_folder import ImageFolder
+from stylebatch.data.sources.image_folder import AT_ONCE, ImageFolder
 from stylebatch.data.sources.misplaced import fitting
 from stylebatch.data.sources.regions import (
     Region,
@@ -24,7 +26,7 @@ from stylebatch.data.sources.regions import (
 )
 from stylebatch.data.sources.sidecars import level
 from stylebatch.data.sources.source import USUAL, Item
-from stylebatch.errors import ManifestError
+from stylebatch.errors import ManifestError, StorageError
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
@@ -54,31 +56,35 @@ class AnnotatedImages(ImageFolder):
         self._without.clear()
         self._splits_seen.clear()
         self._prepare()
-        found, lost = 0, list[str]()
-        for item in super().items():
-            path = self._file_of(item.id)
-            if self.options.split is None and level(item.id, 1).casefold() in SPLITS:
-                self._splits_seen.add(level(item.id, 1))
-            try:
-                with open(path, "rb") as file:
-                    # One byte over the bound tells a file that is too large.
-                    data = file.read(MAX_BYTES + 1)
-            except FileNotFoundError:
-                self._without["images without annotations"] += 1
-                lost.append(item.id)
-                yield item
-                continue
-            except OSError as error:
-                raise self._fault(f"{path}: cannot be read: {error.strerror}") from None
-            found += 1
-            regions = self._regions_of(data, path)
-            yield replace(item, label=label_of(regions), regions=regions)
+        found, lost, items = 0, list[str](), super().items()
+        while some := list(itertools.islice(items, AT_ONCE)):
+            paths = [self._file_of(item.id) for item in some]
+            for item, path, data in zip(some, paths, self._each(paths), strict=True):
+                if self.options.split is None and level(item.id, 1).casefold() in SPLITS:
+                    self._splits_seen.add(level(item.id, 1))
+                if data is None:
+                    self._without["images without annotations"] += 1
+                    lost.append(item.id)
+                    yield item
+                    continue
+                found += 1
+                regions = self._regions_of(data, path)
+                yield replace(item, label=label_of(regions), regions=regions)
         if not found:
             meant = fitting(self.uri, self._folder, lost, self.suffix)
             raise self._fault(
                 f"found no {self.suffix} file for any image of {self.uri}; {f'did you mean `{meant}`? ' if meant else ''}accepted: files "
                 f"of the images' paths from the folder, such as a{self.suffix} for a.jpg"
             )
+
+    def _each(self, paths: list[str]) -> Iterator[bytes | None]:
+        """What the files hold, and one byte over the bound of one that is too large; None for one that is not there."""
+        try:
+            yield from read_each(paths, MAX_BYTES + 1)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._fault(f"{error.filename}: cannot be read: {error.strerror}") from None
 
     def _label(self, path: str) -> str:
         """None: labels come from annotations alone."""

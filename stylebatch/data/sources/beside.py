@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from stylebatch.data.places import read_each
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.image_columns import NAMED_BY_OPTIONS, TEXTS
 from stylebatch.data.sources.objects import regions_of_cell
@@ -17,6 +18,7 @@ from stylebatch.data.sources.source import Source
 from stylebatch.data.tables.reader import Table
 from stylebatch.data.tables.table_columns import Columns, plain
 from stylebatch.errors import ManifestError
+from stylebatch.paths import is_address
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SUFFIXES = frozenset(f".{kind}" for kind in Sidecars.READ)
@@ -41,6 +43,7 @@ class Beside:
         self._notes: list[str] = []
         self._numbers = 0
         self._without = 0
+        self._fetched: dict[str, bytes | None] = {}
 
     def enter(self, folder: str, prefix: str, files: Sequence[str]) -> frozenset[str]:
         """Read the folder's table, where it has one; the names of its sidecars, and of the table. `prefix`: of its images' paths."""
@@ -54,6 +57,15 @@ class Beside:
         return frozenset(
             [*tables, *(name for name in files if os.path.splitext(name)[1].lower() in SUFFIXES)]
         )
+
+    def fetch(self, folder: str, names: Sequence[str], others: Collection[str]) -> None:
+        """Read the sidecars of these images of a store at once; on this machine each is read when it is asked for."""
+        if not is_address(folder):
+            return
+        stems = [os.path.splitext(name)[0] for name in names]
+        wanted = (f"{stem}.{kind}" for stem in stems for kind in Sidecars.READ)
+        places = list(dict.fromkeys(f"{folder}/{name}" for name in wanted if name in others))
+        self._fetched = dict(zip(places, read_each(places, MAX_BYTES + 1), strict=True))
 
     def _read(self, path: str, prefix: str) -> None:
         options = self.source.options
@@ -125,10 +137,14 @@ class Beside:
         return self._sidecars.types(total) | kinds.types(total)
 
     def _bytes(self, path: str, kind: str) -> bytes:
+        data = self._fetched.pop(path, None)
         try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
+            if data is None and not is_address(path):
+                with open(path, "rb") as file:
+                    data = file.read(MAX_BYTES + 1)
         except OSError:
+            data = None
+        if data is None:
             return b""
         if not self._sidecars.is_small(kind, len(data)):
             return b""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.places import opened, stamp_of
+from stylebatch.data.places import is_file, opened, stamp_of
 from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
 from stylebatch.data.sources.layouts import Part, coco_parts, wanted_parts
@@ -52,7 +51,7 @@ class CocoImages(LocalFiles):
     @classmethod
     def describes(cls, annotations: str) -> bool:
         is_json = annotations.lower().endswith(".json")
-        if is_json and (os.path.isfile(annotations) or is_pattern(annotations)):
+        if is_json and (is_file(annotations) or is_pattern(annotations)):
             return True
         return kind_within(annotations, ANNOTATION_SUFFIXES) == ".json"
 

@@ -14,17 +14,21 @@ from typing import Any, ClassVar
 
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
+from stylebatch.data.places import entries_of, is_file, is_folder
 from stylebatch.data.sources.beside import TABLES, Beside
 from stylebatch.data.sources.holdings import SPLITS
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.outputs import is_output, refuse_output
 from stylebatch.data.sources.sidecars import further_of, level, parsed
 from stylebatch.data.sources.source import USUAL, Item
+from stylebatch.data.sources.stored_listing import stored_listing
 from stylebatch.data.sources.unused import IMAGE_FOLDERS, unused_annotations
-from stylebatch.errors import ManifestError, SampleError
+from stylebatch.errors import ManifestError, SampleError, StorageError
 from stylebatch.paths import is_address
 
 SHOWN = 6
+AT_ONCE = 256
+"""Files whose sidecars are fetched together, where they are in a store."""
 
 
 class ImageFolder(LocalFiles):
@@ -56,70 +60,89 @@ class ImageFolder(LocalFiles):
         """Each image. Raises ManifestError for a folder that cannot be read, and for an output of this program."""
         self._require_no_output()
         self._begin()
-        # Links are followed and may lead in a circle: no folder is entered twice.
-        visited: set[str] = set()
         root = os.path.join(self.ref(self.uri).uri, "")[:-1]
-        for folder, subfolders, files in self._walk():
-            visited.add(os.path.realpath(folder))
-            relative = Path(folder).relative_to(self.uri)
-            # os.walk goes down into what is left in this very list.
-            subfolders[:] = sorted(
-                name for name in subfolders if self._enters(folder, relative / name, visited)
-            )
-            prefix = f"{relative.as_posix()}/" if relative.parts else ""
-            label = self._label(prefix)
-            self._folders |= {label} - {""}
-            others = self._beside.enter(folder, prefix, files) if self.reads_beside else frozenset()
-            used = set(others.intersection(TABLES))
-            for name in sorted(files):
-                if reason := passed_over(name):
-                    if name not in others:
-                        self._pass_over(reason, prefix + name)
-                    continue
-                self._labels[label] += 1
-                path = prefix + name
-                item = Item(path, self.within(root, path), label)
-                if others or self._beside.texts:
-                    item, read = self._described(item, folder, name, others)
-                    used.update(read)
-                yield item
-            for name in sorted(others - used):
-                self._pass_over(passed_over(name), prefix + name)
+        for prefix, files in self._stored() if is_address(self.uri) else self._walked():
+            yield from self._of_folder(root, prefix, files)
         if self.reads_beside:
             self._beside.finish()
             self.types = self._beside.types(self._labels.total())
 
+    def _of_folder(self, root: str, prefix: str, files: list[str]) -> Iterator[Item]:
+        """The images of a folder; `prefix`: of their paths from the source."""
+        folder, label = os.path.join(self.uri, prefix).rstrip(os.sep), self._label(prefix)
+        self._folders |= {label} - {""}
+        others = self._beside.enter(folder, prefix, files) if self.reads_beside else frozenset()
+        used = set(others.intersection(TABLES))
+        for number, name in enumerate(names := sorted(files)):
+            if others and number % AT_ONCE == 0:
+                self._beside.fetch(folder, names[number : number + AT_ONCE], others)
+            if reason := passed_over(name):
+                if name not in others:
+                    self._pass_over(reason, prefix + name)
+                continue
+            self._labels[label] += 1
+            path = prefix + name
+            item = Item(path, self.within(root, path), label)
+            if others or self._beside.texts:
+                item, read = self._described(item, folder, name, others)
+                used.update(read)
+            yield item
+        for name in sorted(others - used):
+            self._pass_over(passed_over(name), prefix + name)
+
     def _require_no_output(self) -> None:
         refuse_output(self.uri, self.field)
 
-    def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """As `os.walk`, over all folders that are read."""
-        return os.walk(self._start(), followlinks=True, onerror=unreadable)
+    def _walked(self) -> Iterator[tuple[str, list[str]]]:
+        """Folders of this machine, as the beginning of their files' paths, with names of the files."""
+        # Links are followed and may lead in a circle: no folder is entered twice.
+        visited: set[str] = set()
+        for start in self._starts():
+            top = os.path.join(self.uri, start) if start else self.uri
+            for folder, subfolders, files in os.walk(top, followlinks=True, onerror=_unreadable):
+                visited.add(os.path.realpath(folder))
+                relative = Path(folder).relative_to(self.uri)
+                # os.walk goes down into what is left in this very list.
+                subfolders[:] = sorted(
+                    name for name in subfolders if self._enters(folder, relative / name, visited)
+                )
+                yield f"{relative.as_posix()}/" if relative.parts else "", files
 
-    def _start(self) -> str:
-        """The folder of the split that the options name, else the source itself."""
+    def _stored(self) -> Iterator[tuple[str, list[str]]]:
+        """As `_walked`, of a store."""
+        starts = tuple(f"{start}/" for start in self._starts() if start)
+        found = stored_listing(self.uri)
+        self._outputs = found.outputs
+        for name in found.hidden:
+            if not starts or name.startswith(starts):
+                self._pass_over("hidden folder", name)
+        for prefix, files in found.folders:
+            if not starts or prefix.startswith(starts):
+                yield prefix, files
+
+    def _starts(self) -> list[str]:
+        """Folders that are read, from the source: that of the split that the options name, else all of it ("")."""
         split = self.options.split
         if split is None:
-            return self.uri
-        start = os.path.join(self.uri, split)
+            return [""]
         # A split is a folder's name, never a path that leads elsewhere.
-        if split in (os.curdir, os.pardir) or os.sep in split or not os.path.isdir(start):
-            folders = sorted(entry.name for entry in os.scandir(self.uri) if entry.is_dir())
+        if split in (os.curdir, os.pardir) or os.sep in split or not is_folder(os.path.join(self.uri, split)):  # fmt: skip
+            folders = [name for name, is_dir in entries_of(self.uri).items() if is_dir]
             raise self.fault(
                 f"found {split!r}; accepted: the name of a folder in it ({_some(folders) or 'there is none'})",
                 "split",
             )
-        return start
+        return [split]
 
     def splits(self) -> list[str]:
         """Folders at the first level. Raises ManifestError for images beside them, which would be in no split."""
         folders, lost = [], []
-        with os.scandir(self.uri) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir() and not entry.name.startswith(".") and not is_output(entry.path):
-                    folders.append(entry.name)
-                elif not entry.is_dir() and not passed_over(entry.name):
-                    lost.append(entry.name)
+        for name, is_dir in entries_of(self.uri).items():
+            path = os.path.join(self.uri, name)
+            if is_dir and not name.startswith(".") and not is_output(path):
+                folders.append(name)
+            elif not is_dir and not passed_over(name):
+                lost.append(name)
         if folders and lost:
             raise self.fault(
                 f"found {len(lost)} images beside the folders {_some(folders)}, such as {lost[0]}; accepted: each image in the folder of "
@@ -139,8 +162,8 @@ class ImageFolder(LocalFiles):
         """Whether the first folder is one that img2dataset numbered, which is no class."""
         if folder not in self._shards:
             # img2dataset writes 00000_stats.json beside its folder 00000.
-            facts = os.path.join(self._start(), f"{folder}_stats.json")
-            self._shards[folder] = folder.isdecimal() and os.path.isfile(facts)
+            facts = os.path.join(self.uri, self.options.split or "", f"{folder}_stats.json")
+            self._shards[folder] = folder.isdecimal() and is_file(facts)
         return self._shards[folder]
 
     def _described(
@@ -156,11 +179,14 @@ class ImageFolder(LocalFiles):
 
     def further(self, item: Item) -> Mapping[str, Any]:
         """What the JSON beside the image and its row of metadata hold; the row goes first."""
-        if not self.reads_beside or is_address(item.ref.place):
+        # Where no image has any, a store need not be asked for each.
+        if not self.reads_beside or not self.types:
             return item.extra
         beside = os.path.splitext(item.ref.place)[0] + ".json"
         try:
-            found = parsed(self.read(self.ref(beside))) if os.path.isfile(beside) else None
+            found = parsed(self.read(self.ref(beside)))
+        except StorageError:
+            raise
         except (OSError, SampleError):
             found = None
         told = further_of(found, self.options) if isinstance(found, dict) else {}
@@ -244,6 +270,6 @@ def _some(names: list[str]) -> str:
     )
 
 
-def unreadable(error: OSError) -> None:
+def _unreadable(error: OSError) -> None:
     # os.walk itself would leave such a folder out and say nothing.
     raise ManifestError(f"{error.filename}: the folder cannot be read: {error.strerror}")

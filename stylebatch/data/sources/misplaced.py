@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from stylebatch.data.places import exists
+from stylebatch.data.places import entries_of, exists, is_file
 from stylebatch.data.sources.source import Source
-from stylebatch.paths import is_address
 
 LOOKED_AT = 16
 """Images that stand for all."""
@@ -32,34 +31,37 @@ def require_some(source: Source, names: Sequence[str], file: str) -> None:
 def fitting(root: str, annotations: str, images: Sequence[str], suffix: str) -> str:
     """What was meant, `path: yolo/images`, where annotations of images lie elsewhere than at their own paths; "" for no idea."""
     root, annotations = root.rstrip("/"), annotations.rstrip("/")
-    if is_address(root) or is_address(annotations):
-        return ""
-    for image in images[:LOOKED_AT]:
-        stem = os.path.splitext(image)[0] + suffix
+    stems = [os.path.splitext(image)[0] + suffix for image in images[:LOOKED_AT]]
+    above, name = os.path.split(root)
+    # Images of two splits may have like names: what fits any image at a nearer place goes first.
+    if folder := _outer(annotations, stems):
+        return f"path: {root}/{folder}"
+    if any(_is_file(annotations, f"{name}/{stem}") for stem in stems):
+        return f"path: {above}"
+    for place in _below(annotations):
+        if any(_is_file(place, stem) for stem in stems):
+            return f"annotations: {place}"
+        if folder := _outer(place, stems):
+            return f"path: {root}/{folder}, annotations: {place}"
+    return ""
+
+
+def _outer(annotations: str, stems: Sequence[str]) -> str:
+    """The folders before names without which annotations are there; "" for none."""
+    for stem in stems:
         parts = stem.split("/")
         for count in range(1, len(parts)):
             if _is_file(annotations, "/".join(parts[count:])):
-                return f"path: {root}/{'/'.join(parts[:count])}"
-        above, name = os.path.split(root)
-        if _is_file(annotations, f"{name}/{stem}"):
-            return f"path: {above}"
-        for folder in _below(annotations):
-            if _is_file(folder, stem):
-                return f"annotations: {folder}"
-            for count in range(1, len(parts)):
-                if _is_file(folder, "/".join(parts[count:])):
-                    return f"path: {root}/{'/'.join(parts[:count])}, annotations: {folder}"
+                return "/".join(parts[:count])
     return ""
 
 
 def _is_file(folder: str, name: str) -> bool:
-    return os.path.isfile(f"{folder}/{name}")
+    return is_file(f"{folder}/{name}")
 
 
 def _around(root: str) -> Iterator[str]:
     """Folders below one, those next to it first, and the one above."""
-    if is_address(root):
-        return
     yield from _below(root)
     yield os.path.dirname(root)
 
@@ -73,8 +75,8 @@ def _below(root: str) -> Iterator[str]:
 
 def _folders(folder: str) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(e.path for e in entries if e.is_dir() and not e.name.startswith("."))
+        found = entries_of(folder).items()
     except OSError:
         return []
-    return list(islice(found, SUBFOLDERS))
+    kept = (f"{folder}/{name}" for name, is_dir in found if is_dir and not name.startswith("."))
+    return list(islice(kept, SUBFOLDERS))

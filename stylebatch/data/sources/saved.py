@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.places import is_file
 from stylebatch.data.sources.further import Kinds, has_gaps
 from stylebatch.data.sources.image_columns import (
     ImageColumns,
@@ -26,11 +27,12 @@ from stylebatch.data.sources.local import require_few_bytes
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import USUAL, Item, Ref, Source
 from stylebatch.errors import SampleError
+from stylebatch.paths import is_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLITS_FILE, STATE_FILE = "dataset_dict.json", "state.json"
+SPLITS_FILE, STATE_FILE, INFO_FILE = "dataset_dict.json", "state.json", "dataset_info.json"
 MAX_JSON = 64 * 2**20
 END = b"\xff\xff\xff\xff\0\0\0\0"
 """Ends a stream; one without was cut short, even where it stops behind a whole batch."""
@@ -52,14 +54,17 @@ class SavedDataset(Source):
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
-        has = {name: os.path.isfile(os.path.join(uri, name)) for name in (SPLITS_FILE, STATE_FILE)}
-        return has[SPLITS_FILE] or (
-            has[STATE_FILE] and os.path.isfile(os.path.join(uri, "dataset_info.json"))
-        )
+        has = {name: is_file(os.path.join(uri, name)) for name in (SPLITS_FILE, STATE_FILE)}
+        return has[SPLITS_FILE] or (has[STATE_FILE] and is_file(os.path.join(uri, INFO_FILE)))
 
     def items(self) -> Iterator[Item]:
         import pyarrow as pa
 
+        if is_address(self.uri):
+            raise self.fault(
+                "is a saved dataset in a store; accepted: one on this machine. Next: copy it here, or keep it in the store as Parquet "
+                "(`Dataset.to_parquet`), which is read from there"
+            )
         self._passed_over = Counter()
         self._texts, self._kinds, self._numbers, self._unread = {}, Kinds(), [], {}
         for name in self._files():

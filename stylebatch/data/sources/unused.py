@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 
+from stylebatch.data.places import entries_of
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
 
 IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages"))
@@ -18,8 +19,7 @@ _COCO = re.compile(
 def unused_annotations(root: str) -> str:
     """For people; "" where nothing looks like annotations."""
     try:
-        with os.scandir(root) as entries:
-            found = {entry.name: entry.is_dir() for entry in sorted(entries, key=lambda e: e.name)}
+        found = entries_of(root)
     except OSError:
         return ""
     images = next((n for n, is_dir in found.items() if is_dir and n.lower() in IMAGE_FOLDERS), "")
@@ -40,7 +40,7 @@ def _annotations(root: str, folder: str) -> str:
     kind = kind_within(os.path.join(root, folder), ANNOTATION_SUFFIXES)
     if kind != ".json":
         return folder if kind else ""
-    names = sorted(os.listdir(os.path.join(root, folder)))
+    names = entries_of(os.path.join(root, folder))
     instances = [n for n in names if _COCO.fullmatch(n)]
     first = [n for n in instances if n.lower().startswith("instances")] or instances
     return os.path.join(folder, first[0]) if len(first) == 1 else folder

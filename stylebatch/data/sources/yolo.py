@@ -7,9 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from stylebatch.data.places import is_folder
+from stylebatch.data.places import absolute, is_file, is_folder, opened
 from stylebatch.data.sources.annotated import MAX_BYTES, AnnotatedImages
-from stylebatch.data.sources.image_folder import unreadable
 from stylebatch.data.sources.layouts import (
     DESCRIPTIONS,
     Part,
@@ -66,12 +65,8 @@ class YoloImages(AnnotatedImages):
             return super()._file_of(image)
         return os.path.join(self.uri, labels_beside(image))
 
-    def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        if not self._parts:
-            yield from super()._walk()
-        for part in self._parts:
-            start = os.path.join(self.uri, part.images)
-            yield from os.walk(start, followlinks=True, onerror=unreadable)
+    def _starts(self) -> list[str]:
+        return [part.images for part in self._parts] or super()._starts()
 
     def _require_no_output(self) -> None:
         # Annotations of an output are in a form of their own, with a description.
@@ -93,8 +88,8 @@ class YoloImages(AnnotatedImages):
 
     def _names_file(self) -> tuple[dict[int, str], Shape]:
         """Class names by number, and the shape of a line's keypoints, where a file tells: in the folder or one above."""
-        for path in filter(os.path.isfile, self._names_files()):
-            with open(path, "rb") as file:
+        for path in filter(is_file, self._names_files()):
+            with opened(path) as file:
                 data = file.read(MAX_BYTES)
             if path.endswith(("txt", "names")):
                 # A byte order mark would become part of the first name.
@@ -110,7 +105,7 @@ class YoloImages(AnnotatedImages):
         """Where names of classes may be, the first that is there counts."""
         if self._description:
             return [self._description]
-        above = os.path.dirname(os.path.abspath(self._folder))
+        above = os.path.dirname(absolute(self._folder))
         folders = (self._folder, above, os.path.dirname(above))
         return [os.path.join(folder, name) for folder in folders for name in NAMES_FILES]
 
@@ -158,7 +153,7 @@ class YoloImages(AnnotatedImages):
 
 
 def _is_description(path: str) -> bool:
-    return path.lower().endswith((".yaml", ".yml")) and os.path.isfile(path)
+    return path.lower().endswith((".yaml", ".yml")) and is_file(path)
 
 
 def _require_fractions(found: list[float]) -> None:
