@@ -128,7 +128,7 @@ def _print_json(outlook: _Outlook, found: Forecast, price: float | None) -> None
         "output": plan.spec.output.path,
         "model": plan.model,
         "model_is_here": outlook.has_identity,
-        "notes": [*plan.notes, *loader_hints(plan)],
+        "notes": [*filter(None, [plan.numbering]), *plan.notes, *loader_hints(plan)],
         "num_committed_shards": outlook.committed,
         "forecast": found.summary(price),
     }

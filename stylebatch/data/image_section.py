@@ -65,6 +65,11 @@ class SourceOptions(Section):
     labels: tuple[str, ...] | None = Field(
         None, min_length=1, description="Labels of the images that are read; default all"
     )
+    objects: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Classes of the annotated objects that are read; the others are left out, and counted. Default all",
+    )
     min_side: int | None = Field(
         None,
         ge=1,

@@ -14,10 +14,11 @@ from stylebatch.data.geometry import Size
 from stylebatch.data.image_section import ImageSpec
 from stylebatch.data.images import Component, Picture, Pixels, fit, load_image
 from stylebatch.data.label_images import fitted_labels
-from stylebatch.data.labels import View, fitted
+from stylebatch.data.labels import fitted, unseen
 from stylebatch.data.reading import Reader, hash_of, read_picture
 from stylebatch.data.source_sizes import Sizes
 from stylebatch.data.sources.source import NOWHERE, Item, Part, Ref
+from stylebatch.data.view import View
 from stylebatch.errors import SampleError
 
 ASPECT_TOLERANCE = 0.02
@@ -106,13 +107,17 @@ def load_labelled(
     displayed = (picture.original_width, picture.original_height)
     view = View(displayed, picture.orientation, picture.transform)
     objects = fitted(item.regions, view, min_visibility=image.min_visibility, name=item.id)
+    picture = replace(picture, objects=objects)
+    if len(objects) < len(item.regions) and (gone := unseen(item.regions, view, item.id)):
+        note = f"{item.id}: {gone} of {len(item.regions)} objects are outside the picture or without area, and left out"
+        picture = replace(picture, notes=(*picture.notes, note))
     if item.segmentation is None:
-        return replace(picture, objects=objects)
+        return picture
     name = f"{item.id}: segmentation"
     data = read_picture(reader, item.segmentation, name)
     labels = fitted_labels(data, view, name)
     files = (*picture.files, (name, hash_of(data)))
-    return replace(picture, objects=objects, segmentation=labels, files=files)
+    return replace(picture, segmentation=labels, files=files)
 
 
 def files_of(item: Item) -> Iterator[tuple[str, Ref]]:

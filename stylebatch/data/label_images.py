@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stylebatch.data.labels import TOLERANCE, View
 from stylebatch.data.pictures.decode_memory import turn
 from stylebatch.data.pictures.decoding import MAX_PIXELS
 from stylebatch.data.pictures.opening import open_picture
 from stylebatch.data.pictures.orientation import TURNS
+from stylebatch.data.view import TOLERANCE, View
 from stylebatch.errors import SampleError
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -63,8 +63,9 @@ def _fitted(image: Image.Image, view: View, name: str) -> bytes:
             f"{name}: {width} x {height} pixels; accepted: the proportions of its image, {wide} x {tall}",
         )
     pixels = _labels(image, name)
-    placed = _placed(pixels, view)
-    made = Image.fromarray(placed)
+    # Colours say nothing where there is no picture.
+    beyond = 0 if pixels.ndim == 3 else BEYOND[pixels.dtype.name]
+    made = Image.fromarray(view.nearest(pixels, beyond))
     if image.mode == "P":
         # whole: Pillow takes fewer bits for a short palette, and would cut 255, for void, to 15
         colours = (image.getpalette() or [])[:768]
@@ -83,25 +84,3 @@ def _labels(image: Image.Image, name: str) -> Labels:
             raise SampleError(CODE, f"{name}: found labels beyond 16 bits; accepted: 0 to 65535")
         return pixels.astype(np.uint16)
     return pixels.astype(np.uint8)
-
-
-def _placed(pixels: Labels, view: View) -> Labels:
-    """The labels under the centres of the rendered pixels."""
-    height, width = pixels.shape[:2]
-    transform = view.transform.for_source_of(view.displayed, (width, height))
-    left, top, across, down = transform.crop
-    wide, tall = transform.scaled
-    columns = left + (np.arange(wide) + 0.5) * (across / wide)
-    rows = top + (np.arange(tall) + 0.5) * (down / tall)
-    # rounding may lead past the last pixel
-    at_columns = np.clip(columns.astype(int), 0, width - 1)
-    at_rows = np.clip(rows.astype(int), 0, height - 1)
-    scaled: Labels = pixels[at_rows][:, at_columns]
-    x, y = transform.offset
-    size = transform.size
-    if (wide, tall) == size and not (x or y):
-        return scaled
-    beyond = 0 if pixels.ndim == 3 else BEYOND[pixels.dtype.name]
-    found: Labels = np.full((size[1], size[0], *pixels.shape[2:]), beyond, pixels.dtype)
-    found[y : y + tall, x : x + wide] = scaled
-    return found

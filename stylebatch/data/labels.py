@@ -7,61 +7,17 @@ rounded to a thousandth of a pixel at the end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
-from stylebatch.data.geometry import Transform
+from stylebatch.data.pictures.orientation import TURNS
 from stylebatch.data.sources.regions import Box, Keypoint, Region
-from stylebatch.errors import SampleError
+from stylebatch.data.sources.run_lengths import Mask
+from stylebatch.data.view import Bounds, Points, View, scale_to
 
-Points = NDArray[np.float64]
-Bounds = tuple[int, int, int, int]
-"""Left, top, right, bottom."""
 DIGITS = 3
-TOLERANCE = 0.02
-"""How far the proportions of the picture that was annotated may differ from those of the one at hand."""
-
-
-@dataclass(frozen=True)
-class View:
-    """How a picture came to its place in the rendered one.
-
-    `displayed`: width and height upright; `orientation`: 1..8, as EXIF has it, from the stored pixels to those.
-    """
-
-    displayed: tuple[int, int]
-    orientation: int
-    transform: Transform
-
-    @property
-    def stored(self) -> tuple[int, int]:
-        """Width and height of the pixels as they are in the file."""
-        width, height = self.displayed
-        return (height, width) if self.orientation >= 5 else (width, height)
-
-    @property
-    def bounds(self) -> Bounds:
-        """What of the rendered picture shows the source: all but padding."""
-        (x, y), (wide, tall), size = (
-            self.transform.offset,
-            self.transform.scaled,
-            self.transform.size,
-        )
-        return max(x, 0), max(y, 0), min(x + wide, size[0]), min(y + tall, size[1])
-
-    def placed(self, points: Points, region: Region, name: str) -> Points:
-        """Points of a region in the rendered picture. Raises SampleError where they are of another picture."""
-        if region.is_relative:
-            upright = points * self.displayed
-        elif region.frame is None or region.frame == self.displayed:
-            upright = points
-        elif region.frame == self.stored:
-            upright = _turned(points, region.frame, self.orientation)
-        else:
-            upright = points * _scale(region.frame, self.displayed, name)
-        return self.transform.points(upright)
 
 
 def fitted(
@@ -69,8 +25,9 @@ def fitted(
 ) -> tuple[Region, ...]:
     """The objects as they are in the rendered picture, in their order, without those of which too little is left.
 
-    Boxes and polygons are cut at its border; keypoints beyond get visibility 0. `min_visibility`: the share of an object's box
-    that must be within. Raises SampleError for annotations of a picture with other proportions; `name` is the image's.
+    Boxes and polygons are cut at its border; keypoints beyond get visibility 0; of masks the nearest pixels count. `min_visibility`:
+    the share of an object's box that must be within. Raises SampleError for annotations of a picture with other proportions; `name`
+    is the image's.
     """
     found = (_fitted(region, view, min_visibility, name) for region in regions)
     return tuple(region for region in found if region is not None)
@@ -89,8 +46,12 @@ def _fitted(region: Region, view: View, min_visibility: float, name: str) -> Reg
         return None
     polygons = [_clipped(outline, view.bounds) for outline in outlines]
     polygons = [polygon for polygon in polygons if _polygon_area(polygon) > 0]
+    mask = None if region.mask is None else _fitted_mask(region.mask, view, name)
     # the corner of a box may be within where nothing of the object is
-    if region.polygons and not polygons:
+    if (region.polygons and not polygons) or (mask is not None and not mask.area):
+        return None
+    box = _rounded(box)
+    if not _area(box):
         return None
     keypoints = tuple(
         _keypoint(x, y, seen, view.bounds)
@@ -98,12 +59,31 @@ def _fitted(region: Region, view: View, min_visibility: float, name: str) -> Reg
     )
     return replace(
         region,
-        box=_rounded(box),
+        box=box,
         polygons=tuple(_flat(polygon) for polygon in polygons),
         keypoints=keypoints,
+        mask=mask,
         is_relative=False,
         frame=view.transform.size,
     )
+
+
+def unseen(regions: Iterable[Region], view: View, name: str) -> int:
+    """How many of the objects have nothing within the picture that they are of, or no area, whatever is cut from it.
+
+    Raises SampleError as `fitted`.
+    """
+    whole = view.whole
+    return sum(_fitted(region, whole, 0.0, name) is None for region in regions)
+
+
+def _fitted_mask(mask: Mask, view: View, name: str) -> Mask:
+    pixels = mask.pixels
+    if mask.size != view.displayed and mask.size == view.stored:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(TURNS[view.orientation]))
+    elif mask.size != view.displayed:
+        scale_to(mask.size, view.displayed, name)  # refuses that of another picture
+    return Mask.of(view.nearest(pixels, 0))
 
 
 def _whole_box(
@@ -125,15 +105,11 @@ def _whole_box(
 
 
 def _cut(box: Box, bounds: Bounds) -> Box | None:
-    """What of a box is within a picture; None for nothing. A box without area is a point or line, and is within or not."""
+    """What of a box is within a picture; None for nothing."""
     left, top, width, height = box
     right, bottom = min(left + width, bounds[2]), min(top + height, bounds[3])
     cut = max(left, bounds[0]), max(top, bounds[1])
-    if (
-        right < cut[0]
-        or bottom < cut[1]
-        or (_area(box) > 0 and (right == cut[0] or bottom == cut[1]))
-    ):
+    if right <= cut[0] or bottom <= cut[1]:
         return None
     return cut[0], cut[1], right - cut[0], bottom - cut[1]
 
@@ -170,7 +146,9 @@ def _beyond(
 
 
 def area_of(region: Region) -> float:
-    """Square pixels: of its polygons, else of its box."""
+    """Square pixels: of its mask or polygons, else of its box."""
+    if region.mask is not None:
+        return float(region.mask.area)
     if region.polygons:
         pairs = (_pairs(polygon).tolist() for polygon in region.polygons)
         return round(sum(_polygon_area([(x, y) for x, y in pair]) for pair in pairs), DIGITS)
@@ -198,30 +176,3 @@ def _pairs(polygon: Sequence[float]) -> Points:
 
 def _flat(polygon: Sequence[tuple[float, float]]) -> tuple[float, ...]:
     return tuple(round(number, DIGITS) for point in polygon for number in point)
-
-
-def _turned(points: Points, stored: tuple[int, int], orientation: int) -> Points:
-    """Points of the stored pixels in the upright picture; `stored`: width and height."""
-    (width, height), x, y = stored, points[:, 0], points[:, 1]
-    columns = {
-        2: (width - x, y),
-        3: (width - x, height - y),
-        4: (x, height - y),
-        5: (y, x),
-        6: (height - y, x),
-        7: (height - y, width - x),
-        8: (y, width - x),
-    }.get(orientation, (x, y))
-    return np.stack(columns, axis=1)
-
-
-def _scale(frame: tuple[int, int], displayed: tuple[int, int], name: str) -> NDArray[np.float64]:
-    """From a picture that was annotated at another size. Raises SampleError where it was another picture."""
-    across, down = displayed[0] / frame[0], displayed[1] / frame[1]
-    if abs(across / down - 1) > TOLERANCE:
-        raise SampleError(
-            "objects",
-            f"{name}: its objects are those of a picture of {frame[0]} x {frame[1]} pixels; accepted: annotations of its own "
-            f"{displayed[0]} x {displayed[1]}, or of that size in proportion",
-        )
-    return np.array([across, down])

@@ -27,7 +27,6 @@ from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample
 from stylebatch.quality.measures import measured, reduced
 from stylebatch.store.label_columns import (
-    NO_OBJECTS,
     NO_TRANSFORM,
     objects_value,
     transform_value,
@@ -255,9 +254,10 @@ class Rendering:
 
     def _labels(self, picture: Picture | None) -> dict[str, Any]:
         """Columns of objects and transform, of which a run without labels has none."""
-        row = {"objects": NO_OBJECTS, "transform": NO_TRANSFORM}
+        columns = self.plan.input_columns
+        row = {"objects": objects_value((), {}, columns), "transform": NO_TRANSFORM}
         if picture is not None and picture.transform is not None:
-            row["objects"] = objects_value(picture.objects, self.plan.class_numbers)
+            row["objects"] = objects_value(picture.objects, self.plan.class_numbers, columns)
             row["transform"] = transform_value(picture.transform, picture.orientation)
         return row
 

@@ -161,6 +161,8 @@ def _lead(start: _Start) -> RunResult:
         plans, present, record = _admitted(start, draft, ledger)
         executed = _revoke(plans, ledger, start.redo)
         work = [(plan, remaining(plan, ledger)) for plan in plans]
+        if plans[-1].numbering:
+            progress.note(plans[-1].numbering)
         total = sum(plan.num_shards for plan in plans)
         done = total - sum(len(shards) for _, shards in work)
         if done:

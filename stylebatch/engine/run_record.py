@@ -58,6 +58,7 @@ def run_record(
                 "num_rows": part.extent.rows,
                 "num_columns": part.extent.columns,
                 "num_cells": part.extent.cells,
+                "num_classes": len(part.labels),
                 "digest": part.digest,
                 **_splits(part),
             }

@@ -21,7 +21,7 @@ from stylebatch.export.selection import Selection, select
 from stylebatch.folder import Folder, Place
 from stylebatch.interruption import interruptible
 from stylebatch.masking import MASK
-from stylebatch.planning.identity import class_names
+from stylebatch.planning.numbering import class_names
 from stylebatch.progress import Event, Progress
 from stylebatch.reports.report import Report, report
 from stylebatch.store.ledger import Ledger

@@ -81,7 +81,8 @@ def require_names(used: Iterable[str], classes: Sequence[str], field: str) -> No
         listed += f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
         raise ManifestError(
             f"{field}: found the label {shown(label, 80)!r}{times}{more}, which is none of `classes`; {hint}accepted: "
-            f"{listed}, or none. Next: add it to `classes`, or leave such images out, as with `contents.labels`"
+            f"{listed}, or none. Next: add it to `classes`, or leave such images out, as with `contents.labels`, or objects, with "
+            "`contents.objects`"
         )
 
 

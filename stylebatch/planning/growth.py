@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.rows import Cell, Diagonal
+from stylebatch.data.sources.source import ClassList
 from stylebatch.errors import PlanChangedError
 from stylebatch.planning.axes import Axis, ImageAxis, former_splits
 from stylebatch.planning.choice import UNKNOWN, FeatureSources, Measurements
+from stylebatch.planning.earlier_objects import as_earlier
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import FIRST, Extension, in_splits, plan
 from stylebatch.planning.run_inputs import Inputs, list_inputs
@@ -31,12 +33,13 @@ class History:
     """Inputs of an output with committed shards, in the order of their generations.
 
     `facts`: of each axis the things along it, as `Axis.facts` gives them; `cells`: those that were listed, else None.
-    `extents`: how much each generation covered, ascending.
+    `extents`: how much each generation covered, ascending; `classes`: those of each, None where they are numbered by name.
     """
 
     facts: tuple[tuple[tuple[str, ...], ...], ...]
     cells: tuple[CellFacts, ...] | None
     extents: tuple[Extent, ...]
+    classes: tuple[tuple[str, ...] | None, ...]
 
 
 def plan_generations(
@@ -55,6 +58,8 @@ def plan_generations(
         inputs = list_inputs(spec)
     if history is None:
         return (plan(spec, choice=choice, conditions=conditions, inputs=inputs),)
+    if None in history.classes:
+        inputs = as_earlier(inputs)
     kept = [former_splits(facts) for facts in history.facts]
     inputs = grown(in_splits(spec, inputs, kept), history)
     whole = Extent(*inputs.counts, len(inputs.listed or ()))
@@ -75,7 +80,7 @@ def plan_generations(
                 spec,
                 choice=former.choice if former else choice,
                 conditions=conditions,
-                inputs=_first_of(inputs, extent),
+                inputs=_numbered(_first_of(inputs, extent), history.classes[number : number + 1]),
                 extension=extension,
             )
         )
@@ -89,6 +94,15 @@ def _renders_more(spec: RunSpec, inputs: Inputs, former: Extent, whole: Extent) 
         return whole.cells > former.cells
     grows_by_columns = spec.pairing.mode == "product" and inputs.set_of is None
     return whole.rows > former.rows or (grows_by_columns and whole.columns > former.columns)
+
+
+def _numbered(inputs: Inputs, recorded: Sequence[tuple[str, ...] | None]) -> Inputs:
+    """The inputs of a generation with the class numbers that were recorded of it; of a new one the source's own."""
+    if not recorded:
+        return inputs
+    classes = recorded[0]
+    lists = () if classes is None else (ClassList("", tuple(enumerate(classes))),)
+    return replace(inputs, class_lists=lists)
 
 
 def _first_of(inputs: Inputs, extent: Extent) -> Inputs:

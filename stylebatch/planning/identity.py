@@ -16,8 +16,6 @@ from stylebatch.planning.run_inputs import Inputs
 from stylebatch.spec import RunSpec
 
 FORMAT_VERSION = 2
-MAX_DIGITS = 4000
-"""Of a label that counts as a number: Python reads no number of more than 4,300."""
 
 
 def identity_of(
@@ -86,16 +84,6 @@ def previewed(spec: RunSpec, limit: int) -> RunSpec:
         raise ManifestError(f"--limit: found {limit}; accepted: 1 or more")
     path = output_path(spec, limit)
     return spec.model_copy(update={"output": spec.output.model_copy(update={"path": path})})
-
-
-def class_names(used: set[str], before: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Labels in class order: those `before`, then by number when all are whole numbers, else by name."""
-    used = used - {"", *before}
-    numeric = all(
-        label.removeprefix("-").isdecimal() and len(label) <= MAX_DIGITS for label in used
-    )
-    new = sorted(used, key=lambda label: (int(label) if numeric else 0, label))
-    return (*before, *new)
 
 
 def absolute(path: str | None) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from stylebatch.data.fit_modes import NATIVE
+from stylebatch.data.sources.regions import FLAGS
+from stylebatch.data.sources.source import Item
 from stylebatch.methods.input_kinds import CONTENT, IMAGE, PADDING
 from stylebatch.methods.method import MethodOptions
 from stylebatch.planning.axes import Axis, ImageAxis
@@ -36,7 +38,17 @@ def _columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> Ite
     has_objects = any(item.regions for item in images)
     if has_objects:
         yield "objects"
+        # fields of it, which all other runs do without
+        yield from (f"objects.{name}" for name in _object_fields(images))
     # Where a picture is cut or scaled alone, its sizes tell how.
     is_placed = mode in (*NATIVE, "pad") and bool(images)
     if has_objects or is_placed or any(item.segmentation for item in images):
         yield "transform"
+
+
+def _object_fields(images: Iterable[Item]) -> Iterator[str]:
+    regions = [region for item in images for region in item.regions if region.flags or region.mask]
+    if any(region.flags for region in regions):
+        yield from FLAGS
+    if any(region.mask for region in regions):
+        yield from ("counts", "size")

@@ -73,7 +73,8 @@ class Plan:
     height of the samples in pixels, `window`: of a window, or of the samples where there are none. `batch`: rows of one
     network evaluation at most, and `batches_at_once` how many batches memory for activations allows; `pictures`: those that the
     autoencoder takes at once at most. `samples_per_shard`: as given, or as settled. `carried`: further columns of the inputs.
-    `notes`: classes and captions of the inputs, what was passed over, and what looks odd.
+    `numbering`: why classes have their numbers, "" without any. `notes`: classes and captions of the inputs, what was passed
+    over, and what looks odd.
     """
 
     spec: RunSpec
@@ -85,6 +86,7 @@ class Plan:
     batch: int
     pictures: int
     labels: tuple[str, ...]
+    numbering: str
     has_captions: bool
     identity: dict[str, Any]
     chosen: FeatureChoice | None = None
@@ -349,8 +351,7 @@ class Plan:
             f"with {self.spec.method.name} on model {self.model}",
             *filter(None, [self.options.preset_words]),
             *([] if self.choice is None else [self._share_of_inversions()]),
-            batches,
-            *self.notes,
+            *filter(None, (batches, self.numbering, *self.notes)),
         ]
 
     def _most_in_a_shard(self) -> int:

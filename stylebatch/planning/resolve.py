@@ -25,9 +25,10 @@ from stylebatch.planning.choice import (
     candidates,
     choose,
 )
-from stylebatch.planning.identity import class_names, identity_of, previewed
+from stylebatch.planning.identity import identity_of, previewed
 from stylebatch.planning.layout import Layout
 from stylebatch.planning.long_prompts import note_on_long_prompts
+from stylebatch.planning.numbering import Numbering, numbering
 from stylebatch.planning.picture_sizes import buckets_of, check_native, fitted_axes, largest
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.preview import previewed_inputs
@@ -106,6 +107,12 @@ def plan(
     layout, per_shard = with_size(Layout.of(work, chosen.choice if chosen else None))
     whole_memory = family.memory(canvas, value_bytes(spec))
     pictures = batch_pictures(spec, whole_memory, conditions.batch_gb)
+    numbers = numbering(
+        _labels(inputs),
+        given=inputs.classes,
+        lists=inputs.class_lists,
+        before=extension.labels,
+    )
     carried = carried_columns(inputs.axes, inputs.sources, options)
     # the identity has the columns of the records, which the plan knows from its inputs
     made = Plan(
@@ -118,7 +125,8 @@ def plan(
         batch=batch,
         batches_at_once=max(1, rows_at_once(spec, memory, conditions.batch_gb) // batch),
         pictures=pictures,
-        labels=inputs.classes or class_names(_labels(inputs), extension.labels),
+        labels=numbers.names,
+        numbering=numbers.words,
         has_captions=_has_captions(inputs),
         identity=identity_of(spec, options, checkpoint, image_size, inputs),
         chosen=chosen,
@@ -133,7 +141,7 @@ def plan(
             *_long_prompts(checkpoint, inputs),
         ),
     )
-    return replace(made, identity=made.identity | _resolved(made, extension))
+    return replace(made, identity=made.identity | _resolved(made, extension, numbers))
 
 
 def in_splits(spec: RunSpec, inputs: Inputs, former: Sequence[Mapping[str, str]] = ()) -> Inputs:
@@ -144,7 +152,7 @@ def in_splits(spec: RunSpec, inputs: Inputs, former: Sequence[Mapping[str, str]]
     return replace(inputs, axes=axes, listed=listed, notes=(*inputs.notes, *notes))
 
 
-def _resolved(plan: Plan, extension: Extension) -> dict[str, Any]:
+def _resolved(plan: Plan, extension: Extension, numbers: Numbering) -> dict[str, Any]:
     """What of a plan's identity follows from its blocks."""
     layout, columns = plan.layout, plan.input_columns
     found: dict[str, Any] = {
@@ -164,7 +172,9 @@ def _resolved(plan: Plan, extension: Extension) -> dict[str, Any]:
         found["columns"] = list(columns)
     if plan.carried:
         found["carried"] = [[one.column, one.kind, one.name] for one in plan.carried]
-    if plan.spec.classes is not None:
+    if plan.spec.contents is not None and plan.spec.contents.objects is not None:
+        found["objects"] = sorted(plan.spec.contents.objects)
+    if not numbers.is_plain:
         found["classes"] = list(plan.labels)
     if plan.has_objects and plan.spec.output.format == "files":
         contents = plan.sources.by_field.get("contents")

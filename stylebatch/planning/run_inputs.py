@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from stylebatch.data.rows import Cell, Diagonal, with_texts
 from stylebatch.data.sources.listing import Listing, list_contents, list_styles
 from stylebatch.data.sources.pairs import PairList, list_pairs
-from stylebatch.data.sources.source import Item, Sources
+from stylebatch.data.sources.source import ClassList, Item, Sources
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, PublishedCheckpoint, find_checkpoint
 from stylebatch.models.model_section import ModelSpec
@@ -27,7 +27,7 @@ class Inputs:
     """`listed`: None where the cells are arithmetic. `set_of`: the set (column) of each prompt (row), where there are sets.
 
     `sources` read the images. `notes`: for people. `checkpoint`: the model's files. `classes`: those that the manifest names, None
-    where it names none.
+    where it names none; `class_lists`: how the contents number theirs.
     """
 
     axes: tuple[Axis, ...]
@@ -36,6 +36,7 @@ class Inputs:
     set_of: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
     checkpoint: Checkpoint | None = None
+    class_lists: tuple[ClassList, ...] = ()
     classes: tuple[str, ...] | None = None
 
     @property
@@ -53,12 +54,14 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
     classes = class_list(spec.classes)
     if classes is not None:
         inputs = _classified(inputs, classes)
+    contents = inputs.sources.by_field.get("contents")
+    lists = () if contents is None else tuple(contents.class_lists)
     axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
     notes = (*inputs.notes, *told, *spec.image.unused)
     checkpoint = find(spec.model)
     if isinstance(checkpoint, PublishedCheckpoint):
         notes = (checkpoint.note, *notes)
-    return replace(inputs, axes=axes, notes=notes, checkpoint=checkpoint)
+    return replace(inputs, axes=axes, notes=notes, checkpoint=checkpoint, class_lists=lists)
 
 
 def _classified(inputs: Inputs, classes: tuple[str, ...]) -> Inputs:

@@ -88,7 +88,13 @@ def _history(run: RunRecord, rows: Sequence[tuple[tuple[str, ...], ...]]) -> His
     extents = tuple(
         Extent(part.num_rows, part.num_columns, part.num_cells) for part in run.generations
     )
-    return History(tuple(rows[: len(run.axes)]), cells, extents)
+    classes = tuple(
+        None
+        if run.labels is None or part.num_classes is None
+        else tuple(run.labels[: part.num_classes])
+        for part in run.generations
+    )
+    return History(tuple(rows[: len(run.axes)]), cells, extents, classes)
 
 
 def _rows(output: Folder, path: str, count: int) -> tuple[tuple[str, ...], ...] | None:

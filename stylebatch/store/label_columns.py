@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from stylebatch.data.geometry import Transform
 from stylebatch.data.labels import area_of
-from stylebatch.data.sources.regions import Region
+from stylebatch.data.sources.regions import FLAGS, Region
+from stylebatch.data.sources.run_lengths import Mask
 
 OBJECTS = pa.struct(
     [
@@ -23,6 +24,14 @@ OBJECTS = pa.struct(
     ]
 )
 """Lists with an entry for each object. `bbox`: x, y, width, height; `category_id`: as `cls`, -1 for a name that is no class."""
+FURTHER = {
+    **dict.fromkeys(FLAGS, pa.list_(pa.int64())),
+    "counts": pa.list_(pa.string()),
+    "size": pa.list_(pa.list_(pa.int64())),
+}
+"""Fields of objects in runs whose inputs have such (`objects.NAME` of `Plan.input_columns`). `counts`: COCO's run lengths, "" of an object
+without; `size`: height and width of those.
+"""
 TRANSFORM = pa.struct(
     [
         ("crop", pa.list_(pa.float64())),
@@ -33,14 +42,28 @@ TRANSFORM = pa.struct(
 )
 """A point of the upright picture is at (point - crop[:2]) * scale + offset. `orientation`: 1..8, how the file is made upright."""
 NO_OBJECTS: dict[str, Any] = {field.name: [] for field in OBJECTS}
+NO_MASK = Mask("", (0, 0))
 NO_TRANSFORM: dict[str, Any] = {"crop": [], "scale": [], "offset": [], "orientation": 1}
 CLASSES = ("category_id",)
 """Fields that hold class numbers."""
 
 
-def objects_value(regions: Iterable[Region], classes: Mapping[str, int]) -> dict[str, Any]:
-    """The column's value for objects in pixels of the rendered picture. `classes`: numbers by name."""
-    found: dict[str, list[Any]] = {name: [] for name in NO_OBJECTS}
+def objects_type(columns: Iterable[str]) -> pa.DataType:
+    """The type of objects in a run with these columns."""
+    return pa.struct([*OBJECTS, *((name, FURTHER[name]) for name in object_fields(columns))])
+
+
+def object_fields(columns: Iterable[str]) -> list[str]:
+    """Further fields of objects, in the order of the columns that name them."""
+    return [name.removeprefix("objects.") for name in columns if name.startswith("objects.")]
+
+
+def objects_value(
+    regions: Iterable[Region], classes: Mapping[str, int], columns: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The column's value for objects in pixels of the rendered picture. `classes`: numbers by name; `columns`: of the run."""
+    fields = object_fields(columns)
+    found: dict[str, list[Any]] = {name: [] for name in (*NO_OBJECTS, *fields)}
     for region in regions:
         assert region.box is not None, "every object that is fitted has a box"
         found["bbox"].append(list(region.box))
@@ -51,7 +74,17 @@ def objects_value(regions: Iterable[Region], classes: Mapping[str, int]) -> dict
         found["segmentation"].append([list(polygon) for polygon in region.polygons])
         # one type in the list: a reader of JSON would take 2 and 2.0 for two
         found["keypoints"].append([float(n) for point in region.keypoints for n in point])
+        for name, value in _further(region):
+            if name in found:
+                found[name].append(value)
     return found
+
+
+def _further(region: Region) -> Iterator[tuple[str, Any]]:
+    # objects of one run may come from files that tell of flags and from others
+    yield from zip(FLAGS, map(int, region.flags or (False, False)), strict=True)
+    mask = region.mask or NO_MASK
+    yield from (("counts", mask.counts), ("size", [mask.size[1], mask.size[0]]))
 
 
 def transform_value(transform: Transform, orientation: int) -> dict[str, Any]:

@@ -63,13 +63,15 @@ class SplitShards(_Record):
 
 
 class Generation(_Record):
-    """Shards that one plan made. `splits`: of which they are, in order; none: all are of `train`."""
+    """Shards that one plan made. `splits`: of which they are, in order; none: all are of `train`.
+    `num_classes`: how many of the output's classes it knew; None in older outputs, whose classes are numbered by name."""
 
     first_shard: int = Field(ge=0, lt=MOST_SHARDS)
     num_shards: int = Field(ge=1, le=MOST_SHARDS)
     num_rows: Count = 0
     num_columns: Count = 0
     num_cells: Count = 0
+    num_classes: Count | None = None
     digest: Sha256
     splits: list[SplitShards] = []
 

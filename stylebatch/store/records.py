@@ -17,7 +17,7 @@ from stylebatch.methods.input_kinds import PADDING, REFERENCE, SET, TEXT
 from stylebatch.methods.method import MethodOptions
 from stylebatch.planning.plan import Plan
 from stylebatch.quality.measures import measures_of
-from stylebatch.store.label_columns import OBJECTS, TRANSFORM
+from stylebatch.store.label_columns import TRANSFORM, objects_type
 
 TYPES = {
     "string": pa.string(),
@@ -30,7 +30,6 @@ TYPES = {
     "list<string>": pa.list_(pa.string()),
     "list<int64>": pa.list_(pa.int64()),
     "list<bool>": pa.list_(pa.bool_()),
-    "objects": OBJECTS,
     "transform": TRANSFORM,
 }
 """Types of columns by Arrow's names, as options of methods give them."""
@@ -91,7 +90,8 @@ def schema_of(
     }
     if TEXT in columns:
         columns["prompt_truncated"] = "bool"
-    return pa.schema([(name, TYPES[kind]) for name, kind in columns.items()])
+    types = TYPES | {"objects": objects_type(inputs)}
+    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
 
 
 def axis_columns(options: MethodOptions) -> tuple[str, ...]:

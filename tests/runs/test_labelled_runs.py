@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import datasets
 import duckdb
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -43,9 +45,9 @@ FORMATS: tuple[OutputFormat, ...] = ("webdataset", "parquet", "files")
 BOX_A, BOX_C = [9.333, 6.667, 16.0, 13.333], [16.0, 10.667, 10.667, 16.0]
 
 
-def manifest(folder: Path, **changes: Any) -> Path:
+def manifest(folder: Path, *, masks: bool = False, **changes: Any) -> Path:
     write_images(folder / "images")
-    write_coco(folder / "coco.json")
+    write_coco(folder / "coco.json", masks=masks)
     write_segmentation(folder / "labels")
     (folder / "styles").mkdir()
     picture(9, 40, 40).save(folder / "styles/s.png")
@@ -232,6 +234,65 @@ def test_coco_of_an_output_is_read_by_its_own_library_and_by_us(outputs: dict[st
     evaluation.accumulate()
     evaluation.summarize()
     assert evaluation.stats[0] == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # of COCO's library
+def test_masks_are_where_the_label_images_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = manifest(tmp_path, masks=True)
+    for kind in FORMATS:
+        output = tmp_path / kind
+        assert run(load_spec(path, [f"output.format={kind}"], output=str(output))).exit_code == 0
+        assert list(verify(output)) == []
+        rows = {row["key"]: row for row in rows_of(output).values()}
+        for shard in ("train-00000", "train-00001"):
+            of_shard = {key: row for key, row in rows.items() if key.startswith(shard[-5:])}
+            for key, members in sink_of(kind).samples(Folder.at(output), shard, of_shard):
+                labels = np.asarray(Image.open(io.BytesIO(members["segmentation.png"])))
+                found = rows[key]["objects"]
+                assert found["segmentation"] == [[] for _ in found["bbox"]]
+                for counts, size in zip(found["counts"], found["size"], strict=True):
+                    mask = coco_masks.decode({"counts": counts.encode(), "size": size})
+                    assert np.array_equal(mask == 1, labels == 7)
+                    assert found["area"] == [mask.sum()]
+        loaded = datasets.load_dataset(str(output), split="train")
+        records = [row["json"] if kind == "webdataset" else row for row in loaded]
+        assert sorted(len(row["objects"]["size"]) for row in records) == [0, 1, 1]
+        if kind != "files":
+            options = SourceOptions(image="image") if kind == "parquet" else SourceOptions()
+            again = list_images(open_source(str(output), "contents", options)).items
+            assert sorted(r.mask is not None for i in again for r in i.regions) == [True, True]
+    read = COCO(str(tmp_path / "files/annotations/instances_train.json"))
+    assert sorted(one["iscrowd"] for one in read.loadAnns(read.getAnnIds())) == [0, 1]
+    assert all(read.annToMask(one).sum() == one["area"] > 100 for one in read.loadAnns(read.getAnnIds()))  # fmt: skip
+
+
+def test_voc_comes_out_in_the_numbers_that_it_came_in(tmp_path: Path) -> None:
+    path = manifest(tmp_path)
+    write_voc(tmp_path / "voc")
+    data = json.loads(path.read_text())
+    data["image"] = {"size": 64, "mode": "keep"}
+    data["contents"] = {"path": "images", "annotations": "voc"}
+    data["output"] = {"path": str(tmp_path / "out"), "format": "files"}
+    # of a multiple of the model's, so that nothing is scaled
+    for name in ("a.png", "sub/b.png", "c.jpg"):
+        made = Image.fromarray(np.asarray(picture(3, 96, 64)))
+        made.save(tmp_path / "images" / name)
+        xml = (tmp_path / "voc" / name).with_suffix(".xml")
+        xml.write_text(xml.read_text().replace(">80<", ">96<").replace(">48<", ">64<"))
+    path.write_text(json.dumps(data))
+    assert run(load_spec(path)).exit_code == 0
+    assert list(verify(tmp_path / "out")) == []
+    for before in (tmp_path / "voc").rglob("*.xml"):
+        (after,) = (tmp_path / "out/annotations").rglob(f"{before.stem}--*.xml")
+        pair = [ElementTree.parse(file).getroot() for file in (before, after)]
+        for tag in ("xmin", "ymin", "xmax", "ymax", "difficult", "name", "width"):
+            was, now = ([e.text for e in root.iter(tag)] for root in pair)
+            assert was == now
 
 
 def read_again(output: Path, kind: str) -> list[tuple[Path, str]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco
 
 from tests.support.images import picture
 
@@ -34,8 +36,8 @@ def write_images(folder: Path) -> None:
             made.save(path)
 
 
-def write_coco(path: Path) -> dict[str, Any]:
-    """COCO with a polygon, keypoints and further columns of images; of c.jpg in its stored pixels."""
+def write_coco(path: Path, *, masks: bool = False) -> dict[str, Any]:
+    """COCO with a polygon (or mask: packed, of c.jpg a crowd's), keypoints and further columns of images; of c.jpg in its stored pixels."""
     images, annotations = [], []
     for number, (name, (left, top, across, down)) in enumerate(BOXES.items(), 1):
         width, height = SIZE
@@ -45,6 +47,15 @@ def write_coco(path: Path) -> dict[str, Any]:
             width, height = height, width
             box = [top, 80 - left - across, down, across]
         x, y, wide, tall = box
+        shape: Any = [[x, y, x + wide, y, x + wide, y + tall, x, y + tall]]
+        if masks:
+            pixels = np.zeros((height, width), np.uint8, order="F")
+            pixels[y : y + tall, x : x + wide] = 1
+            shape = coco.encode(pixels)
+            shape["counts"] = shape["counts"].decode()
+            if name.endswith(".jpg"):
+                runs = [len(list(run)) for _, run in groupby(pixels.ravel(order="F"))]
+                shape["counts"] = runs if not pixels[0, 0] else [0, *runs]
         images.append(
             {
                 "id": number,
@@ -56,8 +67,9 @@ def write_coco(path: Path) -> dict[str, Any]:
         )
         annotations.append(
             {
-                "id": number, "image_id": number, "category_id": 1 + CATEGORIES.index(LABELS[name]), "bbox": box, "iscrowd": 0,
-                "area": wide * tall, "segmentation": [[x, y, x + wide, y, x + wide, y + tall, x, y + tall]],
+                "id": number, "image_id": number, "category_id": 1 + CATEGORIES.index(LABELS[name]), "bbox": box,
+                "iscrowd": int(masks and name == "c.jpg"),
+                "area": wide * tall, "segmentation": shape,
                 "keypoints": [x + wide / 2, y + tall / 2, 2], "num_keypoints": 1,
             }
         )  # fmt: skip
@@ -87,10 +99,10 @@ def write_voc(folder: Path) -> None:
     for name, (left, top, across, down) in BOXES.items():
         path = (folder / name).with_suffix(".xml")
         path.parent.mkdir(parents=True, exist_ok=True)
-        box = f"<xmin>{left}</xmin><ymin>{top}</ymin><xmax>{left + across}</xmax><ymax>{top + down}</ymax>"
+        box = f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{left + across}</xmax><ymax>{top + down}</ymax>"
         size = f"<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>"
         path.write_text(
-            f"<annotation>{size}<object><name>{LABELS[name]}</name><bndbox>{box}</bndbox></object></annotation>"
+            f"<annotation>{size}<object><name>{LABELS[name]}</name><difficult>1</difficult><bndbox>{box}</bndbox></object></annotation>"
         )
 
 

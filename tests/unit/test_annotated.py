@@ -50,7 +50,7 @@ COCO: dict[str, Any] = {
     ],
     "annotations": [
         {"id": 1, "image_id": 1, "category_id": 9, "bbox": [1, 2, 30, 20], "segmentation": [[1, 2, 31, 2, 31, 22]]},
-        {"id": 2, "image_id": 1, "category_id": 7, "bbox": [0, 0, 5, 5], "segmentation": {"counts": [1], "size": [40, 48]}},
+        {"id": 2, "image_id": 1, "category_id": 7, "bbox": [0, 0, 5, 5], "segmentation": {"counts": [40, 10, 1870], "size": [40, 48]}},
         {"id": 3, "image_id": 2, "category_id": 7, "bbox": [0, 0, 5.5, 5], "keypoints": [1, 1, 2, 0, 0, 0], "num_keypoints": 1},
         {"id": 4, "image_id": 2, "caption": " two cats "},
     ],
@@ -64,10 +64,7 @@ def coco(path: Path, **changes: Any) -> Path:
 
 def test_coco_gives_labels_regions_captions_and_licences(images: Path, tmp_path: Path) -> None:
     found = listed(images, coco(tmp_path / "instances.json"))
-    assert found.notes == (
-        "contents: read as coco",
-        "contents: 1 masks of run lengths are not read; their boxes are",
-    )
+    assert found.notes == ("contents: read as coco",)
     b, a, c = pickle.loads(pickle.dumps(found.items))
     assert [(i.id, i.label, i.caption, i.license) for i in (b, a, c)] == [
         ("sub/b.png", "dog", "", "cc-by-4.0"),
@@ -78,6 +75,8 @@ def test_coco_gives_labels_regions_captions_and_licences(images: Path, tmp_path:
         ("dog", (1.0, 2.0, 30.0, 20.0), [[1, 2, 31, 2, 31, 22]]),
         ("cat", (0.0, 0.0, 5.0, 5.0), []),
     ]
+    assert b.regions[1].mask is not None
+    assert b.regions[1].mask.box == (1, 0, 1, 10)
     assert a.regions[0].keypoints == ((1.0, 1.0, 2), (0.0, 0.0, 0))
     assert (b.extra["width"], c.regions) == (48, ())
     assert found.sources.read(b.ref) == encoded(1)
@@ -96,6 +95,8 @@ def annotation(**changes: Any) -> list[dict[str, Any]]:
         ({"annotations": annotation(bbox=[1, 2, -3, 4])}, "width and height from 0"),
         ({"annotations": annotation(bbox=["1", 2, 3, 4])}, "accepted: a list of numbers"),
         ({"annotations": annotation(segmentation=[[1, 2, 3, 4]])}, "found a polygon of 4 numbers"),
+        ({"annotations": annotation(segmentation={"counts": [9], "size": [2, 4]})}, "annotation 1: found run lengths of 9 pixels"),
+        ({"annotations": annotation(segmentation={"counts": "04"})}, "annotation 1: found a mask of the size None"),
         ({"annotations": annotation(keypoints=[1, 2])}, "found 2 numbers of keypoints"),
         ({"annotations": annotation(keypoints=[1, 2, 9])}, "0, 1 or 2"),
         ({"annotations": [{}]}, "annotation 1: lacks 'image_id'"),
@@ -125,7 +126,7 @@ def test_broken_annotations_of_coco_are_named_or_counted(
         ('{"images": [{"id": 1}]}', "image 1: .*accepted: an object with `id` and `file_name`"),
         ('{"images": [{"id": 1, "file_name": "../a.png"}]}', "image 1: file_name: .*a path within"),
         ('{"images": [{"id": 1, "file_name": "/a.png"}]}', "image 1: file_name: .*a path within"),
-        ('{"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "c.png"}]}', "image 2: .*id 1 twice"),
+        ('{"images": [{"id": 1, "file_name": "a.png"}, {"id": 1, "file_name": "c.png"}]}', "image 2: .*id 1 twice, of a.png and of c.png"),
     ],
 )  # fmt: skip
 def test_a_broken_file_of_coco_is_refused(
@@ -134,6 +135,13 @@ def test_a_broken_file_of_coco_is_refused(
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ManifestError, match=r"x\.json: .*" + told):
         listed(images, tmp_path / "x.json", damaged="pass_over")
+
+
+def test_an_image_that_coco_repeats_is_counted(images: Path, tmp_path: Path) -> None:
+    repeated = [*COCO["images"], COCO["images"][0] | {"width": 50}, COCO["images"][2]]
+    found = listed(images, coco(tmp_path / "x.json", images=repeated))
+    assert "contents: 2 passed over: 2 image that is listed again" in found.notes
+    assert [(i.id, len(i.regions)) for i in found.items] == [("sub/b.png", 2), ("a.png", 1), ("c.png", 0)]  # fmt: skip
 
 
 def voc(folder: Path, name: str, *objects: tuple[str, tuple[object, ...]]) -> Path:
@@ -153,10 +161,25 @@ def test_pascal_voc_gives_labels_and_boxes(images: Path, tmp_path: Path) -> None
     voc(tmp_path / "xml", "a", ("cat", (1, 2, 11, 22)))
     voc(tmp_path / "xml", "sub/b", ("dog", (1, 1, 9, 9)), ("fox", (1, 1, 30, 30)))
     found = by_id(listed(images, tmp_path / "xml"))
-    assert (found["a.png"].label, found["a.png"].regions[0].box) == ("cat", (1, 2, 10, 20))
+    # pixels are counted from 1, and the last one is within
+    assert (found["a.png"].label, found["a.png"].regions[0].box) == ("cat", (0, 1, 11, 21))
     assert (found["sub/b.png"].label, len(found["sub/b.png"].regions)) == ("fox", 2)
     assert (found["c.png"].label, found["c.png"].regions) == ("", ())
     assert "contents: 1 images without annotations" in listed(images, tmp_path / "xml").notes
+
+
+def test_flags_of_voc_are_read_and_boxes_from_0_are_told(images: Path, tmp_path: Path) -> None:
+    path = voc(tmp_path / "xml", "a", ("cat", (0, 1, 48, 40)), ("cat", (5, 5, 5, 5)), ("fox", (3, 3, 9, 9)))  # fmt: skip
+    parts = path.read_text().split("<object>")
+    parts[1] = "<difficult>1</difficult>" + parts[1]
+    parts[2] = "<difficult>0</difficult><truncated> 1 </truncated>" + parts[2]
+    path.write_text("<object>".join(parts))
+    found = listed(images, tmp_path / "xml")
+    assert [(r.box, r.flags) for r in found.items[0].regions] == [
+        ((-1, 0, 49, 40), (True, False)), ((4, 4, 1, 1), (False, True)), ((2, 2, 7, 7), (False, False)),
+    ]  # fmt: skip
+    told = "contents: 1 boxes begin at 0, though Pascal VOC counts pixels from 1: they may be a pixel off"
+    assert told in found.notes
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY x "xxxxxxxxxx"><!ENTITY y "&x;&x;&x;">]><annotation>&y;</annotation>'

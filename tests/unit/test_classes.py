@@ -130,6 +130,6 @@ def test_a_label_that_is_no_class_is_refused_with_the_next_step(tmp_path: Path) 
         plan(load_spec(path))
     assert str(error.value) == (
         "contents.path: found the label 'dgo' (2 times), which is none of `classes`; did you mean 'dog'? accepted: cat, dog, or none. "
-        "Next: add it to `classes`, or leave such images out, as with `contents.labels`"
+        "Next: add it to `classes`, or leave such images out, as with `contents.labels`, or objects, with `contents.objects`"
     )
     assert plan(load_spec(path, ['contents.labels=["cat"]'])).labels == ("cat", "dog")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from stylebatch.data.image_section import ImageSpec
 from stylebatch.data.images import Picture, load_image
 from stylebatch.data.inputs import load_labelled
 from stylebatch.data.label_images import BEYOND, fitted_labels
-from stylebatch.data.labels import View, area_of, fitted
+from stylebatch.data.labels import area_of, fitted
 from stylebatch.data.reading import hash_of
 from stylebatch.data.sources.regions import Region
+from stylebatch.data.sources.run_lengths import Mask
 from stylebatch.data.sources.source import Item, Ref
+from stylebatch.data.view import View
 from stylebatch.errors import SampleError
 
 SIDES = st.integers(24, 90)
@@ -358,3 +361,41 @@ def test_a_picture_that_is_decoded_smaller_has_its_labels_in_place() -> None:
     small = transform_of((40, 30), (32, 32), "center_crop").for_source_of((40, 30), (80, 60))
     points = np.array([[20.0, 15.0], [60.0, 45.0]])
     assert np.allclose(small.points(points), picture.transform.points(points))
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=cases(), size=st.tuples(SIZES, SIZES), mode=FIXED, scale=st.sampled_from([1, 2]))
+def test_masks_are_fitted_as_label_images_are(
+    case: tuple[Any, Any, int], size: tuple[int, int], mode: FitMode, scale: int
+) -> None:
+    stored, box, orientation = case
+    pixels = marked(*stored, box)[..., 0] // 255
+    # annotations of a picture of twice the size
+    large = np.kron(pixels, np.ones((scale, scale), np.uint8))
+    region = Region("x", None, mask=Mask.of(large))
+    region = replace(region, box=region.mask.box if region.mask else None, frame=large.shape[::-1])
+    assume(orientation == 1 or (orientation >= 5 and stored[0] != stored[1] and scale == 1))
+    source = Held(a=encoded(marked(*stored, box), orientation), b=encoded(pixels, orientation))
+    image = ImageSpec(mode=mode, min_visibility=0.0, fill=BLACK)
+    item = Item("a", Ref("a"), regions=(region,), segmentation=Ref("b"))
+    picture = load_labelled(item, source, size, image)
+    with Image.open(io.BytesIO(picture.segmentation)) as opened:
+        expected = np.asarray(opened) == 1
+    if scale == 1:
+        assert any(expected.ravel()) == bool(picture.objects)
+    for found in picture.objects:
+        assert found.mask is not None
+        if scale == 1:
+            assert np.array_equal(found.mask.pixels == 1, expected)
+        assert area_of(found) == found.mask.pixels.sum() > 0
+
+
+def test_objects_beside_the_picture_are_told_and_those_that_are_cut_are_not() -> None:
+    source = Held(a=encoded(marked(60, 40, (0, 0, 4, 4))))
+    boxes = [(0, 0, 4, 4), (-9, 2, 9, 9), (61, 2, 9, 9), (30, 20, 5, 5), (30, 20, 0, 5)]
+    item = Item("a", Ref("a"), regions=tuple(Region("x", box) for box in boxes))
+    picture = load_labelled(item, source, (20, 20), ImageSpec())
+    assert len(picture.objects) == 1
+    assert picture.notes == (
+        "a: 3 of 5 objects are outside the picture or without area, and left out",
+    )

@@ -19,6 +19,7 @@ from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_w
 from stylebatch.data.sources.image_folder import AT_ONCE, ImageFolder
 from stylebatch.data.sources.misplaced import fitting
 from stylebatch.data.sources.regions import (
+    FLAGS,
     Region,
     box_of,
     frame_of,
@@ -37,6 +38,7 @@ class AnnotatedImages(ImageFolder):
 
     takes = frozenset(("annotations", "damaged", "split"))
     reads_beside = False
+    labels_by_objects = True
     suffix: ClassVar[str]
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
@@ -103,7 +105,7 @@ class AnnotatedImages(ImageFolder):
         return self.options.annotations
 
     def _prepare(self) -> None:
-        """What is read once, before the images."""
+        """What is done once, before the images."""
 
     def _regions_of(self, data: bytes, path: str) -> tuple[Region, ...]:
         try:
@@ -137,10 +139,19 @@ class AnnotatedImages(ImageFolder):
 
 
 class VocImages(AnnotatedImages):
-    """Pascal VOC: an XML file of objects for each image. Boxes from `xmin`, `ymin` to `xmax`, `ymax`."""
+    """Pascal VOC: an XML file of objects for each image. `xmin`, ... `ymax` are pixels that are counted from 1, and all within the box."""
 
     accepted = "one with Pascal VOC `annotations`"
     suffix = ".xml"
+    _begin_at_0 = 0
+
+    def _prepare(self) -> None:
+        self._begin_at_0 = 0
+
+    def notes(self) -> list[str]:
+        count = self._begin_at_0
+        told = f"{self.field}: {count} boxes begin at 0, though Pascal VOC counts pixels from 1: they may be a pixel off"
+        return [*super().notes(), *([told] if count else [])]
 
     def regions(self, data: bytes) -> Iterator[Region]:
         root = _element(data)
@@ -156,8 +167,11 @@ class VocImages(AnnotatedImages):
                 left, top, right, bottom = (
                     float(box.findtext(side) or "") for side in ("xmin", "ymin", "xmax", "ymax")
                 )
-                sides = box_of((left, top, right - left, bottom - top))
-                yield Region(label, sides, frame=frame)
+                # The first pixel lies from 0 to 1: the box of a whole picture is 1, 1, WIDTH, HEIGHT in the file.
+                sides = box_of((left - 1, top - 1, right - left + 1, bottom - top + 1))
+                self._begin_at_0 += min(left, top) < 1
+                flags = (found.findtext(name, "").strip() == "1" for name in FLAGS)
+                yield Region(label, sides, frame=frame, flags=tuple(flags))
             except ValueError as error:
                 raise ValueError(f"object {number}: bndbox: {error}") from None
 

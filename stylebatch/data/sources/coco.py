@@ -26,23 +26,25 @@ from stylebatch.data.sources.regions import (
     polygon_of,
     without,
 )
+from stylebatch.data.sources.run_lengths import mask_of
 from stylebatch.data.sources.source import USUAL, Item
 from stylebatch.errors import ManifestError, StorageError
 
 MAX_BYTES = 1 << 30
 PASSED = "annotation that cannot be read"
+REPEATED = "image that is listed again"
 
 
 class CocoImages(LocalFiles):
     """The images that the JSON lists, in its order, named by `file_name` from the folder."""
 
     accepted = "a folder of images with COCO `annotations`"
+    labels_by_objects = True
     takes = frozenset(("annotations", "captions", "damaged", "split"))
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, field, options)
         self._passed_over: Counter[str] = Counter()
-        self._unread = 0
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
@@ -56,7 +58,7 @@ class CocoImages(LocalFiles):
         return kind_within(annotations, ANNOTATION_SUFFIXES) == ".json"
 
     def items(self) -> Iterator[Item]:
-        self._passed_over, self._unread = Counter(), 0
+        self._passed_over, self.class_lists = Counter(), []
         for part in wanted_parts(self._parts(), self.options.split, self.fault):
             self._file, self._within = part.file, part.images
             yield from self._items()
@@ -81,6 +83,8 @@ class CocoImages(LocalFiles):
             for one in self._list(found, "categories")
             if isinstance(one, dict)
         }
+        numbered = [(id_, name) for id_, name in names.items() if type(id_) is int]
+        self.learn_classes(self._file, sorted(numbered))
         licenses = {
             one.get("id"): str(one.get("name", ""))
             for one in self._list(found, "licenses")
@@ -92,16 +96,20 @@ class CocoImages(LocalFiles):
             if isinstance(image, dict) and isinstance(image.get("id"), int | str)
         }
         regions, captions = self._annotations(found, names, known)
-        seen: set[object] = set()
+        seen: dict[object, str] = {}
         names_of_some = [self._name(image, n)[0] for n, image in enumerate(images[:LOOKED_AT], 1)]
         require_some(self, names_of_some, self._file)
         for number, image in enumerate(images, 1):
             name, id_ = self._name(image, number)
             if id_ in seen:
-                raise self._fault(
-                    f"image {number}: found the id {id_!r} twice; accepted: each once"
-                )
-            seen.add(id_)
+                if seen[id_] != name:
+                    raise self._fault(
+                        f"image {number}: found the id {id_!r} twice, of {seen[id_]} and of {name}; accepted: an id of its own for each"
+                    )
+                # Of files that were joined, both may list an image.
+                self._passed_over[REPEATED] += 1
+                continue
+            seen[id_] = name
             frame = frame_of(image.get("width"), image.get("height"))
             within = tuple(replace(region, frame=frame) for region in regions.pop(id_, ()))
             yield Item(
@@ -185,15 +193,18 @@ class CocoImages(LocalFiles):
         polygons: tuple[Sequence[float], ...] = ()
         if isinstance(shape, list):
             polygons = tuple(polygon_of(numbers(polygon)) for polygon in shape)
+        mask = None
         # Crowds have run lengths: an object in place of the list of polygons.
-        elif shape:
-            self._unread += 1
+        if isinstance(shape, dict):
+            mask = mask_of(shape.get("counts"), shape.get("size"))
+            box = box or list(mask.box or ())
         return Region(
             names[category],
             box_of(numbers(box, 4)) if box else None,
             polygons,
             keypoints_of(numbers(points)) if points else (),
             is_crowd=one.get("iscrowd") == 1,
+            mask=mask,
         )
 
     def _fault(self, what: str) -> ManifestError:
@@ -201,11 +212,3 @@ class CocoImages(LocalFiles):
 
     def passed_over(self) -> Counter[str]:
         return self._passed_over
-
-    def notes(self) -> list[str]:
-        notes = super().notes()
-        if self._unread:
-            notes.append(
-                f"{self.field}: {self._unread} masks of run lengths are not read; their boxes are"
-            )
-        return notes

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from stylebatch.data.places import is_file, is_folder
 from stylebatch.data.sources.holdings import files_below, holds, split_of
-from stylebatch.data.sources.outputs import is_record, lacking, output_above, shards_of
+from stylebatch.data.sources.outputs import classes_of, is_record, lacking, output_above, shards_of
 from stylebatch.data.sources.patterns import Found, find, is_pattern
 from stylebatch.data.sources.source import Source
 
@@ -49,6 +49,13 @@ class ContainerFiles(Source):
             return found
         kept = [f for f in found.files if self._split_of(found, f).lower() == wanted.lower()]
         return Found(found.root, tuple(kept))
+
+    def _begin_classes(self) -> None:
+        """Forget those of an earlier listing. An output of ours records its own."""
+        self.class_lists = []
+        output = None if is_pattern(self.uri) else output_above(self.uri)
+        if output is not None and self.options.label is None:
+            self.learn_classes(output, enumerate(classes_of(output)))
 
     def splits(self) -> list[str]:
         return self._splits_of(self._all_files())

@@ -20,7 +20,7 @@ from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.objects import KEY, NAMES, SHAPES, regions_of
 from stylebatch.data.sources.origins import ALWAYS, is_read
 from stylebatch.data.sources.regions import Region
-from stylebatch.data.sources.source import USUAL
+from stylebatch.data.sources.source import USUAL, Source
 from stylebatch.data.tables.parquet_table import require_plain, texts_of
 from stylebatch.data.tables.table_columns import plain, shown, slip_of
 from stylebatch.errors import ManifestError, SampleError
@@ -68,6 +68,11 @@ class ImageColumns:
         return tuple(
             name for name in self.further if names is None or name in names or name in ALWAYS
         )
+
+    def learn_classes(self, source: Source, path: str) -> None:
+        """Tell the source how the file at `path` numbers classes of images and of objects."""
+        source.learn_classes(path, enumerate(self.classes))
+        source.learn_classes(path, enumerate(self.categories), of_objects=True)
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -36,7 +36,17 @@ KINDS: dict[str, type[Source]] = {
 }
 """The last is asked first: a folder of tars is a folder as well."""
 OF_ANY = frozenset(
-    ("kind", "labels", "min_side", "aspect", "shuffle", "limit", "limit_per_class", "carry")
+    (
+        "kind",
+        "labels",
+        "objects",
+        "min_side",
+        "aspect",
+        "shuffle",
+        "limit",
+        "limit_per_class",
+        "carry",
+    )
 )
 """Options that every kind takes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ from stylebatch.data.sources.choosing import chosen
 from stylebatch.data.sources.further import joined_types, types_of
 from stylebatch.data.sources.kinds import kind_of, name_of, open_source
 from stylebatch.data.sources.masks import with_masks, with_segmentation
+from stylebatch.data.sources.object_choice import Sifter
 from stylebatch.data.sources.origins import with_origins
 from stylebatch.data.sources.source import Item, Source, Sources
 from stylebatch.data.sources.splitting import (
@@ -41,7 +43,8 @@ class Listing:
 
 def list_images(source: Source) -> Listing:
     """Images of a source. Raises ManifestError, naming its field, when nothing is found or two have the same id."""
-    items = _checked(source)
+    sifter = Sifter(source)
+    items = sifter.sifted(_checked(source))
     if not items:
         what = (
             f"no image files ({', '.join(sorted(IMAGE_SUFFIXES))})"
@@ -54,9 +57,10 @@ def list_images(source: Source) -> Listing:
             f"{source.field}.path: found {what} in {source.uri}; accepted: at least one image"
             + (f" (passed over: {passed})" if passed else "")
         )
+    left_out = sifter.end()
     items, told = chosen(items, source)
     kind = f"{source.field}: read as {name_of(source)}"
-    return Listing(items, Sources.of(source), (kind, *source.notes(), *told))
+    return Listing(items, Sources.of(source), (kind, *source.notes(), *left_out, *told))
 
 
 def list_styles(spec: SourceSpec, by: SplitBy = NO_SPLITS) -> Listing:
@@ -104,13 +108,14 @@ def _list_split(source: Source, by: SplitBy) -> Listing:
     if by.column is not None:
         reader = reading(source, by.column)
         listed = list_images(reader)
-        source.types = reader.types
+        source.types, source.class_lists = reader.types, reader.class_lists
         in_splits = with_column(listed.items, reader, by.column)
         return Listing(in_splits, Sources.of(source), listed.notes)
     if not by.source:
         listed = list_images(source)
         return replace(listed, items=with_origins(listed.items, source)) if by.origins else listed
-    parts = [(part, _checked(part)) for part in parts_of(source)]
+    sifter = Sifter(source)
+    parts = [(part, sifter.sifted(_checked(part))) for part in parts_of(source)]
     everything = [item for _, found in parts for item in found]
     items: list[Item] = []
     notes: list[str] = []
@@ -121,8 +126,10 @@ def _list_split(source: Source, by: SplitBy) -> Listing:
     if not items:
         raise source.fault("found no images in its splits; accepted: at least one")
     source.types = joined_types([part.types for part, _ in parts])
+    for one in itertools.chain.from_iterable(part.class_lists for part, _ in parts):
+        source.learn_classes(one.where, one.names, of_objects=one.of_objects)
     kind = f"{source.field}: read as {name_of(source)}, split by split"
-    return Listing(items, Sources.of(source), (kind, *dict.fromkeys(notes)))
+    return Listing(items, Sources.of(source), (kind, *dict.fromkeys([*notes, *sifter.end()])))
 
 
 def _checked(source: Source) -> list[Item]:

@@ -3,7 +3,8 @@
     {"bbox": [[x, y, width, height], ...], "category": ["cat", ...], ...}       lists with an entry for each object
     [{"bbox": [x, y, width, height], "category": "cat"}, ...]                   or an object each
 
-Beside them `segmentation` (polygons), `keypoints` and `iscrowd`, as in COCO; in pixels of the picture as it is displayed.
+Beside them `segmentation` (polygons, or run lengths), `keypoints` and `iscrowd`, as in COCO, `difficult` and `truncated`; in pixels of
+the picture as it is displayed.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stylebatch.data.sources.regions import Region, box_of, keypoints_of, numbers, polygon_of
+from stylebatch.data.sources.regions import FLAGS, Region, box_of, keypoints_of, numbers, polygon_of
+from stylebatch.data.sources.run_lengths import mask_of
 
 KEY = "objects"
 NAMES = ("category", "categories", "category_name", "label", "labels", "name", "category_id")
 """Keys that may hold the category, the first that is there."""
 SHAPES = ("bbox", "segmentation", "keypoints")
+FURTHER = ("iscrowd", *FLAGS, "counts", "size")
+"""`counts` and `size` are those of run lengths, in our own outputs, where the type of `segmentation` is that of polygons."""
 
 
 def is_objects(found: Any) -> bool:
@@ -61,7 +65,7 @@ def _has_shape(found: Mapping[str, Any]) -> bool:
 def _each(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The objects of lists, of which one for each object is looked at; empty lists stand for nothing given."""
     lists = {name: value for name, value in found.items() if isinstance(value, list) and value}
-    read = {name: value for name, value in lists.items() if name in (*SHAPES, *NAMES, "iscrowd")}
+    read = {name: value for name, value in lists.items() if name in (*SHAPES, *NAMES, *FURTHER)}
     if len({len(value) for value in read.values()}) > 1:
         counts = ", ".join(f"{len(value)} {name}" for name, value in read.items())
         raise ValueError(f"found {counts}; accepted: as many of each")
@@ -74,14 +78,20 @@ def _region(one: Any, names: Sequence[str]) -> Region:
     polygons = shape if isinstance(shape, list) else []
     if polygons and not isinstance(polygons[0], list):
         polygons = [polygons]
+    lengths = shape if isinstance(shape, dict) else one
+    mask = mask_of(lengths["counts"], lengths.get("size")) if lengths.get("counts") else None
     if points and isinstance(points[0], list):
         points = [number for point in points for number in point]
+    if not box and mask is not None:
+        box = list(mask.box or ())
     region = Region(
         _category(one, names),
         box_of(numbers(box, 4)) if box else None,
         tuple(polygon_of(numbers(polygon)) for polygon in polygons),
         keypoints_of(numbers(points)) if points else (),
         is_crowd=bool(one.get("iscrowd")),
+        flags=tuple(bool(one[name]) for name in FLAGS) if set(FLAGS) <= one.keys() else (),
+        mask=mask,
     )
     if region.box is None and not region.polygons and not region.keypoints:
         raise ValueError("found no bbox; accepted: x, y, width, height")

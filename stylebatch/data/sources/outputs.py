@@ -75,6 +75,13 @@ def output_above(uri: str) -> str | None:
     return next((folder for folder in folders if is_output(folder)), None)
 
 
+def classes_of(output: str) -> list[str]:
+    """Names of an output's classes by number; none where it does not record them."""
+    run = _json(Folder.at(output, INPUT), "run.json")
+    found = run.get("labels") if _is_ours(run) else None
+    return found if isinstance(found, list) and all(isinstance(n, str) for n in found) else []
+
+
 def commits_of(output: str) -> list[str]:
     """Names of an output's committed shards, such as train-00000, in order."""
     names = Folder.at(output, INPUT).names("metadata/")

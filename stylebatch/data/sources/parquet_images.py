@@ -60,6 +60,7 @@ class ParquetImages(ContainerFiles):
     def items(self) -> Iterator[Item]:
         import pyarrow as pa
 
+        self._begin_classes()
         self._passed_over, self._texts, self._numbers, self._unread = Counter(), {}, [], {}
         kinds = Kinds()
         found = self.files()
@@ -70,6 +71,7 @@ class ParquetImages(ContainerFiles):
             try:
                 with opened(path) as table:
                     columns = self._columns_in(table.schema_arrow, path)
+                    columns.learn_classes(self, path)
                     self._unread |= dict.fromkeys(columns.unread)
                     self._learn(kinds, table, columns)
                     yield from self._rows(table, columns, path, prefix)

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stylebatch.data.sources.run_lengths import Mask
+
 Box = tuple[float, float, float, float]
 """Left, top, width, height."""
+FLAGS = ("difficult", "truncated")
 Keypoint = tuple[float, float, int]
 """x, y, and 0 for unlabelled, 1 for hidden, 2 for visible."""
 
@@ -21,6 +24,7 @@ class Region:
 
     `polygons`: x, y, x, y, ... each. `frame`: width and height that the annotations give for the picture; where these are those
     of the stored pixels of a picture that is displayed turned, the region is turned with it. `is_crowd`: several objects as one.
+    `mask`: its pixels, where annotations give run lengths. `flags`: whether it is difficult, and truncated, where annotations tell.
     """
 
     label: str
@@ -30,11 +34,32 @@ class Region:
     is_relative: bool = False
     frame: tuple[int, int] | None = None
     is_crowd: bool = False
+    flags: tuple[bool, ...] = ()
+    mask: Mask | None = None
 
     @property
     def area(self) -> float:
         """Of the box; 0 without one."""
         return self.box[2] * self.box[3] if self.box else 0.0
+
+    @property
+    def has_shape(self) -> bool:
+        """Whether more than a box is drawn."""
+        return bool(self.polygons or self.mask or any(seen for *_, seen in self.keypoints))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether its box has no area."""
+        return self.box is not None and not (self.box[2] and self.box[3])
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether nothing of its box is within the picture, as far as the annotations tell."""
+        frame = (1, 1) if self.is_relative else self.frame
+        if self.box is None or frame is None:
+            return False
+        left, top, width, height = self.box
+        return left >= frame[0] or top >= frame[1] or left + width <= 0 or top + height <= 0
 
 
 def label_of(regions: Sequence[Region]) -> str:

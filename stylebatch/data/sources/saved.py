@@ -67,6 +67,7 @@ class SavedDataset(Source):
             )
         self._passed_over = Counter()
         self._texts, self._kinds, self._numbers, self._unread = {}, Kinds(), [], {}
+        self.class_lists = []
         for name in self._files():
             path = os.path.abspath(os.path.join(self.uri, name))
             try:
@@ -143,6 +144,7 @@ class SavedDataset(Source):
         number, texts = 1, self._texts
         with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
             columns = find_columns(stream.schema, self.options, path, self.fault)
+            columns.learn_classes(self, path)
             self._unread |= dict.fromkeys(columns.unread)
             while True:
                 # The place is asked before the batch is read: there its message begins.

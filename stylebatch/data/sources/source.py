@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -54,6 +54,15 @@ NOWHERE = Ref("")
 """Of an item without an image of its own, such as a blend."""
 # Items share one empty mapping: a million of them would each have a dict.
 _NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class ClassList:
+    """Names of classes by the numbers that a source has for them. `where`: the file that says so; `of_objects`: not of whole images."""
+
+    where: str
+    names: tuple[tuple[int, str], ...]
+    of_objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +126,15 @@ class Source(ABC):
     """What the kind takes, for people: `an image folder`."""
     takes: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that mean something to this kind, beside those of any (`kinds.OF_ANY`)."""
+    labels_by_objects: ClassVar[bool] = False
+    """Whether an image's label is that of its objects (`label_of`), and no other."""
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         self.uri, self.field, self.options = uri, field, options
         self.types: dict[str, str] = {}
         """Types of the further columns (see `further.py`) by name; known once all is listed."""
+        self.class_lists: list[ClassList] = []
+        """Each that differs, in the order of the files; known once all is listed."""
 
     @classmethod
     @abstractmethod
@@ -144,6 +157,14 @@ class Source(ABC):
     def further(self, item: Item) -> Mapping[str, Any]:
         """Every further column of an item as plain values, read where that is needed, in any process."""
         return item.extra
+
+    def learn_classes(
+        self, path: str, names: Iterable[tuple[int, str]], *, of_objects: bool = False
+    ) -> None:
+        """Remember what a file at `path` calls its class numbers, unless another one said the same."""
+        found = tuple(names)
+        if found and found not in [one.names for one in self.class_lists]:
+            self.class_lists.append(ClassList(os.path.basename(path), found, of_objects))
 
     def splits(self) -> list[str]:
         """Names that the option `split` takes here, in order; none where the source has no splits."""

@@ -44,6 +44,7 @@ class TarImages(ContainerFiles):
 
     def items(self) -> Iterator[Item]:
         self._begin()
+        self._begin_classes()
         found = self.files()
         for file in found.files:
             yield from self._of_tar(absolute(file), self.prefix(found, file))

@@ -84,22 +84,26 @@ class YoloImages(AnnotatedImages):
     def _prepare(self) -> None:
         found = self._described_parts()
         self._parts = tuple(wanted_parts(found, self.options.split, self.fault)) if found else ()
-        self._names, self._keypoints = self._names_file()
+        path, self._names, self._keypoints = self._names_file()
+        self.class_lists = []
+        self.learn_classes(path, self._names.items())
 
-    def _names_file(self) -> tuple[dict[int, str], Shape]:
-        """Class names by number, and the shape of a line's keypoints, where a file tells: in the folder or one above."""
+    def _names_file(self) -> tuple[str, dict[int, str], Shape]:
+        """A file that tells, in the folder or one above; class names by number, and the shape of a line's keypoints."""
         for path in filter(is_file, self._names_files()):
             with opened(path) as file:
                 data = file.read(MAX_BYTES)
             if path.endswith(("txt", "names")):
                 # A byte order mark would become part of the first name.
                 lines = data.decode("utf-8-sig", "replace").splitlines()
-                return dict(enumerate(line.strip() for line in lines if line.strip())), NO_KEYPOINTS
+                # An empty line has a number as well, which no object may use.
+                names = {n: line.strip() for n, line in enumerate(lines) if line.strip()}
+                return path, names, NO_KEYPOINTS
             try:
-                return _described(parse(data))
+                return path, *_described(parse(data))
             except (DocumentError, ValueError) as error:
                 raise self._fault(f"{path}: {error}") from None
-        return {}, NO_KEYPOINTS
+        return "", {}, NO_KEYPOINTS
 
     def _names_files(self) -> list[str]:
         """Where names of classes may be, the first that is there counts."""

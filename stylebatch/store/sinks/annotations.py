@@ -21,6 +21,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import pyarrow as pa
 
+from stylebatch.data.sources.regions import FLAGS
 from stylebatch.folder import Folder
 from stylebatch.store.output_record import find_run
 from stylebatch.store.sinks.one_file import unlike
@@ -193,6 +194,8 @@ class _Instances:
             ids = {"id": self.num_objects, "image_id": self.num_images}
             found = ids | {"category_id": one["category_id"]}
             found |= {name: one[name] for name in ("bbox", "area", "iscrowd", "segmentation")}
+            if one.get("counts"):
+                found["segmentation"] = {"counts": one["counts"], "size": one["size"]}
             if one["keypoints"]:
                 seen = sum(visibility > 0 for visibility in one["keypoints"][2::3])
                 found |= {"keypoints": one["keypoints"], "num_keypoints": seen}
@@ -242,17 +245,28 @@ class _Voc(_Writer):
             # XML has no control characters
             category = "".join(c if c.isprintable() else " " for c in one["category"])
             SubElement(found, "name").text = category
-            left, top, width, height = one["bbox"]
+            for flag in FLAGS:
+                if flag in one:
+                    SubElement(found, flag).text = str(one[flag])
             box = SubElement(found, "bndbox")
-            sides = {"xmin": left, "ymin": top, "xmax": left + width, "ymax": top + height}
-            for side, value in sides.items():
-                # whole pixels: most readers of this form take no others
-                SubElement(box, side).text = str(round(value))
+            for side, value in _voc_sides(one):
+                SubElement(box, side).text = str(value)
         indent(root)
         self.target.write(f"{ANNOTATIONS}/{split}/{_stem(name)}.xml", tostring(root, "utf-8"))
 
     def end(self) -> None:
         return
+
+
+def _voc_sides(one: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Whole pixels, counted from 1 and all within the box: most readers of this form take no others."""
+    left, top, width, height = one["bbox"]
+    # outputs of earlier versions read them as if they were counted from 0, and know no flags
+    first = int(FLAGS[0] in one)
+    for name, low, extent in (("x", left, width), ("y", top, height)):
+        begin = round(low) + first
+        yield f"{name}min", begin
+        yield f"{name}max", max(begin, round(low + extent)) if first else round(low + extent)
 
 
 class _Yolo(_Writer):
