@@ -48,6 +48,12 @@ ShardSize = Annotated[
 ]
 
 
+Splits = Annotated[
+    list[str] | None,
+    typer.Option("--split", metavar="NAME", help="take this split alone; may stand several times"),
+]
+
+
 def export(
     output: Output,
     *,
@@ -95,6 +101,7 @@ def export(
             parser=whole_number, metavar="N", help="of what is left out and added for that"
         ),
     ] = 0,
+    split: Splits = None,
     shard_size: ShardSize = None,
     hub_format: Annotated[
         str,
@@ -124,6 +131,7 @@ def export(
         balance=balance,  # type: ignore[arg-type]  # checked there
         seed=seed,
         shard_size=shard_size,
+        splits=tuple(split or ()),
     )
     shown = progress(as_json=json_logs)
     if not is_hub:
@@ -147,6 +155,7 @@ def merge(
         str | None,
         typer.Option(metavar="FORMAT", help="if not that of the first", autocompletion=_formats),
     ] = None,
+    split: Splits = None,
     shard_size: ShardSize = None,
     json_logs: JsonLogs = False,
 ) -> int:
@@ -157,7 +166,9 @@ def merge(
     if len(outputs) < 2:
         raise ManifestError(f"merge: found {len(outputs)} output; accepted: two or more")
     options = ExportOptions(
-        format=_format(to, "--to") if to is not None else None, shard_size=shard_size
+        format=_format(to, "--to") if to is not None else None,
+        shard_size=shard_size,
+        splits=tuple(split or ()),
     )
     shown = progress(as_json=json_logs)
     return print_export(export([*map(place, outputs)], place(into), options, progress=shown))

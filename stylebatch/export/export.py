@@ -111,6 +111,7 @@ def repair_export(output: Place, *, progress: Progress | None = None) -> ExportR
         balance=made.balance,
         seed=made.seed,
         shard_size=made.shard_size,
+        splits=tuple(made.splits),
     )
     return export(paths, output, options, progress=progress, redo_damaged=True)
 

@@ -21,7 +21,8 @@ class ExportOptions:
 
     `where`: an expression over the columns of a record; `drop`: keys that are left out; `originals`: contents that are added,
     as a share of the stylised samples; `balance`: column of which every value becomes equally frequent; `seed` decides what
-    is left out and added for that. `shard_size`: samples per shard, None for up to 256 in four shards at least.
+    is left out and added for that. `shard_size`: samples per shard, None for up to 256 in four shards at least. `splits`: those
+    that are taken, all where none is named.
     """
 
     format: OutputFormat | None = None
@@ -31,6 +32,7 @@ class ExportOptions:
     balance: Balance = ""
     seed: int = 0
     shard_size: int | None = None
+    splits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # not `0 <= share <= 1` negated, which NaN would pass

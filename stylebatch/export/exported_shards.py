@@ -16,12 +16,12 @@ from stylebatch.errors import ManifestError
 from stylebatch.export.export_options import MOST_SHARD_SIZE
 from stylebatch.export.originals import original
 from stylebatch.export.rendered import Rendered
-from stylebatch.export.selection import IS_ORIGINAL, Selection
+from stylebatch.export.selection import Selection
 from stylebatch.folder import Folder
 from stylebatch.planning.shard_cuts import USUAL_WORKERS
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.output_record import Generation
-from stylebatch.store.records import Record
+from stylebatch.store.records import IS_ORIGINAL, Record
 from stylebatch.store.sinks import sink_of
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.store.sinks.sink import Members, Row

@@ -37,12 +37,15 @@ class Expression:
         self._require_of_one_record()
         self._require_bool(schema)
 
-    def holds(self, table: pa.Table) -> NDArray[np.bool_]:
-        """Of each row whether it fulfils the condition; one that is unknown, as of a value that is missing, is not fulfilled."""
+    def of(self, table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Of each row whether it fulfils the condition, and whether that is unknown, as where a value is missing."""
         _, found = self._evaluated(table)
         if len(found) != len(table):
             raise self._fault("found a sum over records; accepted: an expression about one record")
-        return np.fromiter((value is True for (value,) in found), np.bool_, len(found))
+        return (
+            np.fromiter((value is True for (value,) in found), np.bool_, len(found)),
+            np.fromiter((value is None for (value,) in found), np.bool_, len(found)),
+        )
 
     def _evaluated(self, table: pa.Table) -> tuple[str, list[tuple[Any, ...]]]:
         """Type and values."""
@@ -114,4 +117,9 @@ def _with_class(value: Any) -> Iterator[dict[str, Any]]:
 
 def _first_line(error: BaseException) -> str:
     line = str(error).strip().partition("\n")[0]
+    if "of type VARCHAR" in line or "convert string ''" in line:
+        # numbers that some inputs lack are texts in the records, "" for those
+        line = (
+            f"{line.rstrip('.!')} (a number of a column of texts is `try_cast(COLUMN AS double)`)"
+        )
     return f"{line.rstrip('.!')}; accepted: an expression as SQL has it, such as structure > 0.4 and label in ('cat', 'dog')"

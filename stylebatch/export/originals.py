@@ -1,6 +1,7 @@
 """Contents as samples: the picture as it was fitted, with the columns that a stylised sample has.
 
-An original counts as its own content in its own style: pictures and measures of what it is compared with are its own.
+An original counts as its own content in its own style: pictures and measures of what it is compared with are its own. Nothing
+was drawn for it and no option used: these columns are null.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from PIL import Image
 
 from stylebatch.data.image_section import ImageFormat
 from stylebatch.data.images import encode
-from stylebatch.export.selection import IS_ORIGINAL, KEPT
+from stylebatch.export.selection import KEPT
 from stylebatch.methods.input_kinds import INPUT_KINDS, MASK, REFERENCE, SET, STYLE, TEXT
 from stylebatch.quality.measures import measured
+from stylebatch.store.records import IS_ORIGINAL, option_columns
 from stylebatch.store.sinks.sink import Members, Row
 
 METHOD = "original"
-_EMPTIED = (STYLE.column, REFERENCE.column, SET, TEXT, "negative_prompt")
-"""Columns of what an original was not made with."""
+_EMPTIED = (STYLE.column, REFERENCE.column, SET, TEXT, "negative_prompt", "model")
+"""Columns of what an original was not made with; options and seed are null."""
 _LOOKS = (STYLE.member, REFERENCE.member)
 """Pictures that an original is itself in place of."""
 
@@ -45,6 +47,7 @@ def original(row: Row, members: Members, image: ImageFormat) -> tuple[Row, Membe
         "height": height,
         "sha256": hashlib.sha256(result).hexdigest(),
         **{name: _empty(row[name]) for name in _EMPTIED if name in row},
+        **dict.fromkeys(("seed", *option_columns(list(row)))),
         **measured(pixels, dict.fromkeys(compared, pixels)),
     }
     return row | told, {image.format: result, **others}

@@ -38,6 +38,7 @@ def record_of(exported: Exported, output: Folder, options: ExportOptions) -> Run
         "originals": options.originals,
         "balance": options.balance,
         "seed": options.seed,
+        "splits": list(options.splits),
     }
     identity = masked_values(_identity_of(exported, taken))
     record = {

@@ -1,17 +1,19 @@
 """Which samples of an output are exported, in which order: a few bytes per sample, whatever their number.
 
-1. Records are read shard by shard; those that succeeded, fulfil the condition and are not to be dropped stay.
-2. To balance, of each value of a column as many stay as the rarest has: those whose hash of seed and key is lowest.
-3. Contents that are added stand behind a sample that was made of them: each content once before any comes twice.
+1. Records of the splits that are meant are read shard by shard; those that succeeded, fulfil the condition and are not to be
+   dropped stay. Of outputs that are joined a sample that several have is taken once.
+2. To balance, in each split of each value of a column as many stay as the rarest has: those whose hash of seed and key is lowest.
+3. Contents that are added stand behind a sample that was made of them: in a split each content once before any comes twice.
 4. Splits follow one another, in the order in which they first appear; in each, the order of the output stays.
 A sample's place in this does not depend on the others' number, so that a slightly other condition keeps most of what there was.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,14 +25,16 @@ from numpy.typing import NDArray
 from stylebatch.errors import ManifestError
 from stylebatch.export.export_options import Balance, ExportOptions
 from stylebatch.export.expressions import Expression
+from stylebatch.export.joining import Joined
 from stylebatch.export.rendered import Rendered
 from stylebatch.methods.input_kinds import CONTENT, GROUPS, IMAGE
+from stylebatch.reports.committed import CommittedShard
+from stylebatch.spec.splits import in_order, usual_name
+from stylebatch.store.records import IS_ORIGINAL
 from stylebatch.words import counted
 
 KEPT = (CONTENT, IMAGE)
 """Kinds of inputs that may be samples themselves."""
-IS_ORIGINAL = "is_original"
-"""Column of an output with such samples."""
 Numbers = NDArray[np.int64]
 
 
@@ -81,12 +85,19 @@ def select(given: Sequence[Rendered], options: ExportOptions) -> Selection:
         _column_of(options.balance, schema),
         _column_of_contents(given) if options.originals else None,
         options.seed,
+        Joined(schema.names, [str(one.folder) for one in given]) if len(given) > 1 else None,
     )
+    wanted = _wanted_splits(options.splits, given)
     for number, output in enumerate(given):
         for place, shard in enumerate(output.shards):
-            # the last dash: names of splits may have dashes themselves
-            found.add(number, place, shard.name.rpartition("-")[0], output.rows(shard))
+            split = _split_of(shard)
+            if split in wanted:
+                found.add(number, place, split, output.rows(shard))
+            elif options.drop:
+                found.keys_to_drop(output.rows(shard))
     found.require_dropped(options.drop)
+    if found.joined is not None:
+        found.joined.require_one_split()
     return found.selection(options)
 
 
@@ -99,8 +110,10 @@ class _Found:
     group: str | None
     content: str | None
     seed: int
+    joined: Joined | None
     num_success: int = 0
     num_fulfilled: int = 0
+    num_unknown: int = 0
     has_captions: bool = False
     labels: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
@@ -118,16 +131,17 @@ class _Found:
         self.labels.update(succeeded["label"].unique().to_pylist())
         self.has_captions |= any(succeeded["caption"].unique().to_pylist())
         if self.where is not None:
-            stays &= self.where.holds(table)
+            holds, is_unknown = self.where.of(table)
+            self.num_unknown += int((stays & is_unknown).sum())
+            stays &= holds
         self.num_fulfilled += int(stays.sum())
         if len(self.drop):
-            is_named = np.asarray(
-                pc.is_in(table["key"], value_set=self.drop).combine_chunks(), dtype=np.bool_
-            )
-            self.dropped.update(table.filter(pa.array(is_named))["key"].to_pylist())
-            stays &= ~is_named
+            stays &= ~self.keys_to_drop(table)
         rows = np.flatnonzero(stays)
         chosen = table.take(pa.array(rows))
+        if self.joined is not None:
+            is_new = self.joined.new(output, split, chosen)
+            rows, chosen = rows[is_new], chosen.filter(pa.array(is_new))
         self._columns.append(
             (
                 np.full(len(rows), output),
@@ -139,6 +153,14 @@ class _Found:
                 self._hashes(chosen),
             )
         )
+
+    def keys_to_drop(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Which samples are left out by a list of keys."""
+        is_named = np.asarray(
+            pc.is_in(table["key"], value_set=self.drop).combine_chunks(), dtype=np.bool_
+        )
+        self.dropped.update(table.filter(pa.array(is_named))["key"].to_pylist())
+        return is_named
 
     def _coded(self, table: pa.Table, column: str | None, which: int) -> Numbers:
         """Values of a column as numbers, by first appearance."""
@@ -171,24 +193,21 @@ class _Found:
         output, shard, split, row, group, content, hashes = map(
             np.concatenate, zip(*self._columns, strict=True)
         )
-        told = []
-        if self.where is not None:
-            told.append(
-                f"{self.num_fulfilled:,} of {counted(self.num_success, 'sample')} fulfil {options.where}"
-            )
-        if options.drop:
-            told.append(f"{counted(len(options.drop), 'key')} left out by a list")
+        told = self._words_of_choice(options)
         kept = np.arange(len(row))
         if self.group is not None and len(row):
-            kept = self._balanced(group, hashes)
-            told.append(self._words_of_balance(options.balance, group, kept))
+            kept = self._balanced(split, group, hashes)
+            told.append(self._words_of_balance(options.balance, split, group, kept))
         if not len(kept):
             raise ManifestError(
                 f"no sample is left to export ({'; '.join(told)}); accepted: a choice that leaves one at least"
             )
         is_added = np.zeros(len(kept), np.bool_)
         if options.originals:
-            is_added = _donors(content[kept], hashes[kept], options.originals)
+            for one in np.unique(split[kept]):
+                of_split = split[kept] == one
+                places = kept[of_split]
+                is_added[of_split] = _donors(content[places], hashes[places], options.originals)
             told.append(_words_of_originals(content[kept], is_added))
         # stable: within a split the order stays
         order = np.argsort(split[kept], kind="stable")
@@ -208,23 +227,50 @@ class _Found:
             tuple(told),
         )
 
-    def _balanced(self, group: Numbers, hashes: Numbers) -> Numbers:
+    def _words_of_choice(self, options: ExportOptions) -> list[str]:
+        told = []
+        if options.splits:
+            told.append(f"{' and '.join(self._splits)} alone, of all splits")
+        if self.where is not None:
+            told.append(
+                f"{self.num_fulfilled:,} of {counted(self.num_success, 'sample')} fulfil {options.where}"
+            )
+        if self.num_unknown:
+            told.append(
+                f"{counted(self.num_unknown, 'sample')} left out, since a value that is asked for is missing (null) there"
+            )
+        if options.drop:
+            told.append(f"{counted(len(options.drop), 'key')} left out by a list")
+        return told + (self.joined.told() if self.joined is not None else [])
+
+    def _balanced(self, split: Numbers, group: Numbers, hashes: Numbers) -> Numbers:
         """Places that stay, ascending; samples without a value of the column are of no group."""
-        nameless = self._codes[0].get("", -1)
-        counts = Counter(group[group != nameless].tolist())
+        has_value = group != self._codes[0].get("", -1)
+        counts = Counter(zip(split[has_value].tolist(), group[has_value].tolist(), strict=True))
         if not counts:
             raise ManifestError(
                 f"--balance: found no value in the column {self.group}; accepted: a column that samples have a value in"
             )
-        rank = _rank_within(group, hashes)
-        return np.flatnonzero((rank < min(counts.values())) & (group != nameless))
+        fewest = np.zeros(len(self._splits), np.int64)
+        for (number, _), count in counts.items():
+            fewest[number] = min(fewest[number] or count, count)
+        rank = _rank_within(split * (1 + int(group.max())) + group, hashes)
+        return np.flatnonzero((rank < fewest[split]) & has_value)
 
-    def _words_of_balance(self, balance: Balance, group: Numbers, kept: Numbers) -> str:
-        groups = np.unique(group[kept])
-        each = len(kept) // len(groups)
+    def _words_of_balance(
+        self, balance: Balance, split: Numbers, group: Numbers, kept: Numbers
+    ) -> str:
+        found = []
+        for number, name in enumerate(self._splits):
+            of_split = kept[split[kept] == number]
+            groups = len(np.unique(group[of_split]))
+            each = (
+                f"{len(of_split) // max(1, groups):,} of each {balance}, {counted(groups, balance)}"
+            )
+            found.append(each if len(self._splits) == 1 else f"{name} {each}")
         without = int((group == self._codes[0].get("", -1)).sum())
         rest = f"; {without:,} without one left out" if without else ""
-        return f"balanced: {each:,} of each {balance}, {counted(len(groups), balance)}{rest}"
+        return f"balanced: {'; '.join(found)}{rest}"
 
 
 def _rank_within(group: Numbers, hashes: Numbers) -> Numbers:
@@ -254,6 +300,23 @@ def _words_of_originals(content: Numbers, is_added: NDArray[np.bool_]) -> str:
     most = max(counts.values(), default=0)
     often = f", up to {most} times each" if most > 1 else ""
     return f"{counted(int(is_added.sum()), 'original')} added, of {counted(len(counts), 'content')}{often}"
+
+
+def _split_of(shard: CommittedShard) -> str:
+    # the last dash: names of splits may have dashes themselves
+    return shard.name.rpartition("-")[0]
+
+
+def _wanted_splits(asked: Sequence[str], given: Sequence[Rendered]) -> Collection[str]:
+    """The splits that are meant, all where none is named. Raises ManifestError for one that is not there."""
+    known = in_order({_split_of(shard) for one in given for shard in one.shards})
+    meant = [name if name in known else usual_name(name) for name in asked]
+    for name in meant:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ManifestError(f"--split: found {name!r}; {hint}accepted: {', '.join(known)}")
+    return meant or known
 
 
 def _column_of(balance: Balance, schema: pa.Schema) -> str | None:

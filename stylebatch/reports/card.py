@@ -95,7 +95,7 @@ def _header(head: Head) -> dict[str, Any]:
                     {"split": split, "path": sink.data_files(split)} for split in head.splits
                 ],
             },
-            *sink.further_configs(head.shape),
+            *sink.further_configs(head.shape, head.splits),
         ],
         "dataset_info": {"features": sink.features(head.shape)},
     }

@@ -27,7 +27,8 @@ def _words(row: Row, options: Collection[str]) -> dict[str, str]:
     """Words by column; "" where there is nothing to say."""
     told = [column for column in row if column in options or column in OF_INPUTS]
     words = {"method": row["method"]} | {column: option(column, row[column]) for column in told}
-    return words | {"seed": f"seed {row['seed']}"}
+    # originals of an export have no seed
+    return words | {"seed": "" if row["seed"] is None else f"seed {row['seed']}"}
 
 
 def option(column: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from stylebatch.reports.pictures import load_pictures
 from stylebatch.reports.reasons import Reason, Reasons
 from stylebatch.spec.splits import in_order
 from stylebatch.store.output_record import ShardStats
+from stylebatch.store.records import IS_ORIGINAL
 from stylebatch.store.sinks import sink_of
 from stylebatch.words import counted, duration, size
 
@@ -173,6 +174,8 @@ class Totals:
         self.seconds += stats.seconds
         self.bytes += stats.bytes
         self._add_failed(table.filter(pc.not_equal(table["status"], "success")))
+        if IS_ORIGINAL in table.column_names:  # nothing was rendered that could be measured
+            table = table.filter(pc.invert(table[IS_ORIGINAL]))
         for column in (measure.column for measure in MEASURES):
             if column in table.column_names:
                 self._counts[column] += len(table) - table[column].null_count

@@ -151,6 +151,7 @@ class ExportRecord(_Record):
     balance: Literal["", "style", "label"] = ""
     seed: int = Field(0, ge=0, lt=2**63)
     shard_size: int | None = Field(None, ge=1, le=9999)
+    splits: list[str] = []
 
 
 class RunRecord(_Record):

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -51,6 +52,8 @@ pairs that is not rendered in its order. `style_images`, `style_weights`: what a
 is no blend. `mask_id`: the mask's path relative to the content's folder, "" for none. `objects`, `transform`: what is annotated in
 the rendered picture, and how it came there (`label_columns.py`).
 """
+IS_ORIGINAL = "is_original"
+"""Column of an export with contents as samples."""
 SEGMENTATION = "segmentation.png"
 """Member with the label image of a sample."""
 
@@ -71,7 +74,7 @@ def schema_of(
     """Columns of `metadata/*.parquet`: what a sample was made from, the method's options, sizes, state, quality.
 
     `inputs`: further columns (see `INPUT_COLUMNS`; those of PADDING stand behind the sizes); `carried`: types of those that the
-    inputs brought. Quality columns are null in failed rows, nothing else ever is.
+    inputs brought. Quality columns are null in failed rows, nothing else ever is but options and seeds of originals in exports.
     """
     columns = {
         "key": "string",
@@ -115,6 +118,12 @@ def input_names(options: MethodOptions) -> tuple[str, ...]:
     return tuple(kind.name for kind in options.input_kinds())
 
 
+def option_columns(names: Sequence[str]) -> list[str]:
+    """Columns of the method's options, among those of records in their order."""
+    behind = {"width", *INPUT_COLUMNS}
+    return list(takewhile(lambda name: name not in behind, names[names.index("seed") + 1 :]))
+
+
 def json_columns(schema: pa.Schema) -> tuple[str, ...]:
     """Columns of the JSON member; it exists for successful samples alone."""
     return tuple(name for name in schema.names if name not in ("shard", "error_code"))
@@ -138,7 +147,7 @@ def as_json(row: dict[str, Any], schema: pa.Schema) -> bytes:
     for name, value in record.items():
         if pa.types.is_floating(schema.field(name).type):
             # 1 and 1.5 would be two types to a loader that infers them
-            record[name] = float(value)
+            record[name] = None if value is None else float(value)
     # NaN is no JSON: a loader would fail on it long after the run
     return json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 

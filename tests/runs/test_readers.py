@@ -53,6 +53,8 @@ FOUND: dict[str, Callable[[dict[str, Any]], int]] = {
     "webdataset, two workers": lambda scope: sum(len(images) for images, _ in scope["loader"]),
     "duckdb over the records": lambda scope: sum(n for _, n, _ in scope["means"].fetchall()),
     "a walk of class folders": lambda scope: len(scope["samples"]) * (len(scope["classes"]) == 2),
+    "class numbers, by the records": lambda scope: sum(n in (0, 1) for _, n in scope["samples"]),
+    "class numbers, by datasets": lambda scope: sum(n in (0, 1) for n in scope["train"]["label"]),
     "ray": lambda scope: scope["train"].count(),
 }
 """How many samples an example found, by the beginning of its title."""

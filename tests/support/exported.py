@@ -38,11 +38,12 @@ def rendered(
     *,
     shares_inputs: bool = False,
     annotations: str = "",
+    caption: str = "sample",
     **changes: Any,
 ) -> Path:
     """An output whose samples differ in structure, from 0 to 1, and in style, of which there are four.
 
-    `annotations`: their form, where each sample has an object of its class; `changes`: of its run.json.
+    `annotations`: their form, where each sample has an object of its class; `caption`: begins those; `changes`: of its run.json.
     """
     run = run_of(kind, num_shards=SHARDS)
     plan = run.plan.model_copy(update={"num_samples": SHARDS * PER_SHARD})
@@ -73,7 +74,7 @@ def rendered(
             for index in range(PER_SHARD):
                 number = shard * PER_SHARD + index
                 sample = record(index, shard=shard, failed=index == FAILED)
-                told = {"style_id": f"s/{number % 4}.jpg", "caption": f"sample {number}"}
+                told = {"style_id": f"s/{number % 4}.jpg", "caption": f"{caption} {number}"}
                 if sample.ok:
                     told |= {"structure": number / (SHARDS * PER_SHARD)}
                     looks = {

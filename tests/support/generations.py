@@ -30,7 +30,13 @@ def generation(
 ) -> Path:
     """An output with a sample for each of `rows`, which hold its columns that matter; `splits`: of each row, where it has some."""
     rows = [
-        {"method": "styleid", "model": "tiny", **row, **({"split": splits[n]} if splits else {})}
+        {
+            "method": "styleid",
+            "model": "tiny",
+            "label": "cat",
+            **row,
+            **({"split": splits[n]} if splits else {}),
+        }
         for n, row in enumerate(rows)
     ]
     further = {key: pa.string() for row in rows for key in row if key not in SCHEMA.names}
@@ -40,7 +46,8 @@ def generation(
     identity = {"output": {"format": kind, "inputs": "reference" if shares_inputs else True}}
     digest = hashlib.sha256(canonical_json(identity).encode()).hexdigest()
     parts = [{"name": split, "num_shards": 1} for split in order]
-    told = {"identity": identity, "digest": digest, "name": name, "labels": ["cat"]} | {
+    labels = list(dict.fromkeys(row["label"] for row in rows if row["label"]))
+    told = {"identity": identity, "digest": digest, "name": name, "labels": labels} | {
         "generations": [{"first_shard": 0, "num_shards": len(order), "digest": digest, "splits": parts}],
         "plan": {"num_samples": len(rows), "num_shards": len(order)},
     }  # fmt: skip
@@ -49,12 +56,13 @@ def generation(
     output.write("run.json", run.model_dump_json().encode())
     for shard, split in enumerate(order):
         with sink_of(kind)(
-            output, f"{split}-{shard:05d}", schema, labels=["cat"], shares_inputs=shares_inputs
+            output, f"{split}-{shard:05d}", schema, labels=labels, shares_inputs=shares_inputs
         ) as sink:
             of_split = [row for row, one in zip(rows, named, strict=True) if one == split]
             for index, row in enumerate(of_split):
-                sample = record(index, shard=shard, label="cat", **row)
-                sample.files["cls"] = b"0"
+                sample = record(index, shard=shard, **row)
+                number = labels.index(row["label"]) if row["label"] else -1
+                sample.files["cls"] = str(number).encode()
                 sink.write(sample)
             sink.commit({"shard": shard, "plan_digest": digest, "evaluations": 1})
     report(output)

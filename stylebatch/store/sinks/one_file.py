@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import IO, Any, ClassVar
@@ -152,9 +152,10 @@ class OneFile(Sink):
         return joined(found, named, kept)
 
     @classmethod
-    def further_configs(cls, shape: Shape) -> list[dict[str, Any]]:
-        path = f"{INPUT_FOLDER}/*{cls.suffix}"
-        files = [{"split": "train", "path": path}]
+    def further_configs(cls, shape: Shape, splits: Iterable[str]) -> list[dict[str, Any]]:
+        files = [
+            {"split": split, "path": f"{INPUT_FOLDER}/{split}-*{cls.suffix}"} for split in splits
+        ]
         return (
             [{"config_name": "inputs", "data_files": files}]
             if shape.shared and shape.inputs

@@ -222,8 +222,8 @@ class Sink(ABC):
         """Pattern of the files of a split, for `datasets`."""
 
     @classmethod
-    def further_configs(cls, shape: Shape) -> list[dict[str, Any]]:
-        """Of the card, for what `datasets` can load beside the samples."""
+    def further_configs(cls, shape: Shape, splits: Iterable[str]) -> list[dict[str, Any]]:
+        """Of the card, for what `datasets` can load beside the samples; `splits`: those that have samples."""
         return []
 
     @classmethod
