@@ -13,7 +13,6 @@ from stylebatch.data.sources.source import Item
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.documents import DocumentError, parse
 from stylebatch.errors import ManifestError
-from stylebatch.planning.axes import ImageAxis
 
 NAMED = 12
 MOST_BYTES = 1 << 24
@@ -41,14 +40,16 @@ def class_list(given: tuple[str, ...] | int | str | None) -> tuple[str, ...] | N
     return names
 
 
-def named_axis(axis: ImageAxis, classes: Sequence[str], field: str) -> ImageAxis:
-    """The axis with labels that are names of classes. Raises ManifestError for a label that is none of them."""
-    used = Counter(item.label for item in axis.items)
-    used.update(region.label for item in axis.items for region in item.regions)
+def named_items(items: list[Item], classes: Sequence[str] | None, field: str) -> list[Item]:
+    """Images with labels that are names of classes, where some are given. Raises ManifestError for a label that is none of them."""
+    if classes is None:
+        return items
+    used = Counter(item.label for item in items)
+    used.update(region.label for item in items for region in item.regions)
     names = names_of(used, classes, field)
     if all(label == name for label, name in names.items()):
-        return axis
-    return replace(axis, items=tuple(_named(item, names) for item in axis.items))
+        return items
+    return [_named(item, names) for item in items]
 
 
 def names_of(used: Mapping[str, int], classes: Sequence[str], field: str) -> dict[str, str]:
@@ -74,8 +75,9 @@ def require_names(used: Iterable[str], classes: Sequence[str], field: str) -> No
     if unknown:
         label = unknown[0]
         times = f" ({used[label]} times)" if isinstance(used, Mapping) else ""
-        close = difflib.get_close_matches(label, classes, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        # Of numbers any two are alike, and near ones are others.
+        close = [] if _is_number(label) else difflib.get_close_matches(label, classes, n=1)
+        hint = f"{close[0]!r} is like it: one of the two may be misspelt; " if close else ""
         more = f", and {len(unknown) - 1} more such labels" if len(unknown) > 1 else ""
         listed = ", ".join(shown(name, 40) for name in classes[:NAMED])
         listed += f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ def numbering(
     if given is not None:
         unlike = _unlike(lists, given)
         told = f"; {_of(unlike)} otherwise" if unlike else ""
+        told += _strangers(given, used, lists)
         return Numbering(given, f"classes: {len(given):,}, numbered as `classes` says{told}", False)
     if not by_order:
         return Numbering()
@@ -86,6 +88,18 @@ def _unlike(lists: Sequence[ClassList], names: Sequence[str]) -> list[ClassList]
     """The lists that have another number for one of their names."""
     numbers = {name: number for number, name in enumerate(names)}
     return [one for one in lists if any(numbers.get(name) != n for n, name in one.names)]
+
+
+def _strangers(given: Sequence[str], used: set[str], lists: Sequence[ClassList]) -> str:
+    """Names that the source does not have, which may be misspelt."""
+    known = used.union(name for one in lists for _, name in one.names)
+    strange = [name for name in given if name not in known]
+    if not lists or not strange:
+        return ""
+    close = difflib.get_close_matches(strange[0], sorted(known), n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    more = f" and {len(strange) - 1} more are" if len(strange) > 1 else " is"
+    return f"; {strange[0]!r}{hint}{more} not among its names"
 
 
 def _of(lists: Sequence[ClassList]) -> str:

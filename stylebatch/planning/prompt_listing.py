@@ -19,6 +19,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.methods.input_kinds import TEXT
 from stylebatch.methods.method import MethodOptions
 from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
+from stylebatch.planning.classes import named_items, require_names
 from stylebatch.planning.overview import MAX_TRIED, classes_and_captions, lost_refs
 from stylebatch.planning.prompts import MAX_PROMPTS, MAX_SEED, PromptRow, Prompts
 from stylebatch.planning.split_axes import split_by
@@ -55,14 +56,19 @@ class SeededRow(NamedTuple):
     seed: int | None
 
 
-def list_prompts(spec: RunSpec) -> Listed:
-    """The prompts of a run. Raises ManifestError, naming file, row, field, what was found and what is accepted."""
+def list_prompts(spec: RunSpec, classes: tuple[str, ...] | None = None) -> Listed:
+    """The prompts of a run, with labels that are names of `classes`, where some are given.
+
+    Raises ManifestError, naming file, row, field, what was found and what is accepted.
+    """
     source, method = spec.prompts, spec.options
     if source is None or TEXT not in method.axes():
         raise ManifestError("prompts: missing; accepted: rows or a template")
     contents = None
     if spec.contents is not None:
         contents = list_contents(spec.contents, split_by(spec, "contents"))
+        items = named_items(contents.items, classes, "contents.path")
+        contents = replace(contents, items=items)
     named = NamedImages()
     reader: PromptRows | LocalFiles = LocalFiles("", "prompts")
     rows: list[SeededRow] = []
@@ -82,6 +88,8 @@ def list_prompts(spec: RunSpec) -> Listed:
         over_images=contents is not None,
     )
     _require_few(prompts)
+    if classes is not None:
+        require_names(prompts.labels, classes, "prompts")
     _require_texts(prompts, method, contents)
     _require_single_ids(prompts, contents)
     sources = Sources.of(reader) | (contents.sources if contents else Sources({}))

@@ -13,8 +13,8 @@ from stylebatch.data.sources.source import ClassList, Item, Sources
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, PublishedCheckpoint, find_checkpoint
 from stylebatch.models.model_section import ModelSpec
-from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
-from stylebatch.planning.classes import class_list, named_axis, names_of, require_names
+from stylebatch.planning.axes import Axis, ImageAxis
+from stylebatch.planning.classes import class_list, named_items, names_of
 from stylebatch.planning.overview import classes_and_captions, lost_images
 from stylebatch.planning.picture_sizes import with_sizes
 from stylebatch.planning.prompt_listing import list_prompts
@@ -50,10 +50,12 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
 
     Raises ManifestError, naming file, row, field, what was found and what is accepted.
     """
-    inputs = _of_pairs(spec) if spec.prompts is None else Inputs(*list_prompts(spec))
     classes = class_list(spec.classes)
-    if classes is not None:
-        inputs = _classified(inputs, classes)
+    inputs = (
+        _of_pairs(spec, classes)
+        if spec.prompts is None
+        else Inputs(*list_prompts(spec, classes), classes=classes)
+    )
     contents = inputs.sources.by_field.get("contents")
     lists = () if contents is None else tuple(contents.class_lists)
     axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
@@ -64,23 +66,21 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
     return replace(inputs, axes=axes, notes=notes, checkpoint=checkpoint, class_lists=lists)
 
 
-def _classified(inputs: Inputs, classes: tuple[str, ...]) -> Inputs:
-    """`inputs` with labels that are names of `classes`. Raises ManifestError for others."""
-    rows, listed = inputs.axes[0], inputs.listed
-    if isinstance(rows, ImageAxis):
-        rows = named_axis(rows, classes, "contents.path")
+def _named_cells(
+    listed: Sequence[Cell] | None, classes: tuple[str, ...] | None
+) -> Sequence[Cell] | None:
+    """Cells whose labels are names of `classes`. Raises ManifestError for others."""
     labels = Counter(cell.label for cell in with_texts(listed))
-    if any(labels):
-        names = names_of(labels, classes, "pairing.path")
-        listed = tuple(replace(cell, label=names[cell.label]) for cell in listed or ())
-    for axis in inputs.axes:
-        if isinstance(axis, PromptAxis):
-            require_names(axis.prompts.labels, classes, "prompts")
-    return replace(inputs, axes=(rows, *inputs.axes[1:]), listed=listed, classes=classes)
+    if classes is None or not any(labels):
+        return listed
+    names = names_of(labels, classes, "pairing.path")
+    return tuple(replace(cell, label=names[cell.label]) for cell in listed or ())
 
 
-def _of_pairs(spec: RunSpec) -> Inputs:
+def _of_pairs(spec: RunSpec, classes: tuple[str, ...] | None) -> Inputs:
     contents, styles, listed, sources, notes = _pairs(spec)
+    contents = named_items(contents, classes, "contents.path")
+    listed = _named_cells(listed, classes)
     _require_what_is_heeded(spec, contents, styles)
     notes = (
         _overview(contents, listed),
@@ -90,7 +90,7 @@ def _of_pairs(spec: RunSpec) -> Inputs:
     )
     rows, columns = spec.options.axes()
     axes = (ImageAxis(rows, tuple(contents)), ImageAxis(columns, tuple(styles)))
-    return Inputs(axes, sources, listed, None, notes)
+    return Inputs(axes, sources, listed, None, notes, classes=classes)
 
 
 def _require_what_is_heeded(spec: RunSpec, contents: list[Item], styles: list[Item]) -> None:

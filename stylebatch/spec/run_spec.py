@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -88,6 +89,26 @@ Method = Annotated[
 ]
 
 
+def _classes(given: Any) -> Any:
+    """Told in one line, where pydantic would have one for each name and form."""
+    if isinstance(given, list | tuple):
+        wrong = next((name for name in given if not isinstance(name, str) or not name), None)
+        if not given or wrong is not None:
+            found = "an empty list" if not given else f"{wrong!r} among the names"
+            quoted = (
+                f", in quotes where they are numbers ({str(wrong)!r})" if type(wrong) is int else ""
+            )
+            raise ValueError(
+                f"{found}; accepted: names as text{quoted}, a file of names, or how many classes there are"
+            )
+        return tuple(given)  # strict types take no list for it
+    if type(given) not in (int, str, NoneType):
+        raise ValueError(
+            "accepted: a list of names, a file of names, or how many classes there are"
+        )
+    return given
+
+
 Name = Annotated[str, Field(min_length=1)]
 Classes = Annotated[
     Annotated[tuple[Name, ...], Field(min_length=1), Tag("list")]
@@ -133,7 +154,7 @@ class RunSpec(Section):
     output: OutputSpec
     features: FeatureSpec = FeatureSpec()
     engine: Annotated[EngineSpec, BeforeValidator(_name_to_mapping)] = EngineSpec()
-    classes: Classes | None = Field(
+    classes: Annotated[Classes | None, BeforeValidator(_classes)] = Field(
         None,
         description="Names of the classes in the order of their numbers: a list, a file with a name a line (or JSON, YAML), or how many "
         "there are where labels are numbers; labels that are none of them are refused. Default: the labels that are there",

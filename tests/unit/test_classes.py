@@ -14,8 +14,7 @@ from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import Item, Ref
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
-from stylebatch.planning.axes import ImageAxis
-from stylebatch.planning.classes import class_list, named_axis, names_of
+from stylebatch.planning.classes import class_list, named_items, names_of
 from stylebatch.planning.resolve import plan
 from tests.support.images import picture
 
@@ -88,15 +87,19 @@ def test_numbers_stand_for_classes_where_no_label_is_a_name(numbers: list[int]) 
 
 
 def test_labels_of_objects_are_classes_too() -> None:
-    items = tuple(
-        Item(str(i), Ref("x"), str(i), regions=(Region("2", (0, 0, 1, 1)),)) for i in range(2)
-    )
-    axis = named_axis(ImageAxis("content", items), NAMES, "contents.path")
-    assert [(i.label, i.regions[0].label) for i in axis.items] == [("cat", "bird"), ("dog", "bird")]
-    with pytest.raises(
-        ManifestError, match=r"found the label '2' .*did you mean|found the class number 2"
-    ):
-        named_axis(ImageAxis("content", items), NAMES[:2], "contents.path")
+    items = [Item(str(i), Ref("x"), str(i), regions=(Region("2", (0, 0, 1, 1)),)) for i in range(2)]
+    found = named_items(items, NAMES, "contents.path")
+    assert [(i.label, i.regions[0].label) for i in found] == [("cat", "bird"), ("dog", "bird")]
+    with pytest.raises(ManifestError, match="found the class number 2"):
+        named_items(items, NAMES[:2], "contents.path")
+    assert named_items(items, None, "contents.path") is items
+
+
+@pytest.mark.parametrize("label", ["10", "0"])
+def test_no_number_is_taken_for_a_misspelt_one(label: str) -> None:
+    with pytest.raises(ManifestError) as error:
+        names_of(Counter([label, "cat"]), ("cat", "1", "100"), "contents")
+    assert "misspelt" not in str(error.value)
 
 
 def manifest(folder: Path, labels: tuple[str, ...], classes: object) -> Path:
@@ -129,7 +132,39 @@ def test_a_label_that_is_no_class_is_refused_with_the_next_step(tmp_path: Path) 
     with pytest.raises(ManifestError) as error:
         plan(load_spec(path))
     assert str(error.value) == (
-        "contents.path: found the label 'dgo' (2 times), which is none of `classes`; did you mean 'dog'? accepted: cat, dog, or none. "
+        "contents.path: found the label 'dgo' (2 times), which is none of `classes`; 'dog' is like it: one of the two may be misspelt; "
+        "accepted: cat, dog, or none. "
         "Next: add it to `classes`, or leave such images out, as with `contents.labels`, or objects, with `contents.objects`"
     )
     assert plan(load_spec(path, ['contents.labels=["cat"]'])).labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ([2, 1, 0], "classes: 2 among the names; accepted: names as text, in quotes where they are numbers ('2'), a file of names, or "),
+        (["a", ""], "classes: '' among the names; accepted: names as text, a file of names, or how many classes there are"),
+        ([], "classes: an empty list; accepted: names as text"),
+        ({"cat": 0}, "classes: accepted: a list of names, a file of names, or how many classes there are"),
+        (2.5, "classes: accepted: a list of names, a file of names, or how many classes there are (found 2.5)"),
+        (True, "classes: accepted: a list of names"),
+    ],
+)  # fmt: skip
+def test_classes_that_are_no_names_are_told_in_one_line(
+    classes: object, told: str, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path / "one", ("cat",), classes)
+    with pytest.raises(ManifestError) as error:
+        load_spec(path)
+    line, next_step = str(error.value).splitlines()
+    assert line.startswith(f"{path}: {told}")
+    assert next_step.startswith("Next: ")
+
+
+def test_a_plan_shows_names_in_place_of_numbers(tmp_path: Path) -> None:
+    path = manifest(tmp_path / "one", ("1", "0", "1"), ["cat", "dog"])
+    notes = plan(load_spec(path)).notes
+    assert "classes of contents: 2 (dog 2, cat 1); captions: none" in notes
+    prompts = {"prompts.template": "a picture", "method": {"name": "img2img"}, "styles": None}
+    spec = load_spec(path, [f"{key}={json.dumps(value)}" for key, value in prompts.items()])
+    assert any("dog 2, cat 1" in note for note in plan(spec).notes)

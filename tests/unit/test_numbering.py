@@ -165,3 +165,11 @@ def test_a_plan_says_how_classes_are_numbered(tmp_path: Path) -> None:
     hub(tmp_path / "sorted", "train", ["ant", "zebra"], [1, 0])
     # a plan as before, so that what was begun by names goes on
     assert "classes" not in planned(tmp_path, contents={"path": "sorted"}).identity
+
+
+def test_a_class_that_the_source_does_not_know_may_be_misspelt() -> None:
+    lists = [of("data.yaml", "cat", "dog")]
+    told = numbering({"cat"}, given=("cat", "dgo", "fox"), lists=lists).words
+    assert told.endswith("; 'dgo' (did you mean 'dog'?) and 1 more are not among its names")
+    assert "among" not in numbering({"cat", "cow"}, given=("cow", "dog", "cat"), lists=lists).words
+    assert "among" not in numbering({"cat"}, given=("cow", "cat")).words
