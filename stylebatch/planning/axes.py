@@ -144,6 +144,13 @@ class PromptAxis:
         index = place if self.order is None else self.order[place]
         return self.prompts.at(index, image, mask)
 
+    @property
+    def labels(self) -> set[str]:
+        """Labels of the prompts themselves; "" where one has none."""
+        if self.order is None:
+            return self.prompts.labels
+        return {self.at(place).label for place in range(len(self))}
+
     def chosen(self, places: Sequence[int]) -> PromptAxis:
         before = self.places
         order = tuple(before[place] for place in places)

@@ -93,6 +93,7 @@ def plan(
     batch = batch_rows(spec, memory, conditions.batch_gb)
     size = replace(size, batch=batch)
     feature_bytes = options.feature_bytes(memory)
+    used = _labels(inputs)  # of all, so that a preview has the numbers of the run
     if limit is not None:
         # chosen after the batch: which samples a preview shows depends on how the run draws its blocks
         spec = previewed(spec, limit)
@@ -108,7 +109,7 @@ def plan(
     whole_memory = family.memory(canvas, value_bytes(spec))
     pictures = batch_pictures(spec, whole_memory, conditions.batch_gb)
     numbers = numbering(
-        _labels(inputs),
+        used,
         given=inputs.classes,
         lists=inputs.class_lists,
         before=extension.labels,
@@ -301,7 +302,7 @@ def _chosen(
 def _labels(inputs: Inputs) -> set[str]:
     """Labels of the samples: of cells and prompts, of images where these have none, and of objects."""
     found = {cell.label for cell in with_texts(inputs.listed)}
-    of_prompts = [axis.prompts.labels for axis in inputs.axes if isinstance(axis, PromptAxis)]
+    of_prompts = [axis.labels for axis in inputs.axes if isinstance(axis, PromptAxis)]
     found = found.union(*of_prompts)
     rows = inputs.axes[0]
     if isinstance(rows, ImageAxis):
