@@ -124,11 +124,18 @@ class Drive:
                     self._drain(books)
                 self._grow(queue)
                 self._hand_out(job, queue, executed or {})
-                ready, _ = self.ray.wait(list(self.calls), num_returns=1, timeout=POLL_S)
-                for call in ready:
+                for call in self._ended():
                     self._heard = time.monotonic()
                     self._hear(call, books)
                 self._say_waiting()
+
+    def _ended(self) -> list[Any]:
+        """All calls that have ended, after a while none: over thousands a wait takes milliseconds, too long for each of them."""
+        calls = list(self.calls)
+        ready, _ = self.ray.wait(calls, num_returns=1, timeout=POLL_S)
+        if ready:
+            ready, _ = self.ray.wait(calls, num_returns=len(calls), timeout=0)
+        return list(ready)
 
     def _drain(self, books: Books) -> None:
         """Hear of the shards that workers are at, for a while; raises Interrupted."""

@@ -24,7 +24,7 @@ TAIL = 4
 class _WorkerState:
     """A worker's span of positions, `first` to `stop` (exclusive), and what it was given, oldest first.
 
-    `pace`: seconds per shard since it `joined`, None before its first.
+    `pace`: seconds per shard since it `joined`, None before its first; `speed`: shards per second while it is at one, else 0.
     """
 
     joined: float
@@ -33,6 +33,7 @@ class _WorkerState:
     given: list[int] = field(default_factory=list)
     num_done: int = 0
     pace: float | None = None
+    speed: float = 0.0
 
 
 class ShardQueue:
@@ -61,6 +62,8 @@ class ShardQueue:
         self._failed_at: dict[int, list[str]] = {}
         self._workers: dict[str, _WorkerState] = {}
         self._num_given = 0
+        # sums over workers that are at a shard, of those that have done one
+        self._num_paced, self._speed = 0, 0.0
 
     @property
     def is_finished(self) -> bool:
@@ -93,7 +96,8 @@ class ShardQueue:
             return []
         if state.first < state.stop:
             self._free.append((state.first, state.stop))
-        given = list(state.given)
+        given, state.given = state.given, []
+        self._weigh(state)
         self._num_given -= len(given)
         # innocent: they were given ahead and never begun, so they count no attempt
         self._again.extendleft(reversed(given[1:]))
@@ -119,6 +123,7 @@ class ShardQueue:
         else:
             return None
         state.given.append(shard)
+        self._weigh(state)
         self._num_given += 1
         return shard
 
@@ -130,6 +135,7 @@ class ShardQueue:
         state.num_done += 1
         # since it joined, not since it was given the shard: two are given at once
         state.pace = (self.clock() - state.joined) / state.num_done
+        self._weigh(state)
 
     def fail(self, worker: str, shard: int, reason: str, *, is_final: bool = False) -> None:
         """`worker` is well, but could not make `shard`; another attempt is in vain where that `is_final`."""
@@ -141,8 +147,18 @@ class ShardQueue:
         return len(self._failed_at.get(shard, ()))
 
     def _take_back(self, worker: str, shard: int) -> None:
-        self._workers[worker].given.remove(shard)
+        state = self._workers[worker]
+        state.given.remove(shard)
+        self._weigh(state)
         self._num_given -= 1
+
+    def _weigh(self, state: _WorkerState) -> None:
+        """Keep the sums: at thousands of workers the driver has no time to add them up for each."""
+        speed = 1 / state.pace if state.given and state.pace else 0.0
+        self._num_paced += bool(speed) - bool(state.speed)
+        # without anybody the rounding errors of a long run end too
+        self._speed = self._speed + speed - state.speed if self._num_paced else 0.0
+        state.speed = speed
 
     def _is_too_slow(self, state: _WorkerState, waiting: int) -> bool:
         """Whether the others, busy now, will have done what waits before `state` were done with one shard.
@@ -152,12 +168,8 @@ class ShardQueue:
         """
         if state.pace is None or waiting > TAIL * len(self._workers):
             return False
-        paces = [s.pace for s in self._workers.values() if s is not state and s.given and s.pace]
-        if not paces:
-            return False
-        # shards per second of all others together
-        rate = sum(1 / pace for pace in paces)
-        return state.pace > (len(paces) + waiting) / rate
+        others, speed = self._num_paced - bool(state.speed), self._speed - state.speed
+        return others > 0 and state.pace * speed > others + waiting
 
     def _is_for_others(self, worker: str, shard: int) -> bool:
         """Whether `shard` failed at `worker`, and somebody is there at whom it did not."""

@@ -245,24 +245,31 @@ class Layout:
         """What these samples take if every image is prepared once and kept, which not every list of them allows."""
         visits, rows, images = self._counted
         once = replace(visits, rows=0, columns=0)
-        return rows * self._prepare(0) + images * self._prepare(1) + self._rendering(once)
+        return (
+            rows * self.prepare_evaluations(0)
+            + images * self.prepare_evaluations(1)
+            + self._rendering(once)
+        )
 
     @property
     def num_prepared(self) -> int:
-        """Images that are prepared, those that are prepared again as well."""
-        return self._visits.prepared_rows + self._visits.prepared_columns
+        """Images that are prepared, those that are prepared again as well; a prompt is none."""
+        prepared = (self._visits.prepared_rows, self._visits.prepared_columns)
+        named = zip(self.work.axes, prepared, strict=False)
+        return sum(count for axis, count in named if axis != "prompt")
 
     @property
     def row_evaluations(self) -> int:
         """Evaluations that prepare rows."""
-        return self._visits.prepared_rows * self._prepare(0)
+        return self._visits.prepared_rows * self.prepare_evaluations(0)
 
     @property
     def column_evaluations(self) -> int:
         """Evaluations that prepare columns."""
-        return self._visits.prepared_columns * self._prepare(1)
+        return self._visits.prepared_columns * self.prepare_evaluations(1)
 
-    def _prepare(self, axis: int) -> int:
+    def prepare_evaluations(self, axis: int) -> int:
+        """Network rows that prepare an item of an axis."""
         axes = self.work.axes
         return self.work.options.prepare_evaluations(axes[axis]) if axis < len(axes) else 0
 
@@ -302,15 +309,16 @@ class Layout:
     @property
     def cache_bytes(self) -> int:
         """What the styles of the run take in the cache."""
-        return self._visits.prepared_columns * self._stored_bytes
+        return self._visits.prepared_columns * self.column_stored_bytes
 
     @property
     def read_bytes(self) -> int:
         """What is read of the cache, each style once per block."""
-        return self._visits.columns * self._stored_bytes
+        return self._visits.columns * self.column_stored_bytes
 
     @property
-    def _stored_bytes(self) -> int:
+    def column_stored_bytes(self) -> int:
+        """What the cache keeps of a column."""
         if self.choice is None or not self._is_cached:
             return 0
         return stored_bytes(self.work.spec, self.work.feature_bytes, self.choice)
