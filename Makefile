@@ -8,10 +8,10 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-gpu soak clean
+.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-scaling bench-gpu soak clean
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables: MANIFEST=manifests/demo.yaml  ENGINE=auto|local|ray|accelerate  ARGS="--set method.gamma=0.5"'
 
 setup: $(STAMP) ## create .venv and install the tested versions
@@ -45,6 +45,9 @@ bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does noth
 
 bench-ray: $(STAMP) ## measure the Ray driver: how well workers are kept busy, cost per shard (three minutes)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pipelines.bench.ray_driver $(ARGS)
+
+bench-scaling: $(STAMP) ## simulate jobs of real size on 1 to 4,096 workers (ten minutes)
+	@$(BIN)/python -m pipelines.bench.scaling $(ARGS)
 
 bench-gpu: $(STAMP) ## measure one CUDA device and run the tests that need it (eight minutes, no network)
 	@$(BIN)/python -m pipelines.bench.gpu $(ARGS)

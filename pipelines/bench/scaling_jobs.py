@@ -66,7 +66,7 @@ def planned(counts: tuple[int, int], **manifest: Any) -> Plan:
     layout, per_shard = with_size(Layout.of(work, chosen.choice if chosen else None))
     return Plan(
         spec=spec, axes=(), sources=Sources({}), layout=layout, image_size=(SIDE, SIDE), window=(SIDE, SIDE),
-        batch=batch, pictures=batch_pictures(spec, memory, BATCH_GB), labels=(), has_captions=False, identity={},
+        batch=batch, pictures=batch_pictures(spec, memory, BATCH_GB), labels=(), numbering="", has_captions=False, identity={},
         chosen=chosen, conditions=UNKNOWN, samples_per_shard=per_shard,
     )  # fmt: skip
 

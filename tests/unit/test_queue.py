@@ -327,3 +327,20 @@ def test_uneven_workers_are_kept_busy(num_workers: int) -> None:
 def test_a_worker_three_times_slower_is_not_left_with_two_at_the_end() -> None:
     found = [efficiency(8, 20, seed, slow=1 / 3) for seed in range(20)]
     assert sum(found) / len(found) >= 0.92
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), shards=st.integers(0, 60))
+def test_the_speed_of_all_is_the_sum_over_those_that_are_at_a_shard(seed: int, shards: int) -> None:
+    rng, clock = random.Random(seed), itertools.count(1)
+    queue = ShardQueue(range(shards), clock=lambda: float(next(clock)))
+    crew = Crew(queue, rng)
+    for _ in range(rng.randint(1, 6)):
+        crew.join()
+    for _ in range(200):
+        crew.hand_out()
+        if crew.held:
+            crew.step(failing=0.1, leaving=0.02)
+        paces = [one.pace for one in queue._workers.values() if one.given and one.pace]
+        assert queue._num_paced == len(paces)
+        assert queue._speed == pytest.approx(sum(1 / pace for pace in paces))
