@@ -46,7 +46,7 @@ bench: $(STAMP) ## measure the claimed ratios (long; on a machine that does noth
 bench-ray: $(STAMP) ## measure the Ray driver: how well workers are kept busy, cost per shard (three minutes)
 	@OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pipelines.bench.ray_driver $(ARGS)
 
-bench-scaling: $(STAMP) ## simulate jobs of real size on 1 to 4,096 workers (ten minutes)
+bench-scaling: $(STAMP) ## simulate jobs of real size on 1 to 4,096 workers (half an hour)
 	@$(BIN)/python -m pipelines.bench.scaling $(ARGS)
 
 bench-gpu: $(STAMP) ## measure one CUDA device and run the tests that need it (eight minutes, no network)
