@@ -10,6 +10,7 @@ from stylebatch.cli.json_lines import FLAG
 from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
 from stylebatch.paths import require_place
+from stylebatch.section import parse_bytes
 
 
 def whole_number(text: str) -> int:
@@ -36,6 +37,14 @@ def number(text: str) -> float:
         found = 0.0
     if not 0.0 < found < float("inf"):
         raise ValueError(f"found {text!r}; accepted: a number above 0")
+    return found
+
+
+def size_in_bytes(text: str) -> float:
+    """As `parse_bytes`, above 0."""
+    found = parse_bytes(text)
+    if not found:
+        raise ValueError(f"found {text!r}; accepted: a number of bytes above 0, such as 500MB")
     return found
 
 

@@ -19,6 +19,7 @@ from stylebatch.cli.arguments import (
     Overrides,
     Workers,
     number,
+    size_in_bytes,
     whole_number,
 )
 from stylebatch.cli.messages import naming, print_result, progress
@@ -106,7 +107,11 @@ def plan(
     ] = None,
     max_bytes: Annotated[
         float | None,
-        typer.Option(parser=number, metavar="B", help="refuse (exit 2) a run that writes more"),
+        typer.Option(
+            parser=size_in_bytes,
+            metavar="B",
+            help="refuse (exit 2) a run that writes more, such as 20GB",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylebatch.cli.arguments import size_in_bytes
 from stylebatch.errors import ManifestError
 from stylebatch.planning.forecast import Forecast, require_within
 from stylebatch.planning.profiles import Profile, find_profile, save_profile
@@ -96,3 +97,17 @@ def test_limits_refuse_in_advance() -> None:
         require_within(unknown, 0.5, None)
     assert (found.cost(3.0), unknown.cost(3.0)) == (6.0, None)
     assert "6.00 at 3 an hour" in found.lines(3.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("10KB", 10_000), ("1.5 TB", 1.5e12), ("20GiB", 20 * 2**30), ("15000", 15_000)],
+)
+def test_bounds_on_bytes_have_units(text: str, expected: float) -> None:
+    assert size_in_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0MB", "ten", "10XB", "1e9", "", "nan"])
+def test_bounds_that_are_no_bytes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"found .*; accepted: a number of bytes"):
+        size_in_bytes(text)
