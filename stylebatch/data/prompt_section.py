@@ -73,6 +73,11 @@ class PromptSource(Section):
         None, description="What `reference` shows, for its inversion"
     )
 
+    carry: tuple[str, ...] | None = Field(
+        None,
+        description="Further columns of the rows that go along to the records and samples; default all, [] for none",
+    )
+
     @model_validator(mode="after")
     def _rows_or_template(self) -> Self:
         if (self.path is None) == (self.template is None):
@@ -88,6 +93,8 @@ class PromptSource(Section):
                     f"{', '.join(f'`{name}`' for name in given)}: for a template; rows of a file have columns"
                 )
             return self
+        if self.carry is not None:
+            raise ValueError("`carry`: for rows of a file; a template has no further columns")
         used = names(self.template, "template")
         if self.caption is not None:
             used |= names(self.caption, "caption")

@@ -6,16 +6,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+Texts = tuple[tuple[str, str], ...]
+"""Further cells of a row, by column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """By index into rows and columns; label and caption override those of the inputs. `number`: of its row in a list, from 1."""
+    """By index into rows and columns; label and caption override those of the inputs. `number`: of its row in a list, from 1;
+    `extra`: what further columns of that row hold.
+    """
 
     row: int
     column: int
     label: str = ""
     caption: str = ""
     number: int = 0
+    extra: Texts = ()
+
+
+UNLISTED = Cell(0, 0)
+"""Tells nothing of a sample that stands in no list."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import Any
 from stylebatch.data.reading import hash_of
 from stylebatch.data.sources.further import value_as
 from stylebatch.errors import SampleError, StorageError
+from stylebatch.planning.axes import ImageAxis
+from stylebatch.planning.carried import OF_PAIRS
 from stylebatch.planning.plan import Plan, Sample
 
 MOST_KEPT = 1024
@@ -21,7 +23,10 @@ class CarriedValues:
 
     def __init__(self, plan: Plan, check: Callable[[Iterable[tuple[str, str]]], None]) -> None:
         self.plan, self.check = plan, check
-        self.axes = sorted({one.axis for one in plan.carried})
+        found = {one.axis for one in plan.carried}
+        self.axes = sorted(n for n in found if n >= 0 and isinstance(plan.axes[n], ImageAxis))
+        # rows of prompts and of pairs have their cells with them
+        self.of_rows = sorted(found.difference(self.axes))
         self._kept: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()
 
     def of(self, sample: Sample) -> dict[str, Any]:
@@ -29,6 +34,13 @@ class CarriedValues:
         found: dict[str, Any] = {}
         for axis in self.axes:
             found |= self._of_item(axis, (sample.row, sample.column)[axis])
+        for axis in self.of_rows:
+            name, extra = f"pair {sample.listed.number}", sample.listed.extra
+            if axis != OF_PAIRS and sample.prompt is not None:
+                name, extra = f"prompt {sample.prompt.id}", sample.prompt.extra
+            values = self._values(axis, dict(extra))
+            self.check([(f"{name}: columns", _hash_of(values))])
+            found |= values
         return found
 
     def _of_item(self, axis: int, index: int) -> Mapping[str, Any]:
@@ -39,9 +51,8 @@ class CarriedValues:
             self._kept[place] = self._read(axis, index)
         values = self._kept[place]
         # each time: the stats of every shard that it is in must name it
-        data = json.dumps(values, ensure_ascii=False).encode()
         item = self.plan.images(axis)[index]
-        self.check([(f"{self.plan.axes[axis].name} {item.id}: columns", hash_of(data))])
+        self.check([(f"{self.plan.axes[axis].name} {item.id}: columns", _hash_of(values))])
         return values
 
     def _read(self, axis: int, index: int) -> dict[str, Any]:
@@ -54,8 +65,16 @@ class CarriedValues:
         except (SampleError, OSError):
             # a damaged row or a file that is gone: its picture tells
             found = {}
+        return self._values(axis, found)
+
+    def _values(self, axis: int, found: Mapping[str, Any]) -> dict[str, Any]:
+        """In the types of the plan's columns."""
         return {
             one.column: value_as(found.get(one.name), one.kind)
             for one in self.plan.carried
             if one.axis == axis
         }
+
+
+def _hash_of(values: Mapping[str, Any]) -> str:
+    return hash_of(json.dumps(values, ensure_ascii=False).encode())

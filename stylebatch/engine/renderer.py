@@ -269,7 +269,7 @@ class Rendering:
             return {
                 "content_id": content.id,
                 "style_id": style.id,
-                "row": sample.number,
+                "row": sample.listed.number,
                 "style_images": [part.id for part in style.parts] or [style.id],
                 "style_weights": [part.weight for part in style.parts] or [1.0],
                 "mask_id": content.mask_id,

@@ -17,8 +17,9 @@ from stylebatch.quality.measures import MEASURES
 
 MOST_COLUMNS = 200
 NAMED = 12
-SOURCES = {"content": "contents", "image": "contents", "style": "styles"}
-"""Sections of the manifest whose images stand along an axis."""
+SOURCES = {"content": "contents", "image": "contents", "style": "styles", "prompt": "prompts"}
+"""Sections of the manifest whose images or rows stand along an axis."""
+OF_PAIRS = -1
 _PICTURES = ("image", "input_image", "segmentation", *(kind.name for kind in INPUT_KINDS))
 TAKEN = frozenset(
     (
@@ -33,7 +34,10 @@ TAKEN = frozenset(
 
 
 class CarriedColumn(NamedTuple):
-    """A column of the records, with the type that `data/sources/further.py` gives it; `name`: in the source of the axis."""
+    """A column of the records, with the type that `data/sources/further.py` gives it; `name`: in the source of the axis.
+
+    `axis`: its number, or OF_PAIRS for a column of a list of pairs.
+    """
 
     column: str
     kind: str
@@ -48,14 +52,15 @@ def carried_columns(
     taken = {name.lower() for name in (*TAKEN, *options.record_types(blends=True))}
     found: list[CarriedColumn] = []
     for number, source in _sources(axes, sources):
-        origin = origin_column(source)
+        is_image = number != OF_PAIRS and isinstance(axes[number], ImageAxis)
+        origin = origin_column(source) if is_image else ""
         if origin:
             column = f"style_{ORIGIN}" if axes[number].name == "style" else ORIGIN
             found.append(CarriedColumn(column, "string", number, origin))
         for name, kind in _wanted(source).items():
             if name == origin:
                 continue
-            column = _free(name, axes[number].name, taken)
+            column = _free(name, "pair" if number == OF_PAIRS else axes[number].name, taken)
             taken.add(column.lower())
             found.append(CarriedColumn(column, kind, number, name))
     return tuple(found)
@@ -82,11 +87,13 @@ def notes_on_carried(
 
 
 def _sources(axes: Sequence[Axis], sources: Sources) -> Iterator[tuple[int, Source]]:
-    """Numbers of axes of images, and the sources that these come from."""
+    """Numbers of axes, and the sources that these come from; last the list of pairs, where there is one."""
     for number, axis in enumerate(axes):
         source = sources.by_field.get(SOURCES.get(axis.name, ""))
-        if isinstance(axis, ImageAxis) and source is not None:
+        if source is not None:
             yield number, source
+    if "pairing" in sources.by_field:
+        yield OF_PAIRS, sources.by_field["pairing"]
 
 
 def _wanted(source: Source) -> Mapping[str, str]:

@@ -26,32 +26,22 @@ class Block:
     """Rows x columns rendered together.
 
     `rows` and `columns` are indices into the run's axes, each once and ascending: what is prepared follows them. `cells` are
-    the samples in key order, as such indices, where a listed cell may come again; `labels` and `captions` (same length, or
-    empty) override those of the inputs, and `numbers` are those of the rows of a list.
+    the samples in key order, as such indices, where a listed cell may come again; `listed`: these cells, where they are of a list.
     """
 
     number: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     cells: tuple[tuple[int, int], ...]
-    labels: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    numbers: tuple[int, ...] = ()
+    listed: tuple[Cell, ...] = ()
 
     @classmethod
     def listing(
         cls, number: int, rows: tuple[int, ...], columns: tuple[int, ...], cells: Sequence[Cell]
     ) -> Block:
         """A block of listed cells."""
-        return cls(
-            number,
-            rows,
-            columns,
-            cells=tuple((cell.row, cell.column) for cell in cells),
-            labels=tuple(cell.label for cell in cells),
-            captions=tuple(cell.caption for cell in cells),
-            numbers=tuple(cell.number for cell in cells),
-        )
+        places = tuple((cell.row, cell.column) for cell in cells)
+        return cls(number, rows, columns, places, tuple(cells))
 
 
 class Grid(Protocol):

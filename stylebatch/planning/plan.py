@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from stylebatch.data.geometry import Size
+from stylebatch.data.rows import UNLISTED, Cell
 from stylebatch.data.source_sizes import Sizes
 from stylebatch.data.sources.source import Item, Sources
 from stylebatch.masking import masked_values
@@ -37,9 +38,8 @@ SHARDS_LOOKED_AT = 50
 
 @dataclass(frozen=True)
 class Sample:
-    """One planned output row. `row`, `column`: where it stands on the axes; `prompt`: what its row of prompts asks for.
-
-    `place`: where it is asked for, for people, or ""; `number`: its row in a list of pairs, or 0.
+    """One planned output row, at `row` and `column` of the axes. `prompt`, `listed`: its row of prompts, or of a list of pairs;
+    `place`: where it is asked for, for people, or "".
     """
 
     key: str
@@ -50,7 +50,7 @@ class Sample:
     seed: int
     prompt: PromptRow | None = None
     place: str = ""
-    number: int = 0
+    listed: Cell = UNLISTED
 
 
 @dataclass(frozen=True)
@@ -282,18 +282,18 @@ class Plan:
             samples = []
             for position, (row, column) in enumerate(block.cells):
                 request = self.request(row, column)
+                listed = block.listed[position] if block.listed else UNLISTED
                 samples.append(
                     Sample(
                         key=f"{shard.id:0{self.shard_digits}d}{index:0{digits}d}",
                         row=row,
                         column=column,
-                        label=(block.labels[position] if block.labels else "") or request.label,
-                        caption=(block.captions[position] if block.captions else "")
-                        or request.caption,
+                        label=listed.label or request.label,
+                        caption=listed.caption or request.caption,
                         seed=request.seed,
                         prompt=request.prompt,
                         place=request.place,
-                        number=block.numbers[position] if block.numbers else 0,
+                        listed=listed,
                     )
                 )
                 index += 1

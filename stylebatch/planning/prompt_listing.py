@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.prompt_section import PromptSource
 from stylebatch.data.rows import Cell
 from stylebatch.data.sources.listing import Listing, list_contents
@@ -74,7 +75,7 @@ def list_prompts(spec: RunSpec, classes: tuple[str, ...] | None = None) -> Liste
     rows: list[SeededRow] = []
     notes: list[str] = [] if contents is None else list(contents.notes)
     if source.path is not None:
-        reader = PromptRows(source.path, "prompts", method.inputs, uses_sets=method.uses_sets)
+        reader = _rows_at(source.path, source, method)
         # one more than is accepted tells that there are too many, without reading on
         rows = list(itertools.islice(_of_file(reader, named), MAX_PROMPTS + 1))
         notes += reader.notes()
@@ -105,6 +106,11 @@ def list_prompts(spec: RunSpec, classes: tuple[str, ...] | None = None) -> Liste
     if method.uses_sets:
         return *_in_sets(axis, named, sources), summary
     return (axis,), sources, None, None, summary
+
+
+def _rows_at(path: str, source: PromptSource, method: MethodOptions) -> PromptRows:
+    carried = SourceOptions(carry=source.carry)
+    return PromptRows(path, method.inputs, uses_sets=method.uses_sets, options=carried)
 
 
 def _require_few(prompts: Prompts) -> None:
@@ -338,15 +344,20 @@ def _shared(source: PromptSource, name: str, named: NamedImages) -> str:
 def _of_file(source: PromptRows, named: NamedImages) -> Iterator[SeededRow]:
     for item in source.items():
         place = f"{source.uri}: row {item.number}"
-        texts = dict(
-            item.extra
-        )  # every column of the table: what is left over are fields of `PromptRow`
+        # What is left over of the known columns are fields of `PromptRow`.
+        texts = {name: item.extra[name] for name in source.columns.known}
         seed = _seed(place, texts.pop("seed"))
         negative = texts.pop("negative_prompt")
         for name, ref in zip(IMAGE_COLUMNS, (item.ref, item.mask, item.reference), strict=True):
             if ref is not None and texts.get(name):
                 named.claim(place, name, texts[name], ref)
-        row = PromptRow(seed=0, negative_prompt=negative or None, number=item.number, **texts)
+        row = PromptRow(
+            seed=0,
+            negative_prompt=negative or None,
+            number=item.number,
+            extra=source.carried(item),
+            **texts,
+        )
         yield SeededRow(row, seed)
 
 

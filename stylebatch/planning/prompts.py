@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylebatch.data.prompt_section import PromptSource, names
+from stylebatch.data.rows import Texts
 from stylebatch.data.sources.source import NOWHERE, Item
 from stylebatch.errors import ManifestError
 
@@ -29,7 +30,7 @@ ANY_IMAGE = Item("\0image", NOWHERE, "\0label", "\0caption")
 class PromptRow(NamedTuple):
     """What a sample asks for. Empty texts stand for what is not given; images are ids.
 
-    `number`: of the row in its file, or of the combination, from 1.
+    `number`: of the row in its file, or of the combination, from 1; `extra`: what further columns of the row hold.
     """
 
     id: str
@@ -44,12 +45,13 @@ class PromptRow(NamedTuple):
     reference: str = ""
     reference_prompt: str = ""
     number: int = 0
+    extra: Texts = ()
 
     @property
     def facts(self) -> tuple[str, ...]:
-        """All that affects the sample or its record, as texts."""
+        """All that affects the sample, or its record beside further columns, as texts."""
         negative = "" if self.negative_prompt is None else f"-{self.negative_prompt}"
-        return (self.id, self.prompt, str(self.seed), negative, *self[4:-1])
+        return (self.id, self.prompt, str(self.seed), negative, *self[4:11])
 
     @property
     def texts(self) -> tuple[str, str]:

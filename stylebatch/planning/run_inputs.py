@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.rows import Cell, Diagonal, with_texts
 from stylebatch.data.sources.listing import Listing, list_contents, list_styles
 from stylebatch.data.sources.pairs import PairList, list_pairs
@@ -128,7 +129,7 @@ def _pairs(spec: RunSpec) -> Pairs:
     of_contents, of_styles = split_by(spec, "contents"), split_by(spec, "styles")
     if spec.pairing.path is not None:
         found = list_pairs(
-            PairList(spec.pairing.path),
+            PairList(spec.pairing.path, SourceOptions(carry=spec.pairing.carry)),
             None if spec.contents is None else list_contents(spec.contents, of_contents),
             None if spec.styles is None else list_styles(spec.styles, of_styles),
         )

@@ -53,6 +53,11 @@ class Pairing(Section):
         description="Which pairs mode sample draws; default the run's seed",
     )
 
+    carry: tuple[str, ...] | None = Field(
+        None,
+        description="Further columns of the rows that go along to the records and samples; default all, [] for none",
+    )
+
     @model_validator(mode="after")
     def _path_belongs_to_explicit(self) -> Pairing:
         # both ways: a path that another mode would ignore is a mistake, not a spare
@@ -62,6 +67,8 @@ class Pairing(Section):
             )
         if self.order is not None and self.mode != "explicit":
             raise ValueError(f"`order`: for mode explicit; mode {self.mode} has no list")
+        if self.carry is not None and self.mode != "explicit":
+            raise ValueError(f"`carry`: for mode explicit; mode {self.mode} has no list")
         return self
 
     @property

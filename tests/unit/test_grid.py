@@ -51,7 +51,7 @@ def test_pair_list_blocks_stay_within_bounds_and_order() -> None:
     pairs = tuple(Cell(i % 7, (i * 3) % 5, label=str(i)) for i in range(40))
     grid = ListedGrid.cut(pairs, max_rows=3, max_columns=4, max_cells=6)
     blocks = [grid.block(number) for number in range(grid.num_blocks)]
-    assert [label for block in blocks for label in block.labels] == [str(i) for i in range(40)]
+    assert [cell.label for block in blocks for cell in block.listed] == [str(i) for i in range(40)]
     assert all(
         len(block.rows) <= 3 and len(block.columns) <= 4 and len(block.cells) <= 6
         for block in blocks

@@ -221,9 +221,9 @@ def test_a_list_is_sorted_into_blocks(
     blocks = blocks_of(grid)
     for block in blocks:
         assert grid.num_samples_before(block.number) == len(found)
-        cells = [listed[number - 1] for number in block.numbers]
+        cells = [listed[number - 1] for number in (cell.number for cell in block.listed)]
         assert block.cells == tuple((cell.row, cell.column) for cell in cells)
-        assert block.labels == tuple(cell.label for cell in cells)
+        assert block.listed == tuple(cells)
         keys = [(cell.row, cell.column, cell.number) for cell in cells]
         assert keys == sorted(keys)
         assert 0 < len(block.cells) <= most
@@ -233,7 +233,7 @@ def test_a_list_is_sorted_into_blocks(
         assert list(block.columns) == sorted(set(block.columns))
         assert {row for row, _ in block.cells} <= set(block.rows)
         assert {column for _, column in block.cells} <= set(block.columns)
-        found += block.numbers
+        found += [cell.number for cell in block.listed]
     assert sorted(found) == list(range(1, len(listed) + 1))
     assert grid.num_samples_before(grid.num_blocks) == grid.num_samples == len(listed)
     assert grid.visits == visited(blocks)

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.rows import Cell
+from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.listing import Listing
-from stylebatch.data.sources.source import Item, Ref, Sources
+from stylebatch.data.sources.source import USUAL, Item, Ref, Sources
 from stylebatch.data.sources.table import TableRows
 from stylebatch.data.tables.table_columns import Columns
 from stylebatch.errors import ManifestError
 from stylebatch.masking import masked
 
-COLUMNS = Columns(("content", "style"), ("label", "caption"))
+COLUMNS = Columns(("content", "style"), ("label", "caption"), carries=True)
 
 
 class PairList(TableRows):
-    """A row's item is its content, with the style as reference; `extra` holds both names."""
+    """A row's item is its content, with the style as reference; `extra` holds both names, and the further columns."""
 
-    def __init__(self, uri: str, field: str = "pairing") -> None:
-        super().__init__(uri, field, COLUMNS)
+    def __init__(self, uri: str, options: SourceOptions = USUAL) -> None:
+        super().__init__(uri, "pairing", COLUMNS, options)
 
     def items(self) -> Iterator[Item]:
+        kinds = Kinds()
         for number, row in self.rows():
             content, style = row["content"], row["style"]
             if not content or not style:
@@ -33,6 +36,8 @@ class PairList(TableRows):
                 masked(content), self.ref(self.beside(content)), row["label"], row["caption"],
                 reference=self.ref(self.beside(style)), extra=row, number=number,
             )  # fmt: skip
+            kinds.add_texts(self.columns.further(row))
+        self.types = kinds.types()
 
 
 @dataclass(frozen=True)
@@ -54,16 +59,17 @@ def list_pairs(
     Raises ManifestError for a row without both, and for a name that is none of those given.
     """
     rows, columns = _Side("content", source.uri, contents), _Side("style", source.uri, styles)
-    found: list[tuple[int, int, str, str, int]] = []
+    found: list[tuple[int, int, Cell]] = []
     for item in source.items():
         assert item.reference is not None
         row = rows.index(item.number, item.extra["content"], item.ref)
         column = columns.index(item.number, item.extra["style"], item.reference)
-        found.append((row, column, item.label, item.caption, item.number))
+        extra = source.carried(item)
+        found.append((row, column, Cell(0, 0, item.label, item.caption, item.number, extra)))
     row_places, column_places = rows.sort(), columns.sort()
     pairs = [
-        Cell(row_places[row], column_places[column], label, caption, number)
-        for row, column, label, caption, number in found
+        replace(cell, row=row_places[row], column=column_places[column])
+        for row, column, cell in found
     ]
     if not pairs:
         raise ManifestError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from stylebatch.data.sources.source import NOWHERE, Item, Ref
+from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.sources.further import Kinds
+from stylebatch.data.sources.source import NOWHERE, USUAL, Item, Ref
 from stylebatch.data.sources.table import TableRows
 from stylebatch.data.tables.reader import Row
 from stylebatch.data.tables.table_columns import Columns
@@ -21,12 +23,16 @@ class PromptRows(TableRows):
     An item's `extra` holds the texts of all columns, those of images as ids.
     """
 
-    def __init__(self, uri: str, field: str, images: Sequence[str], *, uses_sets: bool) -> None:
+    def __init__(
+        self, uri: str, images: Sequence[str], *, uses_sets: bool, options: SourceOptions = USUAL
+    ) -> None:
         accepted = (*TEXT_COLUMNS, *images, *(SET_COLUMNS if uses_sets else ()))
         elsewhere = {*IMAGE_COLUMNS, *SET_COLUMNS}.difference(accepted)
-        super().__init__(uri, field, Columns(accepted[:1], accepted[1:], tuple(elsewhere)))
+        columns = Columns(accepted[:1], accepted[1:], tuple(elsewhere), carries=True)
+        super().__init__(uri, "prompts", columns, options)
 
     def items(self) -> Iterator[Item]:
+        kinds = Kinds()
         for number, row in self.rows():
             image, mask, reference = (self._ref(row, name) for name in IMAGE_COLUMNS)
             texts = row | {name: masked(row[name]) for name in IMAGE_COLUMNS if row.get(name)}
@@ -34,6 +40,8 @@ class PromptRows(TableRows):
                 row["id"], image or NOWHERE, row["label"], row["caption"],
                 mask=mask, reference=reference, extra=texts, number=number,
             )  # fmt: skip
+            kinds.add_texts(self.columns.further(row))
+        self.types = kinds.types()
 
     def _ref(self, row: Row, column: str) -> Ref | None:
         path = row.get(column)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import is_file
+from stylebatch.data.rows import Texts
 from stylebatch.data.sources.blends import BlendRow, gather
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.local import LocalFiles
@@ -52,6 +53,12 @@ class TableRows(LocalFiles):
         table = Table(self.uri, self.columns)
         yield from table.rows()
         self._notes = table.notes()
+
+    def carried(self, item: Item) -> Texts:
+        """The further cells of an item whose `extra` has all of its row, as far as the options take them."""
+        names = self.options.carry
+        further = self.columns.further(item.extra)
+        return tuple((n, text) for n, text in further.items() if names is None or n in names)
 
     def beside(self, path: str) -> str:
         """A path of a row, from the folder of the table; an address as it is. Raises ManifestError for a path out of a store."""
