@@ -2,16 +2,19 @@
 
 In a text each number is cut into five bits a character, the lowest first, 32 more where another follows, and 48 on top. From the fourth
 number on it is the difference to the one two before. The last five bits tell the sign.
+
+numpy is imported where it computes: a manifest is checked without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MOST_PIXELS = 1 << 28
 MOST_CHARACTERS = 6
@@ -28,6 +31,8 @@ class Mask:
     @classmethod
     def of(cls, pixels: NDArray[Any]) -> Mask:
         """Of (H, W), whatever is not 0 being within."""
+        import numpy as np
+
         within = pixels.astype(bool).ravel(order="F")
         edges = np.flatnonzero(within[1:] != within[:-1]) + 1
         runs = np.diff(np.concatenate(([0], edges, [len(within)])))
@@ -38,6 +43,8 @@ class Mask:
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """(H, W), 1 within and 0 outside."""
+        import numpy as np
+
         runs, (width, height) = unpacked(self.counts), self.size
         within = np.repeat((np.arange(len(runs)) % 2).astype(np.uint8), runs)
         return within.reshape((height, width), order="F")
@@ -50,6 +57,8 @@ class Mask:
     @property
     def box(self) -> tuple[float, float, float, float] | None:
         """Left, top, width, height around what is within; None where nothing is."""
+        import numpy as np
+
         rows, columns = np.nonzero(self.pixels)
         if not len(rows):
             return None
@@ -59,6 +68,8 @@ class Mask:
 
 def mask_of(counts: Any, size: Any) -> Mask:
     """The mask of `counts`, a list or a text, and `size`: height and width. Raises ValueError for one that cannot be."""
+    import numpy as np
+
     if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
         raise ValueError(f"found a mask of the size {str(size)[:40]}; accepted: height and width")
     height, width = size
@@ -79,6 +90,8 @@ def mask_of(counts: Any, size: Any) -> Mask:
 
 def unpacked(text: str) -> NDArray[np.int64]:
     """Run lengths of a text. Raises ValueError for another text."""
+    import numpy as np
+
     codes = np.frombuffer(text.encode("ascii", "replace"), np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
         raise ValueError(f"found run lengths {text[:40]!r}; accepted: text as COCO packs them")
