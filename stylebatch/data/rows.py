@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import overload
 
 Texts = tuple[tuple[str, str], ...]
@@ -51,6 +53,61 @@ class Diagonal(Sequence[Cell]):
         return Cell(place, place)
 
 
+@dataclass(frozen=True)
+class ListedCells(Sequence[Cell]):
+    """Cells of a list as columns of int64, of which a million take 24 MB. `labels`, `captions`, `extras`: empty where no cell has any."""
+
+    rows: array[int]
+    columns: array[int]
+    numbers: array[int]
+    labels: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    extras: tuple[Texts, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Cell]:
+        texts = (self.labels or repeat(""), self.captions or repeat(""))
+        extras = self.extras or repeat(())
+        return map(Cell, self.rows, self.columns, *texts, self.numbers, extras)
+
+    @overload
+    def __getitem__(self, index: int) -> Cell: ...
+    @overload
+    def __getitem__(self, index: slice) -> ListedCells: ...
+    def __getitem__(self, index: int | slice) -> Cell | ListedCells:
+        labels, captions = self.labels, self.captions
+        if isinstance(index, slice):
+            numbers = (self.rows[index], self.columns[index], self.numbers[index])
+            return ListedCells(*numbers, labels[index], captions[index], self.extras[index])
+        return Cell(
+            self.rows[index],
+            self.columns[index],
+            labels[index] if labels else "",
+            captions[index] if captions else "",
+            self.numbers[index],
+            self.extras[index] if self.extras else (),
+        )
+
+
+def facts_of(cells: Sequence[Cell]) -> Iterator[tuple[int, int, str, str]]:
+    """Row, column, label and caption of each."""
+    if isinstance(cells, ListedCells):
+        yield from zip(
+            cells.rows,
+            cells.columns,
+            cells.labels or repeat(""),
+            cells.captions or repeat(""),
+            strict=False,
+        )
+    else:
+        yield from ((cell.row, cell.column, cell.label, cell.caption) for cell in cells)
+
+
 def with_texts(cells: Sequence[Cell] | None) -> Sequence[Cell]:
     """Those of the cells that may have a label or a caption of their own: none of a diagonal."""
-    return () if cells is None or isinstance(cells, Diagonal) else cells
+    if cells is None or isinstance(cells, Diagonal):
+        return ()
+    is_bare = isinstance(cells, ListedCells) and not (cells.labels or cells.captions)
+    return () if is_bare else cells

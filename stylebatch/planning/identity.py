@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stylebatch.data.rows import facts_of
 from stylebatch.errors import ManifestError
 from stylebatch.methods.method import MethodOptions
 from stylebatch.methods.user import users_of
@@ -16,6 +18,7 @@ from stylebatch.planning.run_inputs import Inputs
 from stylebatch.spec import RunSpec
 
 FORMAT_VERSION = 2
+ROWS_AT_ONCE = 1000
 
 
 def identity_of(
@@ -51,7 +54,8 @@ def identity_of(
         "listed": ""
         if inputs.listed is None
         else rows_digest(
-            (str(cell.row), str(cell.column), cell.label, cell.caption) for cell in inputs.listed
+            (str(row), str(column), label, caption)
+            for row, column, label, caption in facts_of(inputs.listed)
         ),
         **({"long_prompts": "chunk"} if chunks else {}),
         **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
@@ -61,9 +65,10 @@ def identity_of(
 def rows_digest(rows: Iterable[tuple[str, ...]]) -> str:
     """sha256 of rows of texts."""
     digest = hashlib.sha256()
-    for row in rows:
+    lines = ("\0".join(row) + "\n" for row in rows)
+    while part := "".join(islice(lines, ROWS_AT_ONCE)):
         # file names may hold bytes that are no UTF-8
-        digest.update(("\0".join(row) + "\n").encode("utf-8", "surrogateescape"))
+        digest.update(part.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from stylebatch.data.rows import Cell
+from stylebatch.data.rows import Cell, ListedCells
 from stylebatch.planning.clusters import Numbers, distinct, pools_of
 from stylebatch.planning.grid import Block, Visits
 from stylebatch.planning.pools import LONGEST_STAY
@@ -51,8 +51,7 @@ class ListedPools:
         cls, listed: Sequence[Cell], *, max_rows: int, max_columns: int, max_cells: int
     ) -> ListedPools:
         """Blocks of at most so many contents, styles and cells of the list."""
-        contents = np.fromiter((cell.row for cell in listed), np.int64, len(listed))
-        styles = np.fromiter((cell.column for cell in listed), np.int64, len(listed))
+        contents, styles = _numbers(listed)
         holds_contents = _num_distinct(contents) < _num_distinct(styles)
         held, streamed = (contents, styles) if holds_contents else (styles, contents)
         at_once, abreast = (max_rows, max_columns) if holds_contents else (max_columns, max_rows)
@@ -139,6 +138,16 @@ class ListedPools:
 
     def _streamed(self, group: int) -> Numbers:
         return self.streamed[self.first_streamed[group] : self.first_streamed[group + 1]]
+
+
+def _numbers(listed: Sequence[Cell]) -> tuple[Numbers, Numbers]:
+    """Contents and styles of cells."""
+    if isinstance(listed, ListedCells):
+        return np.frombuffer(listed.rows, np.int64), np.frombuffer(listed.columns, np.int64)
+    return (
+        np.fromiter((cell.row for cell in listed), np.int64, len(listed)),
+        np.fromiter((cell.column for cell in listed), np.int64, len(listed)),
+    )
 
 
 def _num_distinct(numbers: Numbers) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from stylebatch.data.image_section import SourceOptions
@@ -21,6 +23,9 @@ from stylebatch.planning.picture_sizes import with_sizes
 from stylebatch.planning.prompt_listing import list_prompts
 from stylebatch.planning.split_axes import split_by
 from stylebatch.spec import RunSpec
+
+MANY = 100_000
+"""Items of an axis that Python's search for cycles leaves out from then on."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,14 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
     Raises ManifestError, naming file, row, field, what was found and what is accepted.
     """
     classes = class_list(spec.classes)
-    inputs = (
-        _of_pairs(spec, classes)
-        if spec.prompts is None
-        else Inputs(*list_prompts(spec, classes), classes=classes)
-    )
+    with _uncollected():
+        inputs = (
+            _of_pairs(spec, classes)
+            if spec.prompts is None
+            else Inputs(*list_prompts(spec, classes), classes=classes)
+        )
+        if max(inputs.counts) > MANY:
+            gc.freeze()  # nor later: each parsed JSON file would begin a search
     contents = inputs.sources.by_field.get("contents")
     lists = () if contents is None else tuple(contents.class_lists)
     axes, told = with_sizes(inputs.axes, inputs.sources, spec.image)
@@ -65,6 +73,18 @@ def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_ch
     if isinstance(checkpoint, PublishedCheckpoint):
         notes = (checkpoint.note, *notes)
     return replace(inputs, axes=axes, notes=notes, checkpoint=checkpoint, class_lists=lists)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for cycles, of which a listing makes none: it would go over all items again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _named_cells(
@@ -112,7 +132,7 @@ def _overview(contents: list[Item], listed: Sequence[Cell] | None) -> str:
     """Classes and captions: of pairs, where these have their own."""
     pairs = with_texts(listed)
     if not any(cell.label or cell.caption for cell in pairs):
-        labels, captions = zip(*((item.label, item.caption) for item in contents), strict=True)
+        labels, captions = (item.label for item in contents), (item.caption for item in contents)
         return classes_and_captions(labels, captions, "contents")
     return classes_and_captions(
         (cell.label or contents[cell.row].label for cell in pairs),
@@ -133,7 +153,7 @@ def _pairs(spec: RunSpec) -> Pairs:
             None if spec.contents is None else list_contents(spec.contents, of_contents),
             None if spec.styles is None else list_styles(spec.styles, of_styles),
         )
-        return found.contents, found.styles, tuple(found.pairs), found.sources, found.notes
+        return found.contents, found.styles, found.pairs, found.sources, found.notes
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
     contents = list_contents(spec.contents, of_contents)

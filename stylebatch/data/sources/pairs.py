@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.rows import Cell
+from stylebatch.data.rows import ListedCells, Texts
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.listing import Listing
 from stylebatch.data.sources.source import USUAL, Item, Ref, Sources
@@ -26,15 +27,18 @@ class PairList(TableRows):
         super().__init__(uri, "pairing", COLUMNS, options)
 
     def items(self) -> Iterator[Item]:
-        kinds = Kinds()
+        kinds, folder = Kinds(), self.folder()
+        known: dict[str, Ref] = {}
         for number, row in self.rows():
             content, style = row["content"], row["style"]
             if not content or not style:
                 missing = "style" if content else "content"
                 raise self.error(number, f"has no `{missing}`; accepted: both in every row")
+            if style not in known:
+                known[style] = self.image(folder, style)
             yield Item(
-                masked(content), self.ref(self.beside(content)), row["label"], row["caption"],
-                reference=self.ref(self.beside(style)), extra=row, number=number,
+                masked(content), self.image(folder, content), row["label"], row["caption"],
+                reference=known[style], extra=row, number=number,
             )  # fmt: skip
             kinds.add_texts(self.columns.further(row))
         self.types = kinds.types()
@@ -46,7 +50,7 @@ class ListedPairs:
 
     contents: list[Item]
     styles: list[Item]
-    pairs: list[Cell]
+    pairs: ListedCells
     sources: Sources
     notes: tuple[str, ...]
 
@@ -59,18 +63,25 @@ def list_pairs(
     Raises ManifestError for a row without both, and for a name that is none of those given.
     """
     rows, columns = _Side("content", source.uri, contents), _Side("style", source.uri, styles)
-    found: list[tuple[int, int, Cell]] = []
+    numbers = array("q"), array("q"), array("q")
+    texts, extras = (list[str](), list[str]()), list[Texts]()
+    shared: dict[str, str] = {}
     for item in source.items():
         assert item.reference is not None
-        row = rows.index(item.number, item.extra["content"], item.ref)
-        column = columns.index(item.number, item.extra["style"], item.reference)
-        extra = source.carried(item)
-        found.append((row, column, Cell(0, 0, item.label, item.caption, item.number, extra)))
-    row_places, column_places = rows.sort(), columns.sort()
-    pairs = [
-        replace(cell, row=row_places[row], column=column_places[column])
-        for row, column, cell in found
-    ]
+        numbers[0].append(rows.index(item.number, item.extra["content"], item.ref))
+        numbers[1].append(columns.index(item.number, item.extra["style"], item.reference))
+        numbers[2].append(item.number)
+        texts[0].append(shared.setdefault(item.label, item.label))
+        texts[1].append(item.caption)
+        extras.append(source.carried(item))
+    row_of, column_of = (
+        array("q", map(side.sort().__getitem__, one))
+        for side, one in zip((rows, columns), numbers, strict=False)
+    )
+    labels, captions = (tuple(one) if any(one) else () for one in texts)
+    pairs = ListedCells(
+        row_of, column_of, numbers[2], labels, captions, tuple(extras) if any(extras) else ()
+    )
     if not pairs:
         raise ManifestError(
             f"{source.uri}: found no rows; accepted: at least one row of content, style"

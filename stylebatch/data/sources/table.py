@@ -76,6 +76,16 @@ class TableRows(LocalFiles):
             )
         return f"{scheme}://{found}"
 
+    def folder(self) -> str:
+        """The folder of the table, as `within` takes it."""
+        return os.path.dirname(self.ref(self.uri).uri).rstrip(os.sep)
+
+    def image(self, folder: str, path: str) -> Ref:
+        """The image at a path of a row; `folder`: the table's."""
+        if is_address(path) or is_address(self.uri) or os.path.isabs(path):
+            return self.ref(self.beside(path))
+        return self.within(folder, path)
+
     def error(self, number: int, text: str) -> ManifestError:
         """What is wrong in a row."""
         return ManifestError(f"{self.uri}: row {number}: {text}")
@@ -102,7 +112,7 @@ class PathTable(TableRows):
 
     def _items(self) -> Iterator[Item]:
         self._texts.clear()
-        self._folder = os.path.dirname(self.ref(self.uri).uri).rstrip(os.sep)
+        self._folder = self.folder()
         if "blend" not in self.columns.known:
             yield from (self._item(number, row) for number, row in self.rows())
             return
@@ -124,7 +134,9 @@ class PathTable(TableRows):
         label, caption, license = (row[name] for name in TEXTS)
         label, license = (self._texts.setdefault(text, text) for text in (label, license))
         where = self.ref(self.beside(mask)) if mask else None
-        item = Item(masked(image), self._ref(image), label, caption, license, mask=where)
+        item = Item(
+            masked(image), self.image(self._folder, image), label, caption, license, mask=where
+        )
         further = self.columns.further(row)
         try:
             regions = regions_of_cell(further)
@@ -132,8 +144,3 @@ class PathTable(TableRows):
             raise self.error(number, f"objects: {error}") from None
         further = {name: text for name, text in further.items() if is_read(name, self.options)}
         return replace(item, extra=further, regions=regions) if further or regions else item
-
-    def _ref(self, image: str) -> Ref:
-        if is_address(image) or is_address(self.uri) or os.path.isabs(image):
-            return self.ref(self.beside(image))
-        return self.within(self._folder, image)
