@@ -6,6 +6,7 @@ Within one evaluation of a small network the cores wait for each other after eve
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -46,7 +47,12 @@ class Lanes:
                     found += [function(item) for item in group]
                 continue
             share = self.threads // side_by_side
-            futures = [self._pool.submit(_alone, function, item, share) for item in group]
+            # settings of torch that the caller made hold in the lanes as well
+            runs = [contextvars.copy_context().run for _ in group]
+            futures = [
+                self._pool.submit(run, _alone, function, item, share)
+                for run, item in zip(runs, group, strict=True)
+            ]
             # first all, then results: an error must not leave others computing on a model that is taken down
             wait(futures)
             found += [future.result() for future in futures]

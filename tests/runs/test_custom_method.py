@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stylebatch.data.sources.origins import ORIGIN
 from stylebatch.engine.run import run
 from stylebatch.errors import ManifestError, PlanChangedError, StylebatchError
 from stylebatch.manifest import load_spec
@@ -200,10 +201,11 @@ def test_an_entry_point_is_a_name(
 
 
 def test_columns_that_options_may_not_take_are_those_of_the_records() -> None:
+    origins = {f"{prefix}{ORIGIN}": "string" for prefix in ("", "style_")}
     columns = {
         name
         for options in METHOD_OPTIONS.values()
-        for name in set(schema_of(options(), (*INPUT_COLUMNS, *PADDING)).names)
+        for name in set(schema_of(options(), (*INPUT_COLUMNS, *PADDING), carried=origins).names)
         - set(options().record_values())
     }
     assert columns | {"name"} == RECORD_COLUMNS | {measure.column for measure in MEASURES}

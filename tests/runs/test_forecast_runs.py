@@ -23,7 +23,7 @@ def test_plan_tells_hours_once_the_device_is_measured(
     assert "next: stylebatch doctor MODEL" in capsys.readouterr().err
     assert main(["doctor", "tiny", "--size", "32"]) == 0
     assert "tells hours by it" in capsys.readouterr().out
-    assert main(["plan", manifest, "--price", "2.5", "--max-hours", "1", "--max-bytes", "1e9"]) == 0
+    assert main(["plan", manifest, "--price", "2.5", "--max-hours", "1", "--max-bytes", "1GB"]) == 0
     assert "at 2.5 an hour (cpu in float32, measured 20" in capsys.readouterr().out
     assert main(["plan", manifest, "--json", "--price", "2.5"]) == 0
     found = json.loads(capsys.readouterr().out)["forecast"]
@@ -35,7 +35,7 @@ def test_plan_tells_hours_once_the_device_is_measured(
         assert f"{option}: found" in capsys.readouterr().err
     for option, value in (("--max-hours", "-1"), ("--price", "x"), ("--max-bytes", "nan")):
         assert main(["plan", manifest, option, value]) == 2
-        assert "accepted: a number above 0" in capsys.readouterr().err
+        assert "accepted: a number " in capsys.readouterr().err
     assert main(["run", manifest]) == 0
     assert "  expected    " in capsys.readouterr().out
     kept = json.loads((tmp_path / "out" / "run.json").read_text())["resolved"]["forecast_s"]

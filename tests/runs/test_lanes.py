@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from contextvars import ContextVar
 from pathlib import Path
 from threading import get_ident
 
@@ -27,6 +28,13 @@ def test_results_are_in_order_and_need_no_gradients(count: int) -> None:
     with closing(Lanes(count, 3)) as lanes:
         found = lanes.map(lambda i: (i, torch.is_inference_mode_enabled()), range(7))
     assert found == [(i, True) for i in range(7)]
+
+
+def test_settings_of_the_caller_hold_in_the_lanes() -> None:
+    setting = ContextVar("setting", default=0)
+    setting.set(256)
+    with closing(Lanes(2, 2)) as lanes:
+        assert lanes.map(lambda _: setting.get(), range(4)) == [256] * 4
 
 
 def test_cores_are_shared_and_the_callers_threads_stay() -> None:

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.data.sources.listing import Listing, list_images
 from stylebatch.data.sources.regions import Region, label_of
+from stylebatch.data.sources.run_lengths import Mask
 from stylebatch.data.sources.source import Item
 from stylebatch.errors import ManifestError
 from stylebatch.spec import join_inputs
@@ -80,6 +82,44 @@ def test_coco_gives_labels_regions_captions_and_licences(images: Path, tmp_path:
     assert a.regions[0].keypoints == ((1.0, 1.0, 2), (0.0, 0.0, 0))
     assert (b.extra["width"], c.regions) == (48, ())
     assert found.sources.read(b.ref) == encoded(1)
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"counts": [40, 10, 1870], "size": [40.0, 48.0]}, {"counts": "X10j1", "size": [40, 48]}]
+)  # fmt: skip
+def test_masks_of_coco_in_every_form(images: Path, tmp_path: Path, shape: dict[str, Any]) -> None:
+    one = COCO["annotations"][0] | {"segmentation": shape, "category_id": 9}
+    if "X" in str(shape):
+        one["segmentation"] = shape | {"counts": Mask.of(np.eye(40, 48)).counts}
+    (region,) = listed(images, coco(tmp_path / "x.json", annotations=[one])).items[0].regions
+    assert region.box == (1, 2, 30, 20)
+    assert (region.mask is None) == (not shape)
+
+
+def test_most_images_of_coco_may_be_missing(images: Path, tmp_path: Path) -> None:
+    gone = [{"id": 10 + n, "file_name": f"gone{n}.png"} for n in range(30)]
+    path = coco(tmp_path / "x.json", images=[*gone, *COCO["images"]])
+    assert len(listed(images, path).items) == 33
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"licenses": [{"id": [1]}]},
+        {"images": [image | {"license": [1]} for image in COCO["images"]]},
+        {"categories": [*COCO["categories"], {"id": [1], "name": "x"}, {"id": 1, "name": ""}]},
+    ],
+)
+def test_odd_ids_of_coco_stand_for_nothing(
+    images: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    source = open_source(
+        str(images),
+        "contents",
+        SourceOptions(annotations=str(coco(tmp_path / "x.json", **changes))),
+    )
+    assert [item.label for item in list_images(source).items] == ["dog", "cat", ""]
+    assert [name for one in source.class_lists for _, name in one.names] == ["cat", "dog"]
 
 
 def annotation(**changes: Any) -> list[dict[str, Any]]:

@@ -275,6 +275,19 @@ def test_images_that_coco_lists_elsewhere_are_told(
         listed(tmp_path / path, tmp_path / "a.json")
 
 
+def test_the_folder_of_the_split_is_meant(tmp_path: Path) -> None:
+    put(tmp_path, "train2017/1.jpg", "val2017/1.jpg", a__json=coco("1.jpg"))
+    (tmp_path / "a.json").rename(tmp_path / "instances_val2017.json")
+    with pytest.raises(ManifestError, match=f"did you mean `path: {tmp_path}/val2017`"):
+        listed(tmp_path, tmp_path / "instances_val2017.json")
+
+
+def test_a_broken_description_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.jpg", data__yaml="train: [images")
+    with pytest.raises(ManifestError, match=r"contents\.annotations: .*data\.yaml"):
+        listed(tmp_path, tmp_path / "data.yaml")
+
+
 @pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
 def test_annotations_that_are_not_given_are_asked_for(tmp_path: Path, kind: str) -> None:
     put(tmp_path, "1.jpg")

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from stylebatch.data.sources.kinds import open_source
 from stylebatch.data.sources.listing import Listing, list_images
 from stylebatch.data.sources.object_choice import Sifter
 from stylebatch.data.sources.regions import Region, label_of
+from stylebatch.data.sources.run_lengths import Mask
 from stylebatch.data.sources.source import Item, Ref
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
@@ -83,6 +85,14 @@ def test_what_is_left_is_of_the_chosen_and_can_be_seen(
     assert (f"{lost['class']} objects of other classes" in told) == bool(lost["class"])
     assert (f"{lost['flat']} without area" in told) == bool(lost["flat"])
     assert (f"{lost['out']} outside their image" in told) == bool(lost["out"])
+
+
+def test_a_flat_box_beside_a_mask_is_that_of_the_mask() -> None:
+    mask = Mask.of(np.pad(np.ones((3, 5)), 2))
+    source = open_source("images", "contents", SourceOptions(kind="coco"))
+    item = Item("0", Ref("x"), "cat", regions=(Region("cat", (4.0, 4.0, 0.0, 3.0), mask=mask),))
+    (region,) = Sifter(source).sifted([item])[0].regions
+    assert region.box == (2, 2, 5, 3)
 
 
 def yolo(folder: Path, split: str, **lines: str) -> None:

@@ -51,6 +51,18 @@ def test_both_forms_say_the_same(found: Any) -> None:
     assert plain(regions_of(found)) == plain((CAT, DOG))
 
 
+@pytest.mark.parametrize(
+    "more", [{"size": [480, 640]}, {"counts": [1, 2, 3]}, {"counts": [7, 8], "size": [[1, 2], [3, 4]]}]
+)  # fmt: skip
+def test_other_lists_may_be_called_as_run_lengths_are(more: dict[str, Any]) -> None:
+    assert plain(regions_of(LISTS | more)) == plain((CAT, DOG))
+
+
+def test_flags_may_be_numbers_or_texts() -> None:
+    flags = {"difficult": ["0", "1"], "truncated": [1, 0]}
+    assert [region.flags for region in regions_of(LISTS | flags)] == [(False, True), (True, False)]
+
+
 @pytest.mark.parametrize("found", ["a", 3, None, ["a"], {"count": 2}, [{"count": 2}], [[1, 2]]])
 def test_what_only_has_the_name_is_a_column_like_others(found: Any) -> None:
     assert not is_objects(found)

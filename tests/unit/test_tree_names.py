@@ -66,6 +66,8 @@ def test_classes_have_folders_of_their_own(one: str, other: str) -> None:
         ("shelf/a.png", "", True, "train/unlabelled/shelf/a--night--000010002"),
         ("shelf/a.png", "", False, "train/shelf/a--night--000010002"),
         ("n01440764/x.v2.jpg", "n01440764", True, "train/n01440764/x.v2--night--000010002"),
+        ("bird/images/a.png", "bird", True, "train/bird/a--night--000010002"),
+        ("images/a.png", "", False, "train/a--night--000010002"),
         ("東京/駅.png", "東京", True, "train/東京/駅--night--000010002"),
     ],
 )

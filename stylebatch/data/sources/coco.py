@@ -14,7 +14,7 @@ from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
 from stylebatch.data.sources.layouts import Part, coco_parts, wanted_parts
 from stylebatch.data.sources.local import LocalFiles
-from stylebatch.data.sources.misplaced import LOOKED_AT, require_some
+from stylebatch.data.sources.misplaced import require_some
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.regions import (
     Region,
@@ -81,14 +81,14 @@ class CocoImages(LocalFiles):
         names = {
             one.get("id"): str(one.get("name", one.get("id")))
             for one in self._list(found, "categories")
-            if isinstance(one, dict)
+            if isinstance(one, dict) and isinstance(one.get("id"), int | str)
         }
         numbered = [(id_, name) for id_, name in names.items() if type(id_) is int]
         self.learn_classes(self._file, sorted(numbered))
         licenses = {
-            one.get("id"): str(one.get("name", ""))
+            str(one.get("id")): str(one.get("name", ""))
             for one in self._list(found, "licenses")
-            if isinstance(one, dict)
+            if isinstance(one, dict) and isinstance(one.get("id"), int | str)
         }
         known = {
             image.get("id")
@@ -97,8 +97,8 @@ class CocoImages(LocalFiles):
         }
         regions, captions = self._annotations(found, names, known)
         seen: dict[object, str] = {}
-        names_of_some = [self._name(image, n)[0] for n, image in enumerate(images[:LOOKED_AT], 1)]
-        require_some(self, names_of_some, self._file)
+        names_of_all = [self._name(image, n)[0] for n, image in enumerate(images, 1)]
+        require_some(self, names_of_all, self._file)
         for number, image in enumerate(images, 1):
             name, id_ = self._name(image, number)
             if id_ in seen:
@@ -114,7 +114,7 @@ class CocoImages(LocalFiles):
             within = tuple(replace(region, frame=frame) for region in regions.pop(id_, ()))
             yield Item(
                 name, self.ref(f"{self.uri.rstrip('/')}/{name}"), label_of(within), told(captions.pop(id_, ()), self.options),
-                licenses.get(image.get("license"), ""),
+                licenses.get(str(image.get("license")), ""),
                 extra=without(image.items(), "file_name", "license"), regions=within,
             )  # fmt: skip
 
@@ -187,7 +187,7 @@ class CocoImages(LocalFiles):
 
     def _region(self, one: dict[str, Any], names: dict[Any, str]) -> Region:
         category = one["category_id"]
-        if category not in names:
+        if not isinstance(category, int | str) or category not in names:
             raise ValueError(f"category_id: found {category!r}, which no category has")
         box, shape, points = one.get("bbox"), one.get("segmentation"), one.get("keypoints")
         polygons: tuple[Sequence[float], ...] = ()
@@ -195,7 +195,7 @@ class CocoImages(LocalFiles):
             polygons = tuple(polygon_of(numbers(polygon)) for polygon in shape)
         mask = None
         # Crowds have run lengths: an object in place of the list of polygons.
-        if isinstance(shape, dict):
+        if isinstance(shape, dict) and shape:
             mask = mask_of(shape.get("counts"), shape.get("size"))
             box = box or list(mask.box or ())
         return Region(

@@ -120,7 +120,10 @@ def read_description(path: str) -> Any:
 
 def yolo_parts(root: str, description: str, fault: Fault) -> list[Part]:
     """A part for each folder of images that a description names and that is there. Raises ManifestError where none is."""
-    found = read_description(description)
+    try:
+        found = read_description(description)
+    except DocumentError as error:
+        raise fault(f"{description}: {error}", "annotations") from None
     parts: list[Part] = []
     lost: list[str] = []
     for key in KEYS if isinstance(found, dict) else ():

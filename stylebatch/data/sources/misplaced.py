@@ -19,9 +19,11 @@ def require_some(source: Source, names: Sequence[str], file: str) -> None:
     """Raise ManifestError where none of the images that a file lists is there, with the path that was meant, if any."""
     few = names[:LOOKED_AT]
     root = source.uri.rstrip("/")
-    if not few or any(exists(f"{root}/{name}") for name in few):
+    if not few or any(exists(f"{root}/{name}") for name in names):
         return
-    meant = next((folder for folder in _around(root) if any(_is_file(folder, n) for n in few)), "")
+    # images of two splits may have like names: `val2017` is meant by `instances_val2017.json`
+    around = sorted(_around(root), key=lambda folder: os.path.basename(folder) not in file)
+    meant = next((folder for folder in around if any(_is_file(folder, n) for n in few)), "")
     hint = f"did you mean `path: {meant}`? " if meant else ""
     raise source.fault(
         f"{root}: found none of the images that {file} lists, such as {few[0]}; {hint}accepted: the folder that they are named from"

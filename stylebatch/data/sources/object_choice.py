@@ -51,7 +51,7 @@ class Sifter:
             if region.is_flat:
                 # What is drawn beside a box tells where the object is.
                 if region.has_shape:
-                    region = replace(region, box=None)
+                    region = replace(region, box=region.mask.box if region.mask else None)
                 else:
                     why = FLAT
             elif region.is_outside:

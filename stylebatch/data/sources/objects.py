@@ -20,7 +20,8 @@ KEY = "objects"
 NAMES = ("category", "categories", "category_name", "label", "labels", "name", "category_id")
 """Keys that may hold the category, the first that is there."""
 SHAPES = ("bbox", "segmentation", "keypoints")
-FURTHER = ("iscrowd", *FLAGS, "counts", "size")
+BESIDE = ("iscrowd", *FLAGS)
+FURTHER = (*BESIDE, "counts", "size")
 """`counts` and `size` are those of run lengths, in our own outputs, where the type of `segmentation` is that of polygons."""
 
 
@@ -65,7 +66,10 @@ def _has_shape(found: Mapping[str, Any]) -> bool:
 def _each(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The objects of lists, of which one for each object is looked at; empty lists stand for nothing given."""
     lists = {name: value for name, value in found.items() if isinstance(value, list) and value}
-    read = {name: value for name, value in lists.items() if name in (*SHAPES, *NAMES, *FURTHER)}
+    # others may call their lists so
+    has_lengths = all(isinstance(one, str) for one in lists.get("counts", [0]))
+    known = {*SHAPES, *NAMES, *(FURTHER if has_lengths else BESIDE)}
+    read = {name: value for name, value in lists.items() if name in known}
     if len({len(value) for value in read.values()}) > 1:
         counts = ", ".join(f"{len(value)} {name}" for name, value in read.items())
         raise ValueError(f"found {counts}; accepted: as many of each")
@@ -79,7 +83,9 @@ def _region(one: Any, names: Sequence[str]) -> Region:
     if polygons and not isinstance(polygons[0], list):
         polygons = [polygons]
     lengths = shape if isinstance(shape, dict) else one
-    mask = mask_of(lengths["counts"], lengths.get("size")) if lengths.get("counts") else None
+    counts = lengths.get("counts")
+    is_given = bool(counts) and (lengths is shape or isinstance(counts, str | bytes))
+    mask = mask_of(counts, lengths.get("size")) if is_given else None
     if points and isinstance(points[0], list):
         points = [number for point in points for number in point]
     if not box and mask is not None:
@@ -90,7 +96,9 @@ def _region(one: Any, names: Sequence[str]) -> Region:
         tuple(polygon_of(numbers(polygon)) for polygon in polygons),
         keypoints_of(numbers(points)) if points else (),
         is_crowd=bool(one.get("iscrowd")),
-        flags=tuple(bool(one[name]) for name in FLAGS) if set(FLAGS) <= one.keys() else (),
+        flags=tuple(one[name] in (1, "1", "true", "True") for name in FLAGS)
+        if set(FLAGS) <= one.keys()
+        else (),
         mask=mask,
     )
     if region.box is None and not region.polygons and not region.keypoints:

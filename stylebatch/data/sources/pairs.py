@@ -70,7 +70,7 @@ def list_pairs(
         assert item.reference is not None
         numbers[0].append(rows.index(item.number, item.extra["content"], item.ref))
         numbers[1].append(columns.index(item.number, item.extra["style"], item.reference))
-        numbers[2].append(item.number)
+        numbers[2].append(len(numbers[2]) + 1)  # not its line: empty ones do not count
         texts[0].append(shared.setdefault(item.label, item.label))
         texts[1].append(item.caption)
         extras.append(source.carried(item))

@@ -70,9 +70,11 @@ def mask_of(counts: Any, size: Any) -> Mask:
     """The mask of `counts`, a list or a text, and `size`: height and width. Raises ValueError for one that cannot be."""
     import numpy as np
 
-    if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int for n in size)):
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    if not (isinstance(size, list) and len(size) == 2 and all(_is_whole(n) for n in size)):
         raise ValueError(f"found a mask of the size {str(size)[:40]}; accepted: height and width")
-    height, width = size
+    height, width = map(int, size)
     if min(size) < 1 or height * width > MOST_PIXELS:
         raise ValueError(f"found a mask of the size {size}; accepted: 1 to {MOST_PIXELS:,} pixels")
     if isinstance(counts, str):
@@ -86,6 +88,10 @@ def mask_of(counts: Any, size: Any) -> Mask:
             f"found run lengths of {runs.sum():,} pixels; accepted: {height * width:,}, as many as the mask has"
         )
     return Mask(packed(runs), (width, height))
+
+
+def _is_whole(number: Any) -> bool:
+    return type(number) is int or (isinstance(number, float) and number.is_integer())
 
 
 def unpacked(text: str) -> NDArray[np.int64]:

@@ -162,7 +162,7 @@ class Source(ABC):
         self, path: str, names: Iterable[tuple[int, str]], *, of_objects: bool = False
     ) -> None:
         """Remember what a file at `path` calls its class numbers, unless another one said the same."""
-        found = tuple(names)
+        found = tuple(one for one in names if one[1])
         if found and found not in [one.names for one in self.class_lists]:
             self.class_lists.append(ClassList(os.path.basename(path), found, of_objects))
 

@@ -46,6 +46,8 @@ def place(row: Mapping[str, Any], *, has_classes: bool) -> str:
     split = str(row.get("split") or "")
     if split and folders and usual_name(folders[0]) == split:
         folders = folders[1:]  # contents that came in folders of splits
+    # readers of YOLO's labels exchange the last folder `images` of a path
+    folders = [folder for folder in folders if folder != IMAGES]
     label = str(row.get("label") or "")
     if has_classes:
         levels = len(_parts(label))
