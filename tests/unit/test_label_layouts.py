@@ -282,6 +282,21 @@ def test_the_folder_of_the_split_is_meant(tmp_path: Path) -> None:
         listed(tmp_path, tmp_path / "instances_val2017.json")
 
 
+def test_annotations_of_an_output_tell_no_originals(tmp_path: Path) -> None:
+    run = json.dumps({"digest": "", "identity": {}, "plan": {}})
+    put(tmp_path, "out/images/train/cat/1--s--000000001.jpg", out___run__json=run)
+    put(tmp_path, out___annotations___instances__json=coco("cat/1--s--000000001.jpg"))
+    spec = ContentSpec(
+        path=f"{tmp_path}/out/images/train",
+        annotations=f"{tmp_path}/out/annotations/instances.json",
+        kind="coco",
+    )
+    assert len(list_contents(spec).items) == 1
+    told = rf"contents\.annotations: .*{tmp_path}/out, an output, .*`path: {tmp_path}/out`"
+    with pytest.raises(ManifestError, match=told):
+        list_contents(spec, SplitBy(origins=True))
+
+
 def test_a_broken_description_is_told(tmp_path: Path) -> None:
     put(tmp_path, "train/1.jpg", data__yaml="train: [images")
     with pytest.raises(ManifestError, match=r"contents\.annotations: .*data\.yaml"):

@@ -79,3 +79,13 @@ def test_the_first_row_without_a_style_is_named(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("content,style\na.png,s.png\nb.png, \nc.png,\n")
     with pytest.raises(ManifestError, match="row 2: has no `style`"):
         list_pairs(PairList(str(tmp_path / "pairs.csv")))
+
+
+def test_empty_lines_do_not_count_as_rows(tmp_path: Path) -> None:
+    row = '{"content": "a.png", "style": "b.png"}\n'
+    (tmp_path / "pairs.jsonl").write_text(f"{row}\n\n{row}\n{row}")
+    assert [cell.number for cell in list_pairs(PairList(str(tmp_path / "pairs.jsonl"))).pairs] == [
+        1,
+        2,
+        3,
+    ]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.sources.outputs import output_around
 from stylebatch.data.sources.source import Item, Source
 from stylebatch.errors import SampleError, StorageError
 
@@ -47,9 +48,23 @@ def origin_column(source: Source) -> str:
 def with_origins(items: list[Item], source: Source) -> list[Item]:
     """`items` with the ids of their originals, as far as there are any."""
     column = origin_column(source)
+    if not column and source.options.annotations is not None:
+        _refuse_annotated_output(source)
     return (
         [replace(item, origin=_origin(item, source, column)) for item in items] if column else items
     )
+
+
+def _refuse_annotated_output(source: Source) -> None:
+    """Annotations know no originals: those of an output's pictures would put copies of one into several splits."""
+    output = output_around(source.uri)
+    if output is not None:
+        raise source.fault(
+            f"found annotations of pictures in {output}, an output, with `split` by fractions: they do not tell which pictures were "
+            f"made from one original; accepted: `path: {output}` without `annotations`, whose records tell (objects are read from them as "
+            "well), or `split: source`",
+            "annotations",
+        )
 
 
 def _origin(item: Item, source: Source, column: str) -> str:

@@ -18,6 +18,7 @@ OUTPUT_FOLDERS = frozenset(("data", "metadata", "inputs"))
 MARKER = "_stats.json"
 SHARD = "*-[0-9][0-9][0-9][0-9][0-9]*"
 COMMIT = f"metadata/{SHARD}{MARKER}"
+DEEPEST = 6
 MAX_RUN_BYTES = 64 * 2**20
 
 
@@ -73,6 +74,16 @@ def output_above(uri: str) -> str | None:
     elif os.path.basename(above) == PICTURES:
         folders.append(os.path.dirname(above))
     return next((folder for folder in folders if is_output(folder)), None)
+
+
+def output_around(uri: str) -> str | None:
+    """The output that `uri` is or lies in, at most `DEEPEST` folders below."""
+    folder = absolute(uri).rstrip("/")
+    for _ in range(DEEPEST):
+        if is_output(folder):
+            return folder
+        folder = os.path.dirname(folder)
+    return None
 
 
 def classes_of(output: str) -> list[str]:
