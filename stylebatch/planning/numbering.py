@@ -94,7 +94,7 @@ def _strangers(given: Sequence[str], used: set[str], lists: Sequence[ClassList])
     """Names that the source does not have, which may be misspelt."""
     known = used.union(name for one in lists for _, name in one.names)
     strange = [name for name in given if name not in known]
-    if not lists or not strange:
+    if not strange or not lists or any(one.is_chosen for one in lists):
         return ""
     close = difflib.get_close_matches(strange[0], sorted(known), n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""

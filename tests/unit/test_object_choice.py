@@ -150,6 +150,8 @@ def test_a_plan_has_the_chosen_classes_in_the_order_of_the_source(tmp_path: Path
     assert plan(every).identity != found.identity
     two = load_spec(tmp_path / "run.yaml", ['classes=["cat","dog"]'])
     assert plan(two).class_numbers == {"cat": 0, "dog": 1}
+    more = load_spec(tmp_path / "run.yaml", ['classes=["cat","dog","person"]'])
+    assert not any("not among" in line for line in plan(more).lines())
     others = {"classes": ["cat", "dog"], "contents.objects": None}
     refused = load_spec(tmp_path / "run.yaml", [f"{k}={json.dumps(v)}" for k, v in others.items()])
     with pytest.raises(ManifestError, match=r"found the label 'person' .*`contents\.objects`"):

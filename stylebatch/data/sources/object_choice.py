@@ -75,7 +75,9 @@ class Sifter:
             return
         self._require_known(wanted)
         source.class_lists = [
-            replace(one, names=tuple(pair for pair in one.names if pair[1] in wanted))
+            replace(
+                one, names=tuple(pair for pair in one.names if pair[1] in wanted), is_chosen=True
+            )
             if one.of_objects or source.labels_by_objects
             else one
             for one in source.class_lists

@@ -58,11 +58,15 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class ClassList:
-    """Names of classes by the numbers that a source has for them. `where`: the file that says so; `of_objects`: not of whole images."""
+    """Names of classes by the numbers that a source has for them. `where`: the file that says so; `of_objects`: not of whole images.
+
+    `is_chosen`: those that the run chose, of more.
+    """
 
     where: str
     names: tuple[tuple[int, str], ...]
     of_objects: bool = False
+    is_chosen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
