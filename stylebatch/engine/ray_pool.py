@@ -149,7 +149,7 @@ class RayEngine(LocalEngine):
                 self.ray.init(address=address, runtime_env={"env_vars": _passed_on()}, **quiet)
                 return
             self._start_own(quiet)
-        except self.ray.exceptions.AuthenticationError as error:
+        except getattr(self.ray.exceptions, "AuthenticationError", ()) as error:  # of newer Rays
             raise RayError(
                 f"{address or 'a Ray cluster of this machine'} asks for a token: {str(error).split('. ')[0]}. Next: put "
                 "the cluster's token in RAY_AUTH_TOKEN or its file in RAY_AUTH_TOKEN_PATH"

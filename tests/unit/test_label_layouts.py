@@ -181,6 +181,14 @@ def test_the_folders_of_coco_are_one_run_with_splits(tmp_path: Path) -> None:
     assert len(listed(root, pattern, split="train").items) == 1
 
 
+def test_names_of_coco_may_begin_with_the_folder_of_the_split(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.jpg", "val/b.jpg")
+    put(tmp_path, ann___instances_train__json=coco("train/a.jpg"))
+    put(tmp_path, ann___instances_val__json=coco("val/b.jpg"))
+    for split, name in (("train", "train/a.jpg"), ("val", "val/b.jpg")):
+        assert labels(listed(tmp_path, tmp_path / "ann", split=split)) == {name: "cat"}
+
+
 def test_years_of_coco_are_kept_apart(tmp_path: Path) -> None:
     put(tmp_path, "train2014/1.jpg", "train2017/1.jpg")
     for year in ("2014", "2017"):

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.places import is_file, opened, stamp_of
+from stylebatch.data.places import exists, is_file, opened, stamp_of
 from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
 from stylebatch.data.sources.layouts import Part, coco_parts, wanted_parts
 from stylebatch.data.sources.local import LocalFiles
-from stylebatch.data.sources.misplaced import require_some
+from stylebatch.data.sources.misplaced import LOOKED_AT, require_some
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.regions import (
     Region,
@@ -97,6 +97,8 @@ class CocoImages(LocalFiles):
         }
         regions, captions = self._annotations(found, names, known)
         seen: dict[object, str] = {}
+        if self._within and self._is_named_from_root(images):
+            self._within = ""
         names_of_all = [self._name(image, n)[0] for n, image in enumerate(images, 1)]
         require_some(self, names_of_all, self._file)
         for number, image in enumerate(images, 1):
@@ -117,6 +119,16 @@ class CocoImages(LocalFiles):
                 licenses.get(str(image.get("license")), ""),
                 extra=without(image.items(), "file_name", "license"), regions=within,
             )  # fmt: skip
+
+    def _is_named_from_root(self, images: list[Any]) -> bool:
+        """Whether names begin with the folder of the split: its images are there, and not in another one within it."""
+        names = [self._name(image, n)[0] for n, image in enumerate(images[:LOOKED_AT], 1)]
+        inner = [name.removeprefix(f"{self._within}/") for name in names]
+        root = self.uri.rstrip("/")
+        is_there, is_within = (
+            any(exists(f"{root}/{name}") for name in some) for some in (inner, names)
+        )
+        return is_there and not is_within
 
     def _document(self) -> dict[str, Any]:
         try:

@@ -38,7 +38,7 @@ def stored_listing(address: str) -> StoredListing:
         ("" if parent == PurePosixPath() else f"{parent}/", [path.name for path in found])
         for parent, found in groupby(kept, key=lambda path: path.parent)
     ]
-    return StoredListing(folders, list(hidden), [output.as_posix() for output in outputs])
+    return StoredListing(folders, list(hidden), sorted(output.as_posix() for output in outputs))
 
 
 def _files_first(path: PurePosixPath) -> list[tuple[bool, str]]:

@@ -30,7 +30,8 @@ def compile_layers(network: nn.Module, mode: CompileMode) -> int:
     torch._dynamo.config.recompile_limit = max(limit, MOST_GRAPHS)  # type: ignore[attr-defined]
     layers = [layer for layer in network.modules() if isinstance(layer, COMPILED)]
     for layer in layers:
-        layer.compile(mode=MODES[mode])
+        # a graph for all sizes would depend on which of them came first
+        layer.compile(mode=MODES[mode], dynamic=False)
     return len(layers)
 
 
