@@ -150,7 +150,7 @@ def test_every_documented_reader_finds_all_samples(
 def test_ray_reads_every_format(outputs: dict[str, Path]) -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         examples = [one for one in READERS if one[1] == "ray"]
         assert [told for told, _, _ in examples] == ["webdataset", "parquet", "files"]
