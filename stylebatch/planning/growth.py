@@ -16,7 +16,6 @@ from stylebatch.data.sources.source import ClassList
 from stylebatch.errors import PlanChangedError
 from stylebatch.planning.axes import Axis, ImageAxis, former_splits
 from stylebatch.planning.choice import UNKNOWN, FeatureSources, Measurements
-from stylebatch.planning.earlier_objects import as_earlier
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import FIRST, Extension, in_splits, plan
 from stylebatch.planning.run_inputs import Inputs, list_inputs
@@ -58,8 +57,6 @@ def plan_generations(
         inputs = list_inputs(spec)
     if history is None:
         return (plan(spec, choice=choice, conditions=conditions, inputs=inputs),)
-    if None in history.classes:
-        inputs = as_earlier(inputs)
     kept = [former_splits(facts) for facts in history.facts]
     inputs = grown(in_splits(spec, inputs, kept), history)
     whole = Extent(*inputs.counts, len(inputs.listed or ()))

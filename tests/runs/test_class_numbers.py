@@ -13,12 +13,9 @@ import pytest
 from stylebatch.data.sources.source import Source
 from stylebatch.engine.run import run
 from stylebatch.manifest import load_spec
-from stylebatch.planning.growth import History, plan_generations
-from stylebatch.planning.resolve import plan
 from stylebatch.spec import RunSpec
 from stylebatch.store.verify import verify
 from tests.support.images import picture
-from tests.support.labelled import BOXES, write_images, write_voc
 from tests.support.runs import digests
 
 NAMES = ["zebra", "ant", "fox", "cow"]
@@ -103,36 +100,6 @@ def test_an_output_of_an_earlier_version_goes_on_by_name(
     assert run(write(tmp_path, NAMES, **dict.fromkeys(shuffled, 3))).exit_code == 0
     assert numbers(output) == {"a.png": 0, "b.png": 1, "c.png": 2, "d.png": 3, "e.png": 3}
     assert list(verify(output)) == []
-
-
-def test_objects_of_an_output_of_an_earlier_version_stay_as_it_read_them(tmp_path: Path) -> None:
-    write_images(tmp_path / "images")
-    write_voc(tmp_path / "voc")
-    (tmp_path / "styles").mkdir()
-    picture(9, 40, 40).save(tmp_path / "styles/s.png")
-    data = {
-        "contents": {"path": "images", "annotations": "voc"}, "styles": {"path": "styles"}, "image": {"size": 32},
-        "output": {"path": str(tmp_path / "out")},
-    }  # fmt: skip
-    (tmp_path / "run.yaml").write_text(json.dumps(data))
-    spec = load_spec(tmp_path / "run.yaml")
-    now = plan(spec)
-    facts = tuple(tuple(axis.facts()) for axis in now.axes)
-    (earlier,) = plan_generations(spec, History(facts, None, (now.extent,), (None,)))
-    boxes = [
-        [region.box for item in one.images(0) for region in item.regions] for one in (now, earlier)
-    ]
-    assert boxes[0] == [tuple(map(float, box)) for box in (BOXES[i.id] for i in now.images(0))]
-    assert boxes[1] == [(x + 1, y + 1, wide - 1, tall - 1) for x, y, wide, tall in boxes[0]]
-    assert now.identity["columns"] == [
-        "objects",
-        "objects.difficult",
-        "objects.truncated",
-        "transform",
-    ]
-    assert earlier.identity["columns"] == ["objects", "transform"]
-    (again,) = plan_generations(spec, History(facts, None, (now.extent,), (now.labels,)))
-    assert again.digest == now.digest
 
 
 def test_a_second_generation_has_the_numbers_of_the_first(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_compiled_layers_compute_the_same() -> None:
     batches = [torch.randn(size, 32, 8, 8) for size in (2, 3, 1)]
     with torch.inference_mode():
         expected = [network(x, torch.ones(len(x), 16)) for x in batches]
-        assert compile_layers(network, "default") == 2
+        compile_layers(network, "default")
         for x, known in zip(batches, expected, strict=True):
             torch.testing.assert_close(
                 network(x, torch.ones(len(x), 16)), known, rtol=1e-4, atol=1e-5

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from stylebatch.cli import main
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.errors import DamagedError, ManifestError, PlanChangedError, StylebatchError
 from stylebatch.export.export import export, repair_export
-from stylebatch.export.export_options import ExportOptions, read_keys
-from stylebatch.export.expressions import Expression
+from stylebatch.export.export_options import ExportOptions
 from stylebatch.folder import Folder
 from stylebatch.reports.pictures import Wanted, load_pictures
 from stylebatch.spec.output import OutputFormat
@@ -33,7 +28,7 @@ from stylebatch.store.sinks import SINKS
 from stylebatch.store.verify import verify
 from tests.support.exported import FAILED, class_numbers, pictures_of, rendered, rows_of
 from tests.support.runs import digests, leftovers
-from tests.support.sink_records import LABELS, SCHEMA, record
+from tests.support.sink_records import LABELS, SCHEMA
 
 CARRIED = ("content_id", "style_id", "label", "caption", "structure", "seed", "sha256")
 
@@ -145,29 +140,6 @@ def test_forms_turn_into_each_other_without_loss(
     assert list(pictures_of(before, [row["key"] for row in last]).values()) == list(old.values())
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("strukture > 0.4", "did you mean structure"),
-        ("label = cat", "texts stand in single quotes"),
-        ("structure >", "syntax error"),
-        ("structure > 0.4) or (true", "syntax error"),
-        ("structure > 0.4; select 1", "more than one"),
-        ("structure", "found a value of type DOUBLE"),
-        ("avg(structure) > 0.1", "about one record"),
-        ("structure > avg(structure) over ()", "found OVER"),
-        ("structure > (select 1)", "found SELECT"),
-        ("exists (select 1 from 'x.csv')", "found SELECT"),
-        ("structure > 'high'", "onvert"),
-        ("no_such_function(structure)", "no_such_function"),
-        ("", "without selection"),
-    ],
-)
-def test_an_expression_that_is_none_is_refused(text: str, said: str) -> None:
-    with pytest.raises(ManifestError, match=f"--where.*{said}"):
-        Expression(text, SCHEMA).of(pa.Table.from_pylist([record(0).row], SCHEMA))
-
-
 def test_expressions_are_sql(outputs: dict[OutputFormat, Path], tmp_path: Path) -> None:
     text = "Structure > 0.4 and label in ('cat', 'a/b') and list_contains(sites, 6) -- half of them"
     export([outputs["webdataset"]], tmp_path, ExportOptions(where=text))
@@ -210,16 +182,6 @@ def test_what_cannot_be_exported_is_refused(
     ):
         export([source], tmp_path / "out")
     assert locked.value.exit_code == 4
-
-
-def test_lists_of_keys_are_read_as_people_write_them(tmp_path: Path) -> None:
-    (tmp_path / "keys.txt").write_bytes("\ufeff000000001\r\n\n  000000004 \r\n000000001".encode())
-    assert read_keys(str(tmp_path / "keys.txt")) == ("000000001", "000000004")
-    (tmp_path / "wrong.txt").write_text("000000001\n000000002,000000003\n")
-    with pytest.raises(ManifestError, match=r"wrong.txt: line 2: found '000000002,"):
-        read_keys(str(tmp_path / "wrong.txt"))
-    with pytest.raises(ManifestError, match="no such file"):
-        read_keys(str(tmp_path))
 
 
 def test_an_export_is_continued_and_never_another(
@@ -436,17 +398,3 @@ def test_the_command_says_what_it_took(
     assert "did you mean structure" in capsys.readouterr().err
     assert main([*words[:2], "--to", "zip", *words[4:]]) == 2
     assert main(["merge", source, "--output", str(tmp_path / "both")]) == 2
-
-
-def test_originals_have_the_ending_of_the_results(tmp_path: Path) -> None:
-    from stylebatch.data.image_section import ImageFormat
-    from stylebatch.export.originals import original
-    from tests.support.sink_records import jpeg
-
-    sample = record(0)
-    members = {"png": b"", "content.jpg": jpeg(3), "style.jpg": jpeg(4)}
-    row, pictures = original(sample.row, members, ImageFormat(format="png"))
-    assert list(pictures) == ["png", "content.jpg", "style.jpg"]
-    with Image.open(io.BytesIO(pictures["png"])) as png, Image.open(io.BytesIO(jpeg(3))) as content:
-        assert np.array_equal(np.asarray(png), np.asarray(content))
-        assert (png.format, row["width"], row["height"]) == ("PNG", *content.size)

@@ -24,15 +24,14 @@ MOST_GRAPHS = 256
 """Of one kind of layer: shapes of its weights times sizes of batches and pictures. torch gives up after 8 by itself."""
 
 
-def compile_layers(network: nn.Module, mode: CompileMode) -> int:
-    """Have the layers compiled at their first use; how many there are."""
+def compile_layers(network: nn.Module, mode: CompileMode) -> None:
+    """Have the layers compiled at their first use."""
     limit = torch._dynamo.config.recompile_limit  # type: ignore[attr-defined]
     torch._dynamo.config.recompile_limit = max(limit, MOST_GRAPHS)  # type: ignore[attr-defined]
-    layers = [layer for layer in network.modules() if isinstance(layer, COMPILED)]
-    for layer in layers:
-        # a graph for all sizes would depend on which of them came first
-        layer.compile(mode=MODES[mode], dynamic=False)
-    return len(layers)
+    for layer in network.modules():
+        if isinstance(layer, COMPILED):
+            # a graph for all sizes would depend on which of them came first
+            layer.compile(mode=MODES[mode], dynamic=False)
 
 
 def require_compiler(device: torch.device) -> None:
