@@ -6,7 +6,7 @@ import os
 from typing import ClassVar
 
 from stylebatch.data.places import is_file, is_folder
-from stylebatch.data.sources.holdings import files_below, holds, split_of
+from stylebatch.data.sources.holdings import files_below, holds, one_of, split_of
 from stylebatch.data.sources.outputs import classes_of, is_record, lacking, output_above, shards_of
 from stylebatch.data.sources.patterns import Found, find, is_pattern
 from stylebatch.data.sources.source import Source
@@ -42,10 +42,7 @@ class ContainerFiles(Source):
             )
         if wanted is None:
             if len(splits) > 1:
-                raise self.fault(
-                    f"found files of the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {splits[0]}`",
-                    "split",
-                )
+                raise self.fault(one_of(splits), "split")
             return found
         kept = [f for f in found.files if self._split_of(found, f).lower() == wanted.lower()]
         return Found(found.root, tuple(kept))

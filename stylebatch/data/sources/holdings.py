@@ -121,3 +121,11 @@ def split_of(name: str) -> str:
         if found := _SPLIT_NAME.match(part):
             return found[1].lower()
     return ""
+
+
+def one_of(splits: Sequence[str]) -> str:
+    """What is wrong with a source of several splits of which none is named, for people."""
+    return (
+        f"found the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {(splits or ['train'])[0]}`, or make all of them "
+        "with `split: source` beside `contents`"
+    )

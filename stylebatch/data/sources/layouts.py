@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from stylebatch.data.places import is_file, is_folder, name_in, opened
-from stylebatch.data.sources.holdings import SPLITS, files_below
+from stylebatch.data.sources.holdings import SPLITS, files_below, one_of
 from stylebatch.data.sources.patterns import find, is_pattern
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.documents import DocumentError, parse
@@ -40,11 +40,7 @@ def wanted_parts(parts: list[Part], split: str | None, fault: Fault) -> list[Par
     names = list(dict.fromkeys(part.split for part in parts if part.split))
     if split is None:
         if len(names) > 1:
-            raise fault(
-                f"found the splits {', '.join(names)}; accepted: one of them. Next: add `split: {names[0]}`, or make all of them with "
-                "`split: source` beside `contents`",
-                "split",
-            )
+            raise fault(one_of(names), "split")
         return parts
     kept = [part for part in parts if part.split.lower() == split.lower()]
     if not kept:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import is_file
 from stylebatch.data.sources.further import Kinds, has_gaps
+from stylebatch.data.sources.holdings import one_of
 from stylebatch.data.sources.image_columns import (
     ImageColumns,
     find_columns,
@@ -99,10 +100,7 @@ class SavedDataset(Source):
         if os.path.isfile(os.path.join(self.uri, SPLITS_FILE)):
             splits = self.splits()
             if wanted is None and len(splits) != 1:
-                raise self.fault(
-                    f"found the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {(splits or ['train'])[0]}`",
-                    "split",
-                )
+                raise self.fault(one_of(splits), "split")
             folder = wanted or splits[0]
             if folder not in splits:
                 raise self.fault(f"found {folder!r}; accepted: {', '.join(splits)}", "split")
