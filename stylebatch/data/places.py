@@ -71,6 +71,8 @@ def stamp_of(place: str) -> Stamp:
 
 def part_of(place: str, offset: int, count: int) -> bytes:
     """So many bytes from `offset` on, fewer where the file ends."""
+    if not count:  # a range of no bytes would be one of all
+        return b""
     folder, name = _split(place) if is_address(place) else (None, place)
     if isinstance(folder, RemoteFolder):
         return folder.part(name, offset, count)

@@ -120,6 +120,22 @@ def test_cut_files_are_named_or_counted(tmp_path: Path) -> None:
         found.sources.read(found.items[-1].ref)
 
 
+def test_a_flipped_bit_that_leads_outside_is_named_and_ends_no_process(tmp_path: Path) -> None:
+    file = _batches(tmp_path / "s", 1)
+    found, whole = listed(tmp_path / "s"), file.read_bytes()
+    sizes = b"".join(n.to_bytes(4, "little") for n in (0, len(encoded(0)), len(encoded(0))))
+    for ends, place in ((sizes, 7), (b"\0\0\0\0\1\0\0\0\2\0\0\0", 11)):
+        assert whole.count(ends) == 1
+        odd = bytearray(whole)
+        odd[whole.index(ends) + place] ^= 0x40
+        file.write_bytes(odd)
+        with pytest.raises(ManifestError, match=r"contents\.path: .*d\.arrow: cannot be read"):
+            listed(tmp_path / "s")
+        if ends == sizes:
+            with pytest.raises(SampleError, match="cannot be read"):
+                found.sources.read(found.items[0].ref)
+
+
 @pytest.mark.parametrize(
     "state", ["", "[]", "{}", '{"_data_files": [{"filename": "../x.arrow"}]}', '{"_data_files": 3}']
 )

@@ -1,6 +1,7 @@
 """Folders that `datasets` wrote with `save_to_disk`: Arrow streams of record batches, one split or several.
 
-An item's `Ref` holds where its record batch lies in the file, so that any process maps that batch alone.
+An item's `Ref` holds where its record batch lies in the file, so that any process maps that batch alone; of a file in a store also
+where its picture does, which is then one request.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.places import is_file
+from stylebatch.data.places import absolute, is_file, opened, part_of
+from stylebatch.data.sources.arrow_streams import Batch, Used, opened_stream, sound, stored_batch
 from stylebatch.data.sources.further import Kinds, has_gaps
 from stylebatch.data.sources.holdings import one_of
 from stylebatch.data.sources.image_columns import (
@@ -24,10 +26,10 @@ from stylebatch.data.sources.image_columns import (
     texts_of_rows,
     unread_pictures,
 )
-from stylebatch.data.sources.local import require_few_bytes
+from stylebatch.data.sources.local import MAX_FILE_BYTES, require_few_bytes
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import USUAL, Item, Ref, Source
-from stylebatch.errors import SampleError
+from stylebatch.errors import SampleError, StorageError
 from stylebatch.paths import is_address
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
 
 SPLITS_FILE, STATE_FILE, INFO_FILE = "dataset_dict.json", "state.json", "dataset_info.json"
 MAX_JSON = 64 * 2**20
-END = b"\xff\xff\xff\xff\0\0\0\0"
-"""Ends a stream; one without was cut short, even where it stops behind a whole batch."""
 
 
 class SavedDataset(Source):
@@ -61,18 +61,15 @@ class SavedDataset(Source):
     def items(self) -> Iterator[Item]:
         import pyarrow as pa
 
-        if is_address(self.uri):
-            raise self.fault(
-                "is a saved dataset in a store; accepted: one on this machine. Next: copy it here, or keep it in the store as Parquet "
-                "(`Dataset.to_parquet`), which is read from there"
-            )
         self._passed_over = Counter()
         self._texts, self._kinds, self._numbers, self._unread = {}, Kinds(), [], {}
         self.class_lists = []
         for name in self._files():
-            path = os.path.abspath(os.path.join(self.uri, name))
+            path = absolute(os.path.join(self.uri, name))
             try:
                 yield from self._rows(path, name)
+            except StorageError:  # a store that does not answer says nothing of the file
+                raise
             except (pa.ArrowException, OSError, EOFError) as error:
                 if self.options.damaged == "refuse":
                     raise self.fault(
@@ -85,7 +82,7 @@ class SavedDataset(Source):
 
     def splits(self) -> list[str]:
         splits_file = os.path.join(self.uri, SPLITS_FILE)
-        if not os.path.isfile(splits_file):
+        if not is_file(splits_file):
             return []
         splits = self._json(splits_file).get("splits")
         if not isinstance(splits, list) or not all(isinstance(name, str) for name in splits):
@@ -97,7 +94,7 @@ class SavedDataset(Source):
     def _files(self) -> list[str]:
         """Names of the Arrow files of the split that is meant, from the folder. Raises ManifestError where it is not clear."""
         folder, wanted = "", self.options.split
-        if os.path.isfile(os.path.join(self.uri, SPLITS_FILE)):
+        if is_file(os.path.join(self.uri, SPLITS_FILE)):
             splits = self.splits()
             if wanted is None and len(splits) != 1:
                 raise self.fault(one_of(splits), "split")
@@ -126,10 +123,13 @@ class SavedDataset(Source):
 
     def _json(self, path: str) -> dict[str, Any]:
         try:
-            if os.path.getsize(path) > MAX_JSON:
+            with opened(path) as file:
+                data = file.read(MAX_JSON + 1)
+            if len(data) > MAX_JSON:
                 raise ValueError(f"over {MAX_JSON:,} bytes")
-            with open(path, "rb") as file:
-                found = json.load(file)
+            found = json.loads(data)
+        except StorageError:
+            raise
         except (OSError, ValueError, RecursionError) as error:
             raise self.fault(f"{path}: cannot be read: {str(error)[:200]}") from None
         if not isinstance(found, dict):
@@ -137,48 +137,51 @@ class SavedDataset(Source):
         return found
 
     def _rows(self, path: str, name: str) -> Iterator[Item]:
-        import pyarrow as pa
-
         number, texts = 1, self._texts
-        with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
+        with opened_stream(path) as stream:
             columns = find_columns(stream.schema, self.options, path, self.fault)
             columns.learn_classes(self, path)
             self._unread |= dict.fromkeys(columns.unread)
-            while True:
-                # The place is asked before the batch is read: there its message begins.
-                offset = file.tell()
-                try:
-                    batch = stream.read_next_batch()
-                except StopIteration:
-                    break
+            for batch in stream.batches(_used(columns)):
                 # All rows of a batch share its address, and batches the numbers of their rows: a million of each are 80 MB.
-                address = f"{path}\0{offset}"
-                self._numbers += map(str, range(len(self._numbers), batch.num_rows))
-                self._learn(batch, columns)
-                is_empty = _without_image(batch, columns.image, columns)
-                labels = columns.segmentation
-                unlabelled = _without_image(batch, labels, columns) if labels else []
-                rows = texts_of_rows(batch.select(list(columns.texts)), columns, path, number)
-                regions = _regions_of(batch, columns, path, number)
-                for row, ((label, caption, license), objects) in enumerate(
-                    zip(rows, regions, strict=True)
+                address, rows = f"{path}\0{batch.offset}", batch.rows
+                self._numbers += map(str, range(len(self._numbers), rows.num_rows))
+                self._learn(rows, columns)
+                refs = self._refs(batch, address, columns.image, columns)
+                labels: Iterable[Ref | None] = itertools.repeat(None, rows.num_rows)
+                if columns.segmentation:
+                    labels = self._refs(batch, address, columns.segmentation, columns)
+                told = texts_of_rows(rows.select(list(columns.texts)), columns, path, number)
+                regions = _regions_of(rows, columns, path, number)
+                for ref, of_labels, (label, caption, license), objects in zip(
+                    refs, labels, told, regions, strict=True
                 ):
-                    if is_empty[row]:
+                    if ref is None:
                         self._passed_over["row without an image"] += 1
                     else:
-                        ref = Ref(address, self._numbers[row], self.field)
                         label, license = (texts.setdefault(text, text) for text in (label, license))
                         yield Item(
-                            f"{name}/{number}", ref, label, caption, license, regions=objects,
-                            segmentation=self._labels_at(address, row, columns) if labels and not unlabelled[row] else None,
+                            f"{name}/{number}", ref, label, caption, license, regions=objects, segmentation=of_labels,
                         )  # fmt: skip
                     number += 1
-            # Arrow takes the end of a file for the end of its stream.
-            if file.size() < len(END) or file.read_at(len(END), file.size() - len(END)) != END:
-                raise EOFError("it is cut short: its end is missing")
 
-    def _labels_at(self, address: str, row: int, columns: ImageColumns) -> Ref:
-        return Ref(address, f"{row}\0{columns.segmentation}", self.field)
+    def _refs(
+        self, batch: Batch, address: str, name: str, columns: ImageColumns
+    ) -> Iterator[Ref | None]:
+        """Where the pictures of a column are, None for rows without."""
+        place = "" if name == columns.image else f"\0{name}"
+        column = batch.rows.column(name)
+        cells = column.field("bytes") if name in columns.structs else column
+        # A file of this machine is mapped as quickly; a request to a store brings the picture alone.
+        spans = batch.spans(cells) if batch.is_stored else itertools.repeat(None)
+        are_empty = _without_image(batch.rows, name, columns)
+        for row, (is_empty, span) in enumerate(zip(are_empty, spans, strict=False)):
+            if is_empty:
+                yield None
+                continue
+            if batch.is_stored:
+                place = f"\0{span[0]}\0{span[1]}" if span else f"\0{column[row].as_py()['path']}"
+            yield Ref(address, self._numbers[row] + place, self.field)
 
     def _learn(self, batch: pa.RecordBatch, columns: ImageColumns) -> None:
         self._kinds.add_rows(batch.num_rows)
@@ -189,21 +192,41 @@ class SavedDataset(Source):
 
     def read(self, ref: Ref) -> bytes:
         """The image's bytes. Raises SampleError for a row without any, and for a file that is not as it was listed."""
-        batch, row = _batch(ref)
-        path = ref.uri.partition("\0")[0]
-        name = ref.member.partition("\0")[2]
-        name = name or find_columns(batch.schema, self.options, path, self.fault).image
-        data = image_bytes(batch.column(name)[row].as_py(), os.path.dirname(path))
+        return self.head(ref, MAX_FILE_BYTES)
+
+    def head(self, ref: Ref, count: int) -> bytes:
+        path, (row, *place) = ref.uri.partition("\0")[0], ref.member.split("\0")
+        folder = os.path.dirname(path)
+        if is_address(path):
+            if len(place) == 1:
+                return image_bytes({"path": place[0]}, folder)
+            start, size = map(int, place)
+            require_few_bytes(size)
+            data = part_of(path, start, min(size, count))
+            if len(data) < min(size, count):
+                raise SampleError("decode", "the file is shorter than when it was listed")
+            return data
+        batch = _batch(ref)
+        name = place[0] if place else find_columns(batch.schema, self.options, path, self.fault).image  # fmt: skip
+        _require_sound(batch, (name,))
+        data = image_bytes(batch.column(name)[int(row)].as_py(), folder)
         require_few_bytes(len(data))
         return data
 
     def further(self, item: Item) -> Mapping[str, Any]:
-        batch, row = _batch(item.ref)
+        path, _, offset = item.ref.uri.partition("\0")
+        row = int(item.ref.member.partition("\0")[0])
+        is_stored, names = is_address(path), tuple(self.types)
+        batch = stored_batch(path, int(offset), names) if is_stored else _batch(item.ref)
         columns = find_columns(batch.schema, self.options, item.ref.place, self.fault)
-        return {name: batch.column(name)[row].as_py() for name in columns.carried(self.options)}
+        names = tuple(name for name in columns.carried(self.options) if name in self.types)
+        _require_sound(batch, names)
+        return {name: batch.column(name)[row].as_py() for name in names}
 
     def size(self, ref: Ref) -> int | None:
-        return 0 if os.path.isfile(ref.uri.partition("\0")[0]) else None
+        path = ref.uri.partition("\0")[0]
+        # Each worker asks this of each image: a request would double the cost of reading it.
+        return 0 if is_address(path) or os.path.isfile(path) else None
 
     def passed_over(self) -> Counter[str]:
         return self._passed_over
@@ -212,12 +235,17 @@ class SavedDataset(Source):
         return [*super().notes(), *unread_pictures(self._unread, self.field)]
 
 
-def _batch(ref: Ref) -> tuple[pa.RecordBatch, int]:
-    """The record batch of a row, mapped, and the row's place in it."""
+def _used(columns: ImageColumns) -> Used:
+    """What a listing reads: all but the pictures."""
+    whole = (*columns.texts, *columns.further, *filter(None, [columns.objects]))
+    return Used(whole, tuple(filter(None, (columns.image, columns.segmentation))))
+
+
+def _batch(ref: Ref) -> pa.RecordBatch:
+    """The record batch of a row of a file of this machine, mapped."""
     import pyarrow as pa
 
     path, _, offset = ref.uri.partition("\0")
-    row = int(ref.member.partition("\0")[0])
     try:
         with pa.memory_map(path) as file, pa.ipc.open_stream(file) as stream:
             # The schema stands at the beginning alone: a batch is not readable without.
@@ -229,9 +257,19 @@ def _batch(ref: Ref) -> tuple[pa.RecordBatch, int]:
         raise
     except (pa.ArrowException, OSError, EOFError) as error:
         raise SampleError("decode", f"cannot be read: {str(error)[:200]}") from None
-    if row >= batch.num_rows:
+    if int(ref.member.partition("\0")[0]) >= batch.num_rows:
         raise SampleError("missing", "the file has fewer rows than when it was listed")
-    return batch, row
+    return batch
+
+
+def _require_sound(batch: pa.RecordBatch, names: tuple[str, ...]) -> None:
+    """Raise SampleError for columns that changed since they were listed."""
+    import pyarrow as pa
+
+    try:
+        sound(batch, Used(names))
+    except pa.ArrowException as error:
+        raise SampleError("decode", f"cannot be read: {str(error)[:200]}") from None
 
 
 def _regions_of(
