@@ -37,7 +37,6 @@ from stylebatch.models.denoiser import Conditioning
 from stylebatch.models.unet.scheduler_config import schedule_from_config
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.batches import value_bytes
-from stylebatch.planning.choice import FeatureSources
 from stylebatch.planning.feature_memory import stored_bytes
 from stylebatch.spec import RunSpec
 
@@ -115,8 +114,8 @@ def planned_bytes(folder: Path, size: int, codec: Codec) -> float:
         "model": {"path": str(folder), "dtype": codec.dtype}, "method": {"steps": STEPS},
     })  # fmt: skip
     memory = Checkpoint(folder).family.memory((size, size), value_bytes(spec))
-    choice = FeatureSources("held", "held", feature_codec(codec).name)
-    return stored_bytes(spec, spec.options.feature_bytes(memory), choice) / STEPS
+    features = spec.options.feature_bytes(memory)
+    return stored_bytes(spec, features, feature_codec(codec).name) / STEPS
 
 
 class Proof:

@@ -107,7 +107,7 @@ def model_lines(found: Diagnosis) -> Iterator[str]:
     sites = f"sites {found.styled[0]}..{found.styled[-1]}" if found.styled else "no site"
     yield f"  one style, {found.steps} steps, {sites}"
     for codec, sizes in found.feature_bytes.items():
-        yield _row(f"  codec {codec}" if codec != "trajectory" else "  latents", sizes)
+        yield _row(f"  codec {codec}", sizes)
     yield ""
     if found.measured is None:
         yield "Speed: not measured"

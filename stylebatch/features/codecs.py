@@ -1,4 +1,4 @@
-"""The stored form of a style's features: k and v, or the layer input x, as floats or as int8.
+"""The stored form of a style's features: k and v, or the layer input x, as floats or as int8; or latents without features.
 
 `k = W_k x` and `v = W_v x`, so x holds both in half the numbers; int8 halves that again. `methods/styleid/codec.py` encodes
 tensors into this form and decodes them. Arrays are those of one image, without a batch axis; the last axis is the channel.
@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-CodecName = Literal["kv", "x", "x8", "trajectory"]
+from stylebatch.methods.stored_bytes import CodecName
+
 FloatName = Literal["float16", "float32"]
 Array = npt.NDArray[Any]
 

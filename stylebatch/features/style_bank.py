@@ -17,12 +17,17 @@ from torch import Tensor
 from stylebatch.data.images import Component, Pixels
 from stylebatch.features.cache_index import DamagedStyleError, MissingStyleError
 from stylebatch.features.cached_style import CachedStyle, SiteArrays, prefetch
-from stylebatch.features.codecs import Codec
+from stylebatch.features.codecs import LATENT_DTYPE, TENSORS, Codec
 from stylebatch.features.style_cache import StyleCache, StyleKey, hash_pixels
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid.algorithm import StyleID
-from stylebatch.methods.styleid.codec import FeatureCodec
-from stylebatch.methods.styleid.features import Inverted, SiteFeatures
+from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
+from stylebatch.methods.styleid.features import (
+    Inverted,
+    RecomputedFeatures,
+    SiteFeatures,
+    concatenate,
+)
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.planning.plan import Plan
 
@@ -67,7 +72,8 @@ class StyleBank:
             # numpy has no bfloat16: its features are stored as float32, without loss
             "float16" if model.dtype == torch.float16 else "float32"
         )
-        codec = Codec(plan.choice.codec, dtype)
+        # latents are float32 whatever the network is: a type of features would make two keys of the same bytes
+        codec = Codec(plan.choice.codec, dtype if TENSORS[plan.choice.codec] else LATENT_DTYPE)
         fingerprint = str(plan.identity["model_fingerprint"])
         opened = StyleCache(cache, most_copies=plan.spec.features.most_copies)
         return cls(opened, codec, method, model, model_fingerprint=fingerprint)
@@ -84,7 +90,8 @@ class StyleBank:
             convention=method.convention,
             start=method.start or "",
             steps=method.steps,
-            sites=method.sites if method.inject else (),
+            # latents hang on no site
+            sites=method.sites if method.inject and self.codec.tensors else (),
             prompt="",
             codec=self.codec,
             # empty for the paper's: keys of caches from before these options must stay
@@ -93,12 +100,16 @@ class StyleBank:
         )
         return Style(key, pixels, name)
 
-    def inverted(self, styles: Sequence[Style]) -> Inverted:
-        """The styles as one batch with features from the cache; missing styles are written first."""
+    def inverted(self, styles: Sequence[Style], *, batch: int = 16) -> Inverted:
+        """The styles as one batch with features from the cache, or recomputed from its latents in evaluations of `batch` rows.
+
+        Missing styles are written first.
+        """
         opened = [self.open(style) for style in styles]
-        levels = [cached.trajectory() for cached in opened]
-        last = max(levels[0])
-        latent = torch.from_numpy(np.stack([latents[last] for latents in levels]))
+        if not self.codec.tensors:
+            parts = [opened[i : i + batch] for i in range(0, len(opened), batch)]
+            return concatenate([self._recomputed(part) for part in parts])
+        latent = self._latents(opened, [self._last_level])[self._last_level]
         steps = self.method.trajectory(self.model).reverse
         timesteps = tuple(int(step.t) for step in steps) if self.method.inject else ()
 
@@ -106,8 +117,20 @@ class StyleBank:
             self.cache.recover(styles[row].key.digest)
             return self.open(styles[row])
 
-        features = CachedFeatures(opened, timesteps, self.model.device, reopen)
-        return Inverted(latent.to(self.model.device), features)
+        return Inverted(latent, CachedFeatures(opened, timesteps, self.model.device, reopen))
+
+    def _recomputed(self, opened: Sequence[CachedStyle]) -> Inverted:
+        """Styles whose latents alone are cached."""
+        levels = self._latents(opened, sorted(opened[0].trajectory()))
+        recompute = self.method.recomputing(self.model, levels, "key_value", EXACT)
+        return Inverted(levels[self._last_level], RecomputedFeatures(recompute))
+
+    def _latents(self, opened: Sequence[CachedStyle], levels: Sequence[int]) -> dict[float, Tensor]:
+        """(S, c, h, w) on the device, by noise level."""
+        each = [style.trajectory() for style in opened]
+        stacked = {level: np.stack([latents[level] for latents in each]) for level in levels}
+        device = self.model.device
+        return {level: torch.from_numpy(array).to(device) for level, array in stacked.items()}
 
     def open(self, style: Style) -> CachedStyle:
         """The style from the cache. A damaged index is rebuilt; a missing, damaged or incomplete style is made again."""
@@ -126,14 +149,20 @@ class StyleBank:
 
     def _has_all(self, opened: CachedStyle) -> bool:
         """Whether the style has the timesteps and latents of this method. Raises DamagedStyleError for damaged latents."""
-        path = self.method.trajectory(self.model)
-        last = path.inversion[-1].target
-        return opened.timesteps == self._timesteps() and last == max(opened.trajectory())
+        path = self.method.trajectory(self.model).inversion
+        levels = {step.source for step in path} | {step.target for step in path}
+        return opened.timesteps == self._timesteps() and levels == opened.trajectory().keys()
+
+    @property
+    def _last_level(self) -> int:
+        """The noise level that the inversion ends at."""
+        return int(self.method.trajectory(self.model).inversion[-1].target)
 
     def _timesteps(self) -> tuple[int, ...]:
-        """Timesteps whose features are used, ascending."""
-        path = self.method.trajectory(self.model)
-        return tuple(sorted({int(step.t) for step in path.reverse})) if self.method.inject else ()
+        """Timesteps whose features are stored, ascending."""
+        if not self.method.inject or not self.codec.tensors:
+            return ()
+        return tuple(sorted({int(step.t) for step in self.method.trajectory(self.model).reverse}))
 
     def has(self, style: Style) -> bool:
         """Whether the cache holds the style; its tar is not read."""
@@ -150,8 +179,9 @@ class StyleBank:
     def build(self, style: Style) -> None:
         """Invert the style and write it."""
         latents = self.model.encode(to_tensor([style.pixels]))
-        codec = feature_codec(self.codec)
-        inverted = self.method.invert(self.model, latents, "key_value", codec=codec)
+        holds = bool(self.codec.tensors)
+        codec = feature_codec(self.codec) if holds else EXACT
+        inverted = self.method.invert(self.model, latents, "key_value", codec=codec, hold=holds)
         with self.cache.writer(style.key, {"style_id": style.name}) as writer:
             for t in self._timesteps():
                 sites = inverted.features.at(t)

@@ -181,6 +181,10 @@ class MethodOptions(Section):
         """Bytes of one image's queries (keys, values: as much each) over all sites and timesteps."""
         return 0
 
+    def trajectory_bytes(self, size: BlockSize) -> int:
+        """Bytes of the latents that an image's inversion passes, which features can be recomputed from."""
+        return 0
+
     def prepared_bytes(self, size: BlockSize) -> int:
         """Bytes that a prepared item of the columns takes; by default those of latents in float32."""
         return 4 * size.channels * size.height * size.width

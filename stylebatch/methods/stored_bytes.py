@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 FeatureCodecName = Literal["kv", "x", "x8"]
+CodecName = Literal[FeatureCodecName, "trajectory"]
+"""What a style cache keeps: features, or with `trajectory` the latents alone, of which features are recomputed."""
 SCALE_BYTES = 4
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
+from stylebatch.methods.stored_bytes import CodecName
 from stylebatch.spec import RunSpec
 
 
@@ -20,7 +21,12 @@ class FeatureSources:
 
     styles: Literal["held", "cached", "recomputed"]
     contents: Literal["held", "recomputed"]
-    codec: Literal["kv", "x", "x8"]
+    codec: CodecName
+
+    @property
+    def recomputes_styles(self) -> bool:
+        """Whether features of styles are computed anew for every block: from latents in memory, or in the cache."""
+        return self.styles == "recomputed" or self.codec == "trajectory"
 
     def __str__(self) -> str:
         return f"styles {self.styles} ({self.codec}), contents {self.contents}"
@@ -107,11 +113,14 @@ def candidates(spec: RunSpec) -> list[FeatureSources]:
     ]
 
 
-def _codecs(spec: RunSpec, source: str) -> Iterator[Literal["kv", "x", "x8"]]:
-    if spec.features.codec != "auto":
-        yield spec.features.codec
+def _codecs(spec: RunSpec, source: str) -> Iterator[CodecName]:
+    given = spec.features.codec
+    if given == "trajectory" and source != "cached":
+        return  # a cache's: without one, latents are kept by source recomputed
+    if given != "auto":
+        yield given
     elif source == "cached":
-        yield from ("x", "x8")
+        yield from ("x", "x8", "trajectory")
     elif source == "held":
         yield from ("kv", "x")
     else:
@@ -121,7 +130,7 @@ def _codecs(spec: RunSpec, source: str) -> Iterator[Literal["kv", "x", "x8"]]:
 def needs_measuring(spec: RunSpec) -> bool:
     """Whether the choice depends on seconds and bytes, not on counts alone."""
     features = spec.features
-    if features.source != "auto" or features.cache is None:
+    if features.source != "auto" or features.cache is None or features.codec == "trajectory":
         return False
     return spec.options.keeps_features
 
@@ -158,11 +167,15 @@ def choose(
 def _may_cache(
     choice: FeatureSources, laid: Mapping[FeatureSources, FeatureCost], conditions: Measurements
 ) -> bool:
-    """int8 is for disks that do not hold the exact form."""
-    return choice.codec != "x8" or not any(
-        former.styles == "cached" and former.codec == "x" and _fits(former, cost, conditions)
+    """int8 is for disks that do not hold the exact form; latents alone are weighed by seconds, or where no features fit."""
+    fitting = {
+        former.codec
         for former, cost in laid.items()
-    )
+        if former.styles == "cached" and _fits(former, cost, conditions)
+    }
+    if choice.codec == "trajectory":
+        return conditions.evaluation_s is not None or not fitting
+    return choice.codec != "x8" or "x" not in fitting
 
 
 def _fits(choice: FeatureSources, cost: FeatureCost, conditions: Measurements) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stylebatch.methods.method import BlockSize, MethodOptions
+from stylebatch.methods.stored_bytes import FeatureCodecName
 from stylebatch.methods.stored_bytes import stored_bytes as codec_bytes
 from stylebatch.planning.batches import value_bytes
 from stylebatch.planning.choice import FeatureSources
@@ -20,11 +21,11 @@ def content_bytes(options: MethodOptions, feature_bytes: int, choice: FeatureSou
     return feature_bytes
 
 
-def stored_bytes(spec: RunSpec, feature_bytes: int, choice: FeatureSources) -> int:
-    """What the codec keeps of one style over all timesteps; `feature_bytes` are those of k, and of v."""
+def stored_bytes(spec: RunSpec, feature_bytes: int, codec: FeatureCodecName) -> int:
+    """What a codec keeps of one style's features over all timesteps; `feature_bytes` are those of k, and of v."""
     size = value_bytes(spec)
     # without the scales of x8: identities of plans hold this number
-    return codec_bytes(choice.codec, feature_bytes // size, size)
+    return codec_bytes(codec, feature_bytes // size, size)
 
 
 def style_bytes(
@@ -32,9 +33,9 @@ def style_bytes(
 ) -> int:
     """Memory for the features of one style; `feature_bytes` are those of k, and of v."""
     steps = timesteps(options)
-    stored = stored_bytes(spec, feature_bytes, choice)
-    if choice.styles == "recomputed":
+    if choice.styles == "recomputed" or choice.codec == "trajectory":
         return 2 * feature_bytes // steps
+    stored = stored_bytes(spec, feature_bytes, choice.codec)
     if choice.styles == "cached":  # this timestep, projected, and the next
         return 2 * (stored + feature_bytes) // steps
     return stored

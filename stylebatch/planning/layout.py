@@ -288,7 +288,7 @@ class Layout:
         if self.choice is None or not self.work.feature_bytes:
             return total
         again = visits.rows if self.choice.contents == "recomputed" else 0
-        again += visits.columns if self.choice.styles == "recomputed" else 0
+        again += visits.columns if self.choice.recomputes_styles else 0
         return total + rows_of(1) * again
 
     @cached_property
@@ -319,9 +319,12 @@ class Layout:
     @property
     def column_stored_bytes(self) -> int:
         """What the cache keeps of a column."""
+        work = self.work
         if self.choice is None or not self._is_cached:
             return 0
-        return stored_bytes(self.work.spec, self.work.feature_bytes, self.choice)
+        if self.choice.codec == "trajectory":
+            return work.options.trajectory_bytes(work.size)
+        return stored_bytes(work.spec, work.feature_bytes, self.choice.codec)
 
 
 def _bytes_of(work: Work, choice: FeatureSources | None) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from stylebatch.masking import masked
+from stylebatch.methods.stored_bytes import CodecName
 from stylebatch.section import Section
 
 
@@ -20,10 +22,11 @@ class FeatureSpec(Section):
     contents: Literal["auto", "held", "recomputed"] = Field(
         "auto", description="Where the queries of contents come from; auto: the cheapest"
     )
-    codec: Literal["auto", "kv", "x", "x8"] = Field(
+    codec: Literal["auto", CodecName] = Field(
         "auto",
-        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; auto: kv, or x where memory is "
-        "short or styles are cached, or x8 where the disk is too small for x",
+        description="kv: keys and values; x: the layer's input, half of it; x8: that in int8; trajectory: of cached styles the "
+        "latents alone, from which features are recomputed; auto: kv, or x where memory is short or styles are cached, or x8 or "
+        "trajectory where the disk is too small or too slow for x",
     )
     cache: str | None = Field(
         None,
@@ -47,6 +50,13 @@ class FeatureSpec(Section):
     def _cached_needs_a_cache(self) -> FeatureSpec:
         if self.source == "cached" and self.cache is None:
             raise ValueError("source cached reads a style cache; give `cache`, a folder or URL")
+        if self.codec == "trajectory" and (
+            self.cache is None or self.source not in ("auto", "cached")
+        ):
+            raise ValueError(
+                f"codec: found trajectory with source {self.source}, cache {masked(str(self.cache))}; accepted: source cached or auto "
+                "with a `cache` that keeps the latents, or codec kv, x, x8"
+            )
         return self
 
 

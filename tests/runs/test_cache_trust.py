@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from stylebatch.features.cache_index import MissingStyleError
-from stylebatch.features.codecs import Codec
+from stylebatch.features.codecs import Codec, CodecName
 from stylebatch.features.style_bank import StyleBank
 from stylebatch.features.style_cache import StyleCache
 from stylebatch.methods.styleid.features import Inverted
@@ -32,14 +32,21 @@ Damage = Callable[[Path, Path], object]
 class Bench:
     """Two styles in a cache, and what a render reads of them."""
 
-    def __init__(self, model: StableDiffusion, root: str, local: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: StableDiffusion,
+        root: str,
+        local: Path | None = None,
+        *,
+        codec: CodecName = "x8",
+    ) -> None:
         self.model, self.root, self.local = model, root, local
+        self.codec = Codec(codec, "float32")
         self.expected = self.read(self.bank())
 
     def bank(self, model_name: str = "f", root: str | None = None) -> StyleBank:
         cache = StyleCache(root or self.root, local=self.local)
-        codec = Codec("x8", "float32")
-        return StyleBank(cache, codec, styleid(), self.model, model_fingerprint=model_name)
+        return StyleBank(cache, self.codec, styleid(), self.model, model_fingerprint=model_name)
 
     def read(self, bank: StyleBank) -> list[torch.Tensor]:
         inverted = bank.inverted([bank.style(p.pixels, f"{i}.png") for i, p in enumerate(PICTURES[:2])])  # fmt: skip
@@ -93,6 +100,10 @@ def fuzz(bench: Bench, flips: int) -> None:
 
 def test_flipped_bit_never_gives_wrong_features(bench: Bench) -> None:
     fuzz(bench, 30)
+
+
+def test_flipped_bit_never_gives_wrong_latents(eps_model: StableDiffusion, tmp_path: Path) -> None:
+    fuzz(Bench(eps_model, str(tmp_path / "cache"), codec="trajectory"), 30)
 
 
 @pytest.mark.slow

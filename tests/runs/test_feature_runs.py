@@ -14,6 +14,7 @@ from stylebatch.cli import main
 from stylebatch.engine import local_engine, measure, worker
 from stylebatch.engine.precompute import precompute
 from stylebatch.engine.run import run
+from stylebatch.errors import PlanChangedError
 from stylebatch.features.style_bank import Style, StyleBank
 from stylebatch.features.style_cache import StyleCache
 from stylebatch.manifest import load_spec
@@ -62,6 +63,68 @@ def test_cache_may_be_a_url(
     warm = run(load_spec(manifest, changes, output=str(tmp_path / "warm")))
     assert warm.report.evaluations < plan(cold).evaluations
     assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm")
+
+
+def test_cached_latents_give_the_pictures_of_recomputed_features(
+    manifest: Path, tmp_path: Path
+) -> None:
+    # a cache inverts styles one at a time; several at once have other last bits
+    for number in (1, 2):
+        (tmp_path / "styles" / f"{number}.png").unlink()
+    changes = ["output.image.format=png", "output.shard_size=2"]
+    latents = [*changes, "features.codec=trajectory", f"features.cache={tmp_path / 'cache'}"]
+    planned = plan(load_spec(manifest, latents))
+    names = ("cold", "warm")
+    cold, warm = (run(load_spec(manifest, latents, output=str(tmp_path / name))) for name in names)
+    assert cold.report.evaluations == planned.evaluations
+    saved = len(planned.images(1)) * planned.spec.method.num_inversion_evaluations
+    assert warm.report.evaluations == planned.evaluations - saved
+    assert main(["cache", "verify", str(tmp_path / "cache")]) == 0
+    without = load_spec(
+        manifest, [*changes, "features.source=recomputed"], output=str(tmp_path / "none")
+    )
+    assert run(without).report.evaluations == planned.evaluations
+    assert _digests(tmp_path / "cold") == _digests(tmp_path / "warm") == _digests(tmp_path / "none")
+
+
+@pytest.mark.parametrize("start", ["paper", "level", None])
+def test_the_plan_knows_the_bytes_of_cached_latents(
+    manifest: Path, tmp_path: Path, start: str | None
+) -> None:
+    options = {"convention": "diffusers"} if start is None else {"start": start}
+    changes = [f"method.{name}={value}" for name, value in options.items()]
+    changes += ["features.codec=trajectory", f"features.cache={tmp_path / 'cache'}"]
+    spec = load_spec(manifest, changes)
+    assert precompute(spec).num_built == len(plan(spec).images(1))
+    cache = StyleCache(tmp_path / "cache")
+    kept = [cache.open(entry.key).trajectory() for entry in cache.ls()]
+    assert all(
+        {str(latent.dtype) for latent in latents.values()} == {"float32"} for latents in kept
+    )
+    stored = sum(latent.nbytes for latents in kept for latent in latents.values())
+    assert plan(spec).layout.cache_bytes == stored
+
+
+@pytest.mark.parametrize(
+    "changes", [(), ("features.source=held", "features.cache=x"), ("features.source=recomputed",)]
+)
+def test_latents_are_kept_by_a_cache_alone(
+    manifest: Path, capsys: pytest.CaptureFixture[str], changes: tuple[str, ...]
+) -> None:
+    words = [word for change in changes for word in ("--set", change)]
+    assert main(["plan", str(manifest), "--set", "features.codec=trajectory", *words]) == 2
+    assert "features: codec: found trajectory with source" in capsys.readouterr().err
+
+
+def test_an_output_keeps_its_codec(manifest: Path, tmp_path: Path) -> None:
+    changes = [f"features.cache={tmp_path / 'cache'}", "features.source=cached"]
+    first, other = (
+        load_spec(manifest, [*changes, f"features.codec={codec}"], output=str(tmp_path / "out"))
+        for codec in ("trajectory", "x8")
+    )
+    run(first)
+    with pytest.raises(PlanChangedError, match=r"features\.codec"):
+        run(other)
 
 
 def test_cache_serves_runs_without_injection(manifest: Path, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ def render(
     return method.stylise(model, contents, bank.inverted(styles)), bank
 
 
+LATENTS = Codec("trajectory", "float32")
+
+
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("convention", ["ldm", "diffusers"])
 def test_cold_and_warm_cache_give_the_same_bytes(
@@ -60,6 +63,61 @@ def test_cold_and_warm_cache_give_the_same_bytes(
     assert torch.equal(method.stylise(eps_model, contents, held), warm)
     exact = method.invert(eps_model, latents, "key_value")
     assert rel(warm, method.stylise(eps_model, contents, exact)) < loss
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"convention": "diffusers"}, {"start": "paper", "solver": "ab2"}, {"inversion": "bdia"}],
+)
+def test_latents_of_a_cache_give_the_features_of_an_inversion(
+    eps_model: StableDiffusion, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    method = styleid(**options)
+    cold, bank = render(tmp_path, method, eps_model, LATENTS)
+    assert bank.num_built == 3
+    warm, bank = render(tmp_path, method, eps_model, LATENTS)
+    assert bank.num_built == 0
+    assert torch.equal(cold, warm)
+    latents = torch.cat([eps_model.encode(to_tensor([p.pixels])) for p in PICTURES])
+    contents = method.invert(eps_model, CONTENTS, "query")
+    held, recomputed = (
+        method.stylise(
+            eps_model,
+            contents,
+            method.invert(eps_model, latents, "key_value", batch=1, hold=hold),
+        )
+        for hold in (True, False)
+    )
+    assert rel(warm, held) < 1e-4
+    named = [bank.style(picture.pixels, "style") for picture in PICTURES]
+    assert torch.equal(
+        method.stylise(eps_model, contents, bank.inverted(named, batch=1)), recomputed
+    )
+
+
+def test_latents_are_recomputed_in_batches(eps_model: StableDiffusion, tmp_path: Path) -> None:
+    method, counting = styleid(start="paper"), Counting(eps_model)
+    bank = StyleBank(StyleCache(tmp_path), LATENTS, method, counting, model_fingerprint="f")
+    styles = [bank.style(picture.pixels, str(i)) for i, picture in enumerate(PICTURES)]
+    inverted = bank.inverted(styles, batch=2)
+    built = sum(rows for _, rows in counting.evaluations)
+    for step in method.trajectory(eps_model).reverse:
+        inverted.features.at(step.t)
+    assert [rows for _, rows in counting.evaluations[-6:]] == [2, 1] * 3
+    assert sum(rows for _, rows in counting.evaluations) - built == 3 * 3
+    assert inverted.latent.shape[0] == 3
+
+
+def test_latents_serve_all_sites(eps_model: StableDiffusion, tmp_path: Path) -> None:
+    for method, built in (
+        (styleid(), 1),
+        (styleid(sites=[6]), 0),
+        (styleid(inject=False), 0),
+        (styleid(start="paper"), 1),
+        (styleid(steps=2), 1),
+    ):
+        _, bank = render(tmp_path, method, eps_model, LATENTS, count=1)
+        assert bank.num_built == built
 
 
 def test_other_timesteps_are_another_entry(eps_model: StableDiffusion, tmp_path: Path) -> None:
@@ -105,11 +163,12 @@ def test_other_options_are_other_styles(eps_model: StableDiffusion, tmp_path: Pa
         assert bank.num_built == built
 
 
-@pytest.mark.parametrize("place", ["feature", "length"])
+@pytest.mark.parametrize("place", ["middle", "length"])
+@pytest.mark.parametrize("codec", [Codec("x", "float32"), LATENTS], ids=lambda codec: codec.name)
 def test_damaged_style_is_made_again_during_the_render(
-    eps_model: StableDiffusion, tmp_path: Path, place: str
+    eps_model: StableDiffusion, tmp_path: Path, codec: Codec, place: str
 ) -> None:
-    method, codec = styleid(), Codec("x", "float32")
+    method = styleid()
     expected, _ = render(tmp_path, method, eps_model, codec)
     path = sorted(tmp_path.glob("*.tar"))[1]
     whole = path.read_bytes()

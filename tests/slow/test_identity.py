@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 SOURCES = {
     "held": (),
     "cached": ("--set", "features.source=cached"),
+    "latents": ("--set", "features.source=cached", "--set", "features.codec=trajectory"),
     "recomputed": ("--set", "features.source=recomputed", "--set", "features.contents=recomputed"),
 }
 RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
@@ -35,7 +36,8 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _options(source: str, folder: Path) -> list[str]:
     """Of a run with a style cache of its own, where it has one."""
-    cache = ["--set", f"features.cache={folder / 'cache'}"] if source == "cached" else []
+    has_cache = source in ("cached", "latents")
+    cache = ["--set", f"features.cache={folder / 'cache'}"] if has_cache else []
     return [*SOURCES[source], *cache]
 
 
@@ -54,7 +56,7 @@ def expected(manifest: Path) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize(
     ("source", "workers"),
-    [("held", 1), ("held", 4), ("cached", 2), ("cached", 4), ("recomputed", 2)],
+    [("held", 1), ("held", 4), ("cached", 2), ("cached", 4), ("latents", 2), ("recomputed", 2)],
 )
 def test_ray_writes_what_a_local_run_writes(
     source: str, workers: int, manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
@@ -66,7 +68,7 @@ def test_ray_writes_what_a_local_run_writes(
     assert leftovers(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("source", ["cached", "recomputed"])
+@pytest.mark.parametrize("source", ["cached", "latents", "recomputed"])
 def test_two_ranks_write_what_a_local_run_writes(
     source: str, manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
@@ -76,13 +78,14 @@ def test_two_ranks_write_what_a_local_run_writes(
     assert leftovers(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("source", ["cached", "latents"])
 def test_a_cache_that_is_full_and_one_that_is_filled_give_the_same_bytes(
-    manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
+    source: str, manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    full = _options("cached", manifest.parent / "cached-local")
+    full = _options(source, manifest.parent / f"{source}-local")
     done = render(manifest, tmp_path / "out", "--engine", "ray", "--workers", "2", *full)
     assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "out") == expected["cached"]
+    assert digests(tmp_path / "out") == expected[source]
 
 
 def test_the_manifest_decides_about_threads_not_what_launchers_set(

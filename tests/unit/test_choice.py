@@ -13,7 +13,14 @@ from stylebatch.features.bandwidth import cache_room, measure_bandwidth
 from stylebatch.manifest import load_spec
 from stylebatch.models.checkpoint import find_checkpoint
 from stylebatch.planning.batches import batch_rows, value_bytes
-from stylebatch.planning.choice import FeatureSources, Measurements, candidates, choose, kept_choice
+from stylebatch.planning.choice import (
+    FeatureSources,
+    Measurements,
+    candidates,
+    choose,
+    kept_choice,
+    needs_measuring,
+)
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan
 from tests.support.images import write_inputs, write_manifest
@@ -83,6 +90,54 @@ def test_choice_follows_what_was_measured(resolve: Resolve, tmp_path: Path) -> N
     assert chosen(**slow_network, room_bytes=need) == FeatureSources("cached", "held", "x")
     assert chosen(**slow_network, room_bytes=need - 1) == FeatureSources("cached", "held", "x8")
     assert chosen(**slow_network, room_bytes=1000) == HELD
+
+
+def test_latents_are_cached_where_features_are_too_large_or_the_disk_too_slow(
+    resolve: Resolve, tmp_path: Path
+) -> None:
+    cache = f"features.cache={tmp_path / 'cache'}"
+    latents = FeatureSources("cached", "held", "trajectory")
+    alone = resolve(cache, "features.codec=trajectory")
+    assert candidates(alone.spec)[0] == alone.choice == latents
+    assert not needs_measuring(alone.spec)
+    room = alone.layout.cache_bytes
+    # without seconds to weigh by: what fits
+    source = "features.source=cached"
+    assert resolve(cache, source, conditions=Measurements(room_bytes=room)).choice == latents
+    need = resolve(cache, source, "features.codec=x8").layout.cache_bytes
+    for room, codec in ((need, "x8"), (need - 1, "trajectory")):
+        found = resolve(cache, source, conditions=Measurements(room_bytes=room)).choice
+        assert found.codec == codec
+
+    def chosen(bytes_s: float) -> FeatureSources:
+        measured = Measurements(evaluation_s=1.0, read_bytes_s=bytes_s, write_bytes_s=bytes_s)
+        # little memory, so that holding styles costs blocks
+        return resolve(cache, images=4.5, conditions=measured).choice
+
+    assert chosen(1e9).codec == "x"
+    assert chosen(1e4) == latents
+
+
+def test_latents_cost_an_evaluation_per_style_block_and_timestep(
+    resolve: Resolve, tmp_path: Path
+) -> None:
+    cache, size = f"features.cache={tmp_path / 'cache'}", "output.shard_size=6"
+    whole, latents = (
+        resolve(cache, "features.source=cached", f"features.codec={codec}", size)
+        for codec in ("x", "trajectory")
+    )
+    blocks = range(latents.grid.num_blocks)
+    visits = sum(len(latents.grid.block(number).columns) for number in blocks)
+    assert latents.grid.num_blocks == whole.grid.num_blocks > 1
+    assert latents.evaluations - whole.evaluations == 49 * visits
+    # the break-even with inverting anew: 49 for a style and block against 50 for a style and inversion
+    anew = resolve("features.source=recomputed", size).layout
+    num_styles = len(latents.images(1))
+    assert anew.column_evaluations == 50 * num_styles
+    assert (
+        anew.evaluations - anew.column_evaluations
+        == latents.evaluations - latents.layout.column_evaluations
+    )
 
 
 @pytest.mark.parametrize("images", [4.5, 1000.0])

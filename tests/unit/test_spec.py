@@ -37,6 +37,7 @@ NOT_IN_SCHEMA: list[tuple[str, Any]] = [
     ("method.steps", 1),
     ("method.steps", 51),
     ("features.source", "cached"),
+    ("features.codec", "trajectory"),
     ("method.sites", [6, 6]),
     ("method.sites", [7, 6]),
     ("method.sites", []),

@@ -21,7 +21,7 @@ from stylebatch.features.style_bank import StyleBank
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.ranges import Range
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
-from stylebatch.methods.styleid.codec import FeatureCodec
+from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
 from stylebatch.methods.styleid.features import FeatureKind, Inverted, InvertedStyles
 
 
@@ -70,20 +70,22 @@ class StyleIDBlocks(DefaultBlocks):
     def _inverted_styles(self, images: list[Component], batch: int) -> Inverted:
         """Images of one size."""
         if self._bank is not None:
-            return self._from_bank(self._bank, images)
+            return self._from_bank(self._bank, images, batch)
         held = self.choice.styles == "held"
         return self._invert([image.pixels for image in images], "key_value", batch, hold=held)
 
     def _invert(self, pixels: Sequence, kind: FeatureKind, batch: int, *, hold: bool) -> Inverted:  # type: ignore[type-arg]
         parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
-        codec = FeatureCodec(self.choice.codec)
-        return self.method.invert(self.model, latents, kind, batch=batch, codec=codec, hold=hold)
+        codec = self.choice.codec
+        kept = EXACT if codec == "trajectory" else FeatureCodec(codec)
+        return self.method.invert(self.model, latents, kind, batch=batch, codec=kept, hold=hold)
 
-    def _from_bank(self, bank: StyleBank, images: list[Component]) -> Inverted:
+    def _from_bank(self, bank: StyleBank, images: list[Component], batch: int) -> Inverted:
         """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""
         built = bank.num_built
-        inverted = bank.inverted([bank.style(image.pixels, image.name) for image in images])
+        styles = [bank.style(image.pixels, image.name) for image in images]
+        inverted = bank.inverted(styles, batch=batch)
         new = {image.name for image in images} - self._found
         saved = len(new) - (bank.num_built - built)
         # counted once per worker, as the plan counts each style once

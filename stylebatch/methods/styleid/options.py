@@ -268,6 +268,11 @@ class StyleIDOptions(PairMethod):
         steps = self.num_reverse_evaluations if self.inject else 0
         return steps * sum(memory.features.get(site, 0) for site in self.sites)
 
+    def trajectory_bytes(self, size: BlockSize) -> int:
+        # the level that `start: level` ends at is that of its last timestep
+        levels = self.steps if self.start == "level" else self.steps + 1
+        return levels * self.prepared_bytes(size)
+
     def record_types(self, *, blends: bool = False) -> Mapping[str, str]:
         fields = type(self).model_fields
         goes_beyond = blends or any(
