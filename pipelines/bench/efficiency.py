@@ -20,8 +20,8 @@ import torch
 from pipelines.bench import workload
 from pipelines.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.engine.measure import network_threads
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.styleid.features import FeatureSource, SiteFeatures
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
@@ -118,11 +118,9 @@ def _block(
         features.evaluate(rows)
     contents = replace(contents, features=features)
     counted: list[int] = []
-    model.on_evaluations = counted.append
-    phase = workload.spent(
-        lambda: method.stylise(model, contents, styles, batch=resolved.batch, lanes=lanes)
-    )
-    model.on_evaluations = None
+    model.on_evaluations, model.lanes = counted.append, lanes
+    phase = workload.spent(lambda: method.stylise(model, contents, styles, batch=resolved.batch))
+    model.on_evaluations = model.lanes = None
     wall, cpu = phase.wall - features.spent.wall, phase.cpu - features.spent.cpu
     if sum(counted) != planned:
         raise BenchmarkError(f"{sum(counted)} evaluations; the plan says {planned}")

@@ -23,10 +23,10 @@ from pipelines.bench import workload
 from pipelines.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.diffusion import attention, ddim
 from stylebatch.engine.measure import network_threads
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.features import Inverted
 from stylebatch.models.denoiser import SelfAttention, Site
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 
 LARGEST_DIFFERENCE = 1e-4
@@ -232,14 +232,14 @@ def _ours(model: StableDiffusion, method: StyleID, images: Latents, size: Size) 
         inverted["c"] = method.invert(model, images["c"], "query")
         inverted["s"] = method.invert(model, images["s"], "key_value")
 
-    def render(lanes: Lanes) -> None:
-        done.latents.append(method.stylise(model, inverted["c"], inverted["s"], lanes=lanes))
+    def render() -> None:
+        done.latents.append(method.stylise(model, inverted["c"], inverted["s"]))
 
     done.invert_s = workload.seconds(invert)
     model.on_evaluations = counted.append
-    with closing(Lanes(size.threads, size.threads)) as lanes:  # as a worker has them
-        done.stylise = workload.spent(lambda: render(lanes))
-    model.on_evaluations = None
+    with closing(Lanes(size.threads, size.threads)) as model.lanes:  # as a worker has them
+        done.stylise = workload.spent(render)
+    model.on_evaluations = model.lanes = None
     done.evaluations = sum(counted)
     done.decode_s = workload.seconds(lambda: [model.decode(x) for x in done.latents[0].split(16)])
     return done

@@ -6,6 +6,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from statistics import median
 
@@ -16,9 +17,9 @@ from stylebatch.data.image_section import ImageFormat
 from stylebatch.data.images import encode, fit
 from stylebatch.data.pictures.decoding import decode
 from stylebatch.doctor.prediction import picture
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.pixels import to_pixels
 from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.lanes import Lanes
 from stylebatch.planning.profiles import Profile
 from stylebatch.quality.measures import measured
 
@@ -37,17 +38,20 @@ def profile_of(
     batch: int,
     lanes: int,
 ) -> Profile:
-    """Measure a loaded model for pictures of `size` px. `lanes`: batches side by side, as a run on this device has them.
+    """Measure a loaded model for pictures of `size` px. `lanes`: evaluations side by side, as a run on this device has them.
 
     The caller fills in the fingerprint, and how long loading took.
     """
     threads = torch.get_num_threads()
-    side_by_side = Lanes(lanes if model.device.type == "cpu" else 1, threads)
-    try:
-        counts = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < batch] + [batch]
-        row_s = {rows: _row_seconds(model, size, rows, side_by_side) for rows in counts}
-    finally:
-        side_by_side.close()
+    counts = [rows for rows in (1, 2, 4, 8, 16, 32, 64) if rows < batch] + [batch]
+    with closing(Lanes(lanes if model.device.type == "cpu" else 1, threads)) as side_by_side:
+        model.lanes = side_by_side
+        try:
+            row_s = {rows: _row_seconds(model, size, rows) for rows in counts}
+        finally:
+            model.lanes = None
+        uncut = side_by_side.count > 1
+    uncut_row_s = {rows: _row_seconds(model, size, rows) for rows in counts} if uncut else row_s
     # after the rows: the first evaluations warm the device up
     latents = model.encode(picture(size))
     on_device = model.device.type != "cpu"
@@ -60,6 +64,7 @@ def profile_of(
         threads=threads,
         size=size,
         row_s=row_s,
+        uncut_row_s=uncut_row_s,
         encode_s=_typical(lambda: model.encode(picture(size))),
         decode_s=_typical(lambda: model.decode(latents)),
         # beside a GPU the CPU does this while the next block is rendered
@@ -69,19 +74,12 @@ def profile_of(
     )
 
 
-def _row_seconds(model: Denoiser, size: int, rows: int, lanes: Lanes) -> float:
+def _row_seconds(model: Denoiser, size: int, rows: int) -> float:
     side, channels = size // model.latent_factor, model.latent_channels
     cond = model.embed([""])
     timestep = model.schedule.sampling_steps(2)[1].t
     latents = torch.zeros((rows, channels, side, side), device=model.device)
-
-    def evaluate(_: int) -> Tensor:
-        return model.predict_noise(latents, timestep, cond)
-
-    # a run has as many batches as lanes, or more
-    batches = range(lanes.count)
-    seconds: float = _typical(lambda: lanes.map(evaluate, batches))
-    return seconds / (rows * lanes.count)
+    return _typical(lambda: model.predict_noise(latents, timestep, cond)) / rows
 
 
 def _outside_the_network(size: int) -> None:

@@ -19,7 +19,6 @@ from stylebatch.engine.decoders import Decoders
 from stylebatch.errors import SampleError
 from stylebatch.methods.builtin import method_of
 from stylebatch.methods.input_kinds import MASK, PADDING, REFERENCE, SET, STYLE, TEXT
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.pixels import all_finite, to_pixels
 from stylebatch.methods.user import users_of
 from stylebatch.models.denoiser import Denoiser
@@ -42,8 +41,8 @@ CellIndex = tuple[int, int]
 class Renderer:
     """Keeps what blocks share. All members run on the worker's rendering thread.
 
-    `pool` decodes ahead; `on_saved` gets the number of evaluations that the plan counts and that were not needed. `lanes`
-    evaluate batches of the plan's size side by side; `check_files` gets every file that was decoded.
+    `pool` decodes ahead; `on_saved` gets the number of evaluations that the plan counts and that were not needed;
+    `check_files` gets every file that was decoded.
     """
 
     def __init__(
@@ -52,14 +51,13 @@ class Renderer:
         model: Denoiser,
         pool: Decoders,
         on_saved: Callable[[int], None] | None,
-        lanes: Lanes,
         check_files: CheckFiles,
     ) -> None:
         self.plan, self.model, self.pool = plan, model, pool
         prompts = plan.spec.prompts
         # set both ways: the model may have served another plan before
         model.chunks = prompts is not None and prompts.long_prompts == "chunk"
-        self.method: BlockMethod = block_method(Context(plan, model, on_saved, lanes))
+        self.method: BlockMethod = block_method(Context(plan, model, on_saved))
         self.rows = self._inputs(0, 1, check_files)
         self.columns = self._inputs(1, plan.layout.num_column_groups_held, check_files)
         self.carried = CarriedValues(plan, check_files)

@@ -32,10 +32,10 @@ from stylebatch.engine.ladder import Rung, is_out_of_memory
 from stylebatch.engine.renderer import Renderer, Rendering
 from stylebatch.errors import SampleError
 from stylebatch.folder import Folder
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.user import users_of
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.loading import load_model
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
@@ -110,6 +110,7 @@ class Worker:
     def _leave(model: Denoiser) -> None:
         model.on_evaluations = None
         model.pictures_at_once = None
+        model.lanes = None
 
     def _make_renderer(self) -> Renderer:
         return Renderer(
@@ -117,7 +118,6 @@ class Worker:
             self.model,
             self._decoders,
             self.on_evaluations,
-            self._lanes,
             self._fingerprints.check,
         )
 
@@ -208,6 +208,8 @@ class Worker:
     ) -> Rendering:
         """The block at the present rung, or at the first lower one that fits; at the last, samples fail."""
         while True:
+            # lanes multiply activations, which is what ran out where the batch was halved
+            self.model.lanes = self._lanes if self.rung.batch == self.plan.batch else None
             rendering = self._renderer.begin(samples, self.rung.batch)
             try:
                 for rows, columns in self.rung.parts(block):

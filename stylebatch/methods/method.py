@@ -68,6 +68,7 @@ class MethodOptions(Section):
     `takes_sizes`: of pairs, styles may have other sizes than contents, and than each other. `takes_masks`, `takes_blends`: it heeds
     the masks of contents, and styles that are mixed of several images. `inputs`: images that every prompt goes with (`image`,
     `mask`). `uses_sets`: prompts of one `style` are rendered beside the first of them, or beside a `reference` image.
+    `relates_rows`: what a row of an evaluation becomes hangs on the others, so that a CPU does not cut the batch into lanes.
     `presets`: options by the name that stands for them; those of `paper` are the defaults. `newer`: options that are left out of
     dumps while they have their defaults: a plan's digest is taken of a dump, and a new option must not change what it was.
     """
@@ -75,6 +76,7 @@ class MethodOptions(Section):
     keeps_features: ClassVar[bool] = False
     inputs: ClassVar[tuple[str, ...]] = ()
     uses_sets: ClassVar[bool] = False
+    relates_rows: ClassVar[bool] = False
     takes_sizes: ClassVar[bool] = False
     takes_masks: ClassVar[bool] = False
     takes_blends: ClassVar[bool] = False
@@ -114,6 +116,11 @@ class MethodOptions(Section):
             for name, value in dumped.items()
             if name not in (*self.newer, "preset") or getattr(self, name) != fields[name].default
         }
+
+    @property
+    def rows_per_sample(self) -> int:
+        """Network rows of one sample."""
+        return 1
 
     @property
     def preset_words(self) -> str:
@@ -259,7 +266,7 @@ class PromptMethod(MethodOptions):
 
     @property
     def rows_per_sample(self) -> int:
-        """Network rows of one sample: 2 with guidance."""
+        """2 with guidance."""
         return 1 if self.guidance == 1.0 else 2
 
     def samples_per_block(self, size: BlockSize) -> int:

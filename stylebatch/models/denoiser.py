@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import Schedule
+from stylebatch.models.lanes import Lanes
 
 Site = int
 """Self-attention of the decoder, 0..11: three positions for each of four levels, deepest first.
@@ -112,10 +113,10 @@ class Denoiser(Protocol):
     """A latent diffusion model. Latents are float32; H W pixels, h w latent cells.
 
     A class that derives from it has the members for text, memory and edits as those of a network without text and self-attention.
-    `native_cells`: cells per side that the network was trained on. Callers may set the last three. `chunks`: long prompts are
+    `native_cells`: cells per side that the network was trained on. Callers may set the last four. `chunks`: long prompts are
     encoded in windows instead of cut. `on_evaluations` is called with the number of rows of each evaluation.
     `pictures_at_once`: the most pictures per call of the autoencoder, which needs more memory per picture than the network
-    (None: no limit).
+    (None: no limit). `lanes`: on a CPU, evaluations whose rows no edit relates are cut into that many, side by side.
     """
 
     device: torch.device
@@ -126,6 +127,7 @@ class Denoiser(Protocol):
     chunks: bool = False
     on_evaluations: Callable[[int], None] | None = None
     pictures_at_once: int | None = None
+    lanes: Lanes | None = None
 
     @property
     def dtype(self) -> torch.dtype:

@@ -98,7 +98,8 @@ def device_seconds(plan: Plan, profile: Profile) -> float:
     mean = _mean_pixels(plan)
     of_picture = mean / profile.size**2
     of_row = (mean if window == whole else window) / profile.size**2
-    rows = profile.row_seconds(min(plan.batch, layout.samples_per_block)) * of_row
+    batch = min(plan.batch, layout.samples_per_block * plan.options.rows_per_sample)
+    rows = profile.row_seconds(batch, uncut=plan.options.relates_rows) * of_row
     encoded = layout.num_prepared
     pictures = encoded * profile.encode_s + samples * profile.decode_s
     return (

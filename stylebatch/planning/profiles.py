@@ -23,7 +23,8 @@ MIN_SIZE = 8
 class Profile:
     """Seconds of one model on one device, for square pictures of `size` pixels.
 
-    `row_s`: of a row of a network evaluation, by rows at once; `encode_s`, `decode_s`: of a picture in the autoencoder;
+    `row_s`: of a row of a network evaluation, by rows at once; `uncut_row_s`: where rows depend on each other, so that a CPU does
+    not cut them into lanes; `encode_s`, `decode_s`: of a picture in the autoencoder;
     `sample_s`: of a sample outside both; `load_s`: of loading the model. `measured`: date, as 2026-01-31.
     """
 
@@ -35,6 +36,7 @@ class Profile:
     threads: int
     size: int
     row_s: Mapping[int, float]
+    uncut_row_s: Mapping[int, float]
     encode_s: float
     decode_s: float
     sample_s: float
@@ -49,10 +51,10 @@ class Profile:
         parts = (self.fingerprint[:16], self.size, self.dtype, self.device, self.threads, name)
         return "-".join(map(str, parts)) + SUFFIX
 
-    def row_seconds(self, batch: int) -> float:
+    def row_seconds(self, batch: int, *, uncut: bool = False) -> float:
         """Of a row where `batch` rows are evaluated at once: those of the nearest number of rows that was measured."""
-        nearest = min(self.row_s, key=lambda rows: (abs(rows - batch), rows))
-        return self.row_s[nearest]
+        measured = self.uncut_row_s if uncut else self.row_s
+        return measured[min(measured, key=lambda rows: (abs(rows - batch), rows))]
 
 
 _CHECKED = TypeAdapter(Profile)
@@ -102,8 +104,17 @@ def _read(folder: Folder, name: str) -> Profile | None:
         found = _CHECKED.validate_python(data)
     except (StorageError, OSError, ValueError, ValidationError):
         return None
-    times = (*found.row_s.values(), found.encode_s, found.decode_s, found.sample_s, found.load_s)
+    of_rows = (found.row_s, found.uncut_row_s)
+    times = (
+        *(s for one in of_rows for s in one.values()),
+        found.encode_s,
+        found.decode_s,
+        found.sample_s,
+        found.load_s,
+    )
     # an edited file must not make a plan say minus one hour, nor stop it
-    is_sane = found.size >= MIN_SIZE and all(rows > 0 for rows in found.row_s)
-    is_sane &= all(0.0 <= time < 1e6 for time in times) and any(found.row_s.values())
+    is_sane = found.size >= MIN_SIZE and all(rows > 0 for one in of_rows for rows in one)
+    is_sane &= all(0.0 <= time < 1e6 for time in times) and all(
+        any(one.values()) for one in of_rows
+    )
     return found if is_sane else None

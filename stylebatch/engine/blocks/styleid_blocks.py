@@ -48,7 +48,7 @@ class StyleIDBlocks(DefaultBlocks):
         super().__init__(context)
         plan = self.plan
         assert plan.choice is not None, "StyleID keeps features, so a choice was made"
-        self.choice, self.on_saved, self._lanes = plan.choice, context.on_saved, context.lanes
+        self.choice, self.on_saved = plan.choice, context.on_saved
         self._bank = None
         if self.choice.styles == "cached":
             self._bank = StyleBank.of_plan(plan, self.method, self.model)
@@ -107,8 +107,6 @@ class StyleIDBlocks(DefaultBlocks):
         latents = self.method.stylise(
             self.model, rows.inverted, columns.inverted, pairs,
             batch=batch, mixtures=columns.mixtures, masks=rows.masks,
-            # lanes multiply activations, which is what ran out where the batch is smaller
-            lanes=self._lanes if batch == self.plan.batch else None,
         )  # fmt: skip
         # the inverse permutation: latents back in the order that was asked for
         place = torch.empty(len(order), dtype=torch.long)

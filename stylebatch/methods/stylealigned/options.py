@@ -21,6 +21,7 @@ class StyleAlignedOptions(PromptMethod):
     """Options of StyleAligned (arXiv 2312.02133). Defaults are those of the authors' code."""
 
     uses_sets: ClassVar[bool] = True
+    relates_rows: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         # the offset is a number of steps: with fewer of them, fewer reach the same level of noise
         "fast": {"steps": 25, "offset": 2},

@@ -22,7 +22,6 @@ from torch import Tensor
 from stylebatch.diffusion import attention, ddim
 from stylebatch.diffusion.schedule import Step, Trajectory, table_of, trajectory, two_step
 from stylebatch.diffusion.solvers import Rule, State, advance, trapezoid
-from stylebatch.methods.lanes import Lanes, PerLane
 from stylebatch.methods.ranges import Range
 from stylebatch.methods.styleid.block_pairs import Mixture, Pairs
 from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
@@ -38,7 +37,9 @@ from stylebatch.methods.styleid.features import (
 )
 from stylebatch.methods.styleid.injection import Injection, StyleFeatures
 from stylebatch.methods.styleid.options import StyleIDOptions
+from stylebatch.methods.styleid.per_lane import PerLane
 from stylebatch.models.denoiser import Conditioning, Denoiser, Site
+from stylebatch.models.lanes import Lanes
 
 __all__ = ["Mixture", "Pairs", "StyleID"]
 
@@ -89,41 +90,43 @@ class StyleID(StyleIDOptions):
         `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation. `codec`:
         what is kept of styles. Without `hold` the features are recomputed from the latents when asked for.
         """
-        return concatenate(
-            [self._invert_batch(model, part, kind, codec, hold) for part in latents.split(batch)]
-        )
+        edited, lanes = PerLane(), model.lanes or Lanes()
+
+        def invert(part: Tensor) -> Inverted:
+            recorder = Recorder(kind, attention.attend, codec)
+            edited.stand_for(recorder)
+            return self._invert_batch(model, part, recorder, hold)
+
+        with model.editing(edited, self.sites if self.inject and hold else ()):
+            parts = latents.tensor_split(lanes.num_parts(len(latents), batch))
+            return concatenate(lanes.map(invert, parts))
 
     def _invert_batch(
-        self,
-        model: Denoiser,
-        latents: Tensor,
-        kind: FeatureKind,
-        codec: FeatureCodec,
-        hold: bool,
+        self, model: Denoiser, latents: Tensor, recorder: Recorder, hold: bool
     ) -> Inverted:
+        """`recorder` sees each evaluation."""
         path, predict = self.trajectory(model), _predictor(model)
         used = {step.t for step in path.reverse} if self.inject else set()
-        recorder, held = Recorder(kind, attention.attend, codec), HeldFeatures()
+        held = HeldFeatures()
         # float32 between steps whatever the network's dtype: errors of an inversion add up over all steps
         state, residual = State(latents.float()), None
         levels = {path.inversion[0].source: state.x}
-        with model.editing(recorder, self.sites if self.inject and hold else ()):
-            for index, step in enumerate(path.inversion):
-                eps, seen = predict(state.x, step), recorder.take()
-                if step.t in used:
-                    held.by_timestep[step.t] = seen
-                # no step before the first: the trapezoid makes it of second order, as the others are
-                if self.inversion != "ddim" and index == 0:
-                    first_two = (step, path.inversion[1])
-                    eps = trapezoid(model.schedule, predict, state.x, eps, first_two)
-                    recorder.take()
-                if self.inversion != "ddim" and step == path.inversion[-1]:
-                    assert state.memory is not None, "a two-step rule has gone at least two steps"
-                    back = ddim.ddim_step(model.schedule, state.x, eps, path.reverse[0])
-                    residual = state.memory - back
-                state = advance(self.rule, model.schedule, state, eps, step)
-                levels[step.target] = state.x
-        again = RecomputedFeatures(self.recomputing(model, levels, kind, codec))
+        for index, step in enumerate(path.inversion):
+            eps, seen = predict(state.x, step), recorder.take()
+            if step.t in used:
+                held.by_timestep[step.t] = seen
+            # no step before the first: the trapezoid makes it of second order, as the others are
+            if self.inversion != "ddim" and index == 0:
+                first_two = (step, path.inversion[1])
+                eps = trapezoid(model.schedule, predict, state.x, eps, first_two)
+                recorder.take()
+            if self.inversion != "ddim" and step == path.inversion[-1]:
+                assert state.memory is not None, "a two-step rule has gone at least two steps"
+                back = ddim.ddim_step(model.schedule, state.x, eps, path.reverse[0])
+                residual = state.memory - back
+            state = advance(self.rule, model.schedule, state, eps, step)
+            levels[step.target] = state.x
+        again = RecomputedFeatures(self.recomputing(model, levels, recorder.kind, recorder.codec))
         return Inverted(state.x, held if hold else again, levels, residual)
 
     def recomputing(
@@ -191,13 +194,12 @@ class StyleID(StyleIDOptions):
         batch: int = 16,
         mixtures: Sequence[Mixture] | None = None,
         masks: Tensor | None = None,
-        lanes: Lanes | None = None,
     ) -> Tensor:
         """Render pairs of inverted contents and styles in lockstep; clean latents (P, c, h, w), pair order.
 
         `pairs` defaults to the full product, style by style. `batch` bounds one network evaluation. `mixtures`: what
         each style of the pairs is made of; default each inverted image is a style. `masks` (C, 1, h, w) in [0, 1]: where
-        the style applies; at 0 the content keeps its own statistics and attention. `lanes` evaluate several batches at a time.
+        the style applies; at 0 the content keeps its own statistics and attention.
         Styles may have other sizes than contents, and than each other (`InvertedStyles`).
         """
         styles = InvertedStyles.of(styles)
@@ -205,7 +207,8 @@ class StyleID(StyleIDOptions):
         pairs = pairs or Pairs.product(contents.num_images, len(mixed))
         self._require_drawn(pairs)
         path, predict = self.trajectory(model), _predictor(model)
-        batches = pairs.batches(batch)
+        lanes = model.lanes or Lanes()
+        batches = pairs.batches(batch, lanes.count)
         tau = 1.0 if isinstance(self.tau, Range) else self.tau
         states = [
             State(self.initial_latents(contents, styles, part, mixtures=mixed, masks=masks))
@@ -214,7 +217,7 @@ class StyleID(StyleIDOptions):
         edits = [
             Injection(part, mixed, tau, styles, blend=self.blend, masks=masks) for part in batches
         ]
-        edited, lanes = PerLane(), lanes or Lanes()
+        edited = PerLane()
 
         def evaluate(step: Step, index: int) -> Tensor:
             # per thread, since lanes run several batches through the one installed edit

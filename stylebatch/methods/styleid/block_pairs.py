@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -37,8 +38,21 @@ class Pairs:
             tuple(s for s in range(num_styles) for _ in range(num_contents)),
         )
 
-    def batches(self, size: int) -> list[Pairs]:
-        """Cut into batches of at most `size` pairs, whole styles together where they fit."""
+    def batches(self, size: int, multiple: int = 1) -> list[Pairs]:
+        """Cut into batches of at most `size` pairs, whole styles together where they fit.
+
+        Of a number of batches that is a `multiple`, as far as there are pairs, and then of about equal size.
+        """
+        cut = self._whole_styles(size)
+        if len(cut) % multiple and len(cut) < len(self.style):
+            count = min(len(self.style), -(-len(cut) // multiple) * multiple)
+            cut = self._whole_styles(-(-len(self.style) // count))
+            if len(cut) != count:
+                ends = [len(self.style) * part // count for part in range(count + 1)]
+                cut = [list(range(start, end)) for start, end in pairwise(ends)]
+        return [self._select(part) for part in cut]
+
+    def _whole_styles(self, size: int) -> list[list[int]]:
         whole = [
             [i for i, style in enumerate(self.style) if style == s]
             for s in dict.fromkeys(self.style)
@@ -49,7 +63,7 @@ class Pairs:
                 cut[-1] += group
             else:
                 cut += [group[i : i + size] for i in range(0, len(group), size)]
-        return [self._select(part) for part in cut]
+        return cut
 
     def _select(self, places: list[int]) -> Pairs:
         def chosen(values: tuple[T, ...]) -> tuple[T, ...]:

@@ -5,8 +5,8 @@ Prediction type, scaling factor and noise schedule come from the checkpoint's co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from stylebatch.diffusion.schedule import DiffusionSchedule
 from stylebatch.models.denoiser import AttentionEdit, Conditioning, Site
 from stylebatch.models.family import NUM_SITES
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.prompt_windows import in_rows, windows_needed, windows_of_ids
 from stylebatch.models.tokens import token_counts
 from stylebatch.models.unet.edits import (
@@ -50,6 +51,9 @@ class StableDiffusion:
         self.chunks = False
         self.on_evaluations: Callable[[int], None] | None = None
         self.pictures_at_once: int | None = None
+        self.lanes: Lanes | None = None
+        # a list, so that shallow copies know of it too
+        self._edits: list[object] = []
         self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = latent_factor(vae) if vae is not None else 8
         self.latent_channels = int(unet.config.in_channels)
@@ -124,6 +128,18 @@ class StableDiffusion:
         self, x: Tensor, t: float, cond: Conditioning, *, level: float | None = None
     ) -> Tensor:
         """eps (B, c, h, w) in float32 for latents `x` at timestep `t`; `level` if the noise level of x is another."""
+        # an edit may relate rows to each other
+        parts = 1 if self.lanes is None or self._edits else self.lanes.num_parts(len(x))
+        if self.lanes is None or parts < 2:
+            return self._predict_rows(x, t, cond, level)
+
+        def predict(rows: list[int]) -> Tensor:
+            return self._predict_rows(x[rows], t, cond.select(rows), level)
+
+        rows = [part.tolist() for part in torch.arange(len(x)).tensor_split(parts)]
+        return torch.cat(self.lanes.map(predict, rows))
+
+    def _predict_rows(self, x: Tensor, t: float, cond: Conditioning, level: float | None) -> Tensor:
         if self.on_evaluations is not None:
             self.on_evaluations(x.shape[0])
         dtype = self.unet.dtype
@@ -140,7 +156,7 @@ class StableDiffusion:
 
     def editing(self, edit: AttentionEdit, sites: tuple[Site, ...]) -> AbstractContextManager[None]:
         """Install `edit` at `sites` for a `with` block."""
-        return installed(self.unet, edit, sites)
+        return self._edited(installed(self.unet, edit, sites)) if sites else nullcontext()
 
     @property
     def num_self_attentions(self) -> int:
@@ -150,10 +166,19 @@ class StableDiffusion:
         self, edit: AttentionEdit, layers: tuple[int, ...]
     ) -> AbstractContextManager[None]:
         """Install `edit` at self-attention layers of the whole network for a `with` block."""
-        return installed_at_layers(self.unet, edit, layers)
+        return self._edited(installed_at_layers(self.unet, edit, layers))
 
     def sharing_norms(self, reference: Tensor) -> AbstractContextManager[None]:
-        return norms_shared(self.unet, reference.to(self.device))
+        return self._edited(norms_shared(self.unet, reference.to(self.device)))
+
+    @contextmanager
+    def _edited(self, edit: AbstractContextManager[None]) -> Iterator[None]:
+        with edit:
+            self._edits.append(edit)
+            try:
+                yield
+            finally:
+                self._edits.pop()
 
     def _added(self, x: Tensor, cond: Conditioning) -> dict[str, Tensor] | None:
         return None

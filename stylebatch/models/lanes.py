@@ -1,4 +1,4 @@
-"""Batches side by side on a CPU: several evaluations at a time, each on a thread with its share of the cores.
+"""Evaluations side by side on a CPU, each on a thread with its share of the cores.
 
 Within one evaluation of a small network the cores wait for each other after every operation; across evaluations they never do
 (docs/benchmarks.md, "Lanes").
@@ -13,9 +13,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
-from torch import Tensor
-
-from stylebatch.models.denoiser import AttentionEdit, SelfAttention, Site
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,6 +27,14 @@ class Lanes:
     def __init__(self, count: int = 1, threads: int = 1) -> None:
         self.count, self.threads = max(1, min(count, threads)), threads
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="lane")
+        self._here = threading.local()
+
+    def num_parts(self, rows: int, batch: int | None = None) -> int:
+        """Into how many evaluations of at most `batch` rows to cut `rows`, so that each lane has one; 1 within a lane."""
+        if getattr(self._here, "is_lane", False):
+            return 1
+        needed = -(-rows // (batch or max(1, rows)))
+        return min(rows, -(-needed // self.count) * self.count)
 
     def close(self) -> None:
         """Wait for what runs, and end the threads."""
@@ -50,7 +55,7 @@ class Lanes:
             # settings of torch that the caller made hold in the lanes as well
             runs = [contextvars.copy_context().run for _ in group]
             futures = [
-                self._pool.submit(run, _alone, function, item, share)
+                self._pool.submit(run, self._alone, function, item, share)
                 for run, item in zip(runs, group, strict=True)
             ]
             # first all, then results: an error must not leave others computing on a model that is taken down
@@ -58,23 +63,8 @@ class Lanes:
             found += [future.result() for future in futures]
         return found
 
-
-def _alone(function: Callable[[T], R], item: T, threads: int) -> R:
-    torch.set_num_threads(threads)  # of this thread only
-    with torch.inference_mode():
-        return function(item)
-
-
-class PerLane:
-    """An attention edit that stands for one per batch: in each thread, that of the batch which it renders."""
-
-    def __init__(self) -> None:
-        self._present = threading.local()
-
-    def stand_for(self, edit: AttentionEdit) -> None:
-        """In this thread, until the next call."""
-        self._present.edit = edit
-
-    def __call__(self, site: Site, hidden: Tensor, layer: SelfAttention) -> Tensor:
-        edit: AttentionEdit = self._present.edit
-        return edit(site, hidden, layer)
+    def _alone(self, function: Callable[[T], R], item: T, threads: int) -> R:
+        torch.set_num_threads(threads)  # of this thread only
+        self._here.is_lane = True
+        with torch.inference_mode():
+            return function(item)
