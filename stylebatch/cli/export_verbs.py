@@ -27,6 +27,10 @@ def _columns() -> list[str]:
     return ["style", "label"]
 
 
+def _forms() -> list[str]:
+    return ["coco", "voc", "yolo"]
+
+
 def share(text: str) -> float:
     """As `float`; typer's own message for a bad number does not show what is accepted."""
     try:
@@ -102,6 +106,14 @@ def export(
         ),
     ] = 0,
     split: Splits = None,
+    annotations: Annotated[
+        str,
+        typer.Option(
+            metavar="FORM",
+            help="of objects with --to files: coco, voc, yolo (that of the contents)",
+            autocompletion=_forms,
+        ),
+    ] = "",
     shard_size: ShardSize = None,
     hub_format: Annotated[
         str,
@@ -132,6 +144,7 @@ def export(
         seed=seed,
         shard_size=shard_size,
         splits=tuple(split or ()),
+        annotations=annotations,  # type: ignore[arg-type]  # checked there
     )
     shown = progress(as_json=json_logs)
     if not is_hub:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from stylebatch.data.sources.kinds import form_of
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.forecast import device_seconds
 from stylebatch.planning.plan import Plan
@@ -80,6 +81,7 @@ def run_record(
         "limit": limit,
         "labels": list(plan.labels),
         "lineage": masked_values([one.model_dump() for one in lineage(plan)]),
+        **_annotations(plan),
     }
     # through JSON, so that it equals what a later start reads: tuples are lists there
     return RunRecord.model_validate(json.loads(json.dumps(record)))
@@ -90,6 +92,14 @@ def _splits(plan: Plan) -> dict[str, Any]:
     if not plan.layout.parts:
         return {}
     return {"splits": [{"name": name, "num_shards": n} for name, n in plan.cut.by_split]}
+
+
+def _annotations(plan: Plan) -> dict[str, Any]:
+    """The form of annotations, which an export to files writes again, whatever the format of this output is."""
+    contents = plan.sources.by_field.get("contents")
+    if not plan.has_objects or contents is None:
+        return {}
+    return {"annotations": form_of(contents)}
 
 
 def _spec_record(spec: RunSpec) -> dict[str, Any]:

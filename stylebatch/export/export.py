@@ -112,6 +112,7 @@ def repair_export(output: Place, *, progress: Progress | None = None) -> ExportR
         seed=made.seed,
         shard_size=made.shard_size,
         splits=tuple(made.splits),
+        annotations=made.annotations,  # type: ignore[arg-type]  # checked there
     )
     return export(paths, output, options, progress=progress, redo_damaged=True)
 

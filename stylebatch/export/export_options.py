@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from stylebatch.data.tables.text_lines import lines_of, open_text
 from stylebatch.errors import ManifestError
 from stylebatch.spec.output import OutputFormat
 
 Balance = Literal["", "style", "label"]
+Form = Literal["", "coco", "voc", "yolo"]
 MOST_IN_A_SHARD = 9999
 MOST_SHARD_SIZE = 256
 
@@ -22,7 +23,7 @@ class ExportOptions:
     `where`: an expression over the columns of a record; `drop`: keys that are left out; `originals`: contents that are added,
     as a share of the stylised samples; `balance`: column of which every value becomes equally frequent; `seed` decides what
     is left out and added for that. `shard_size`: samples per shard, None for up to 256 in four shards at least. `splits`: those
-    that are taken, all where none is named.
+    that are taken, all where none is named. `annotations`: their form in files, "" for that of the contents.
     """
 
     format: OutputFormat | None = None
@@ -33,6 +34,7 @@ class ExportOptions:
     seed: int = 0
     shard_size: int | None = None
     splits: tuple[str, ...] = ()
+    annotations: Form = ""
 
     def __post_init__(self) -> None:
         # not `0 <= share <= 1` negated, which NaN would pass
@@ -44,6 +46,10 @@ class ExportOptions:
             raise ManifestError(f"--seed: found {self.seed}; accepted: 0 to 2^63 - 1")
         if self.balance not in ("", "style", "label"):
             raise ManifestError(f"--balance: found {self.balance!r}; accepted: style, label")
+        if self.annotations not in get_args(Form):
+            raise ManifestError(
+                f"--annotations: found {self.annotations!r}; accepted: coco, voc, yolo"
+            )
         if self.shard_size is not None and not 1 <= self.shard_size <= MOST_IN_A_SHARD:
             raise ManifestError(
                 f"--shard-size: found {self.shard_size}; accepted: 1 to {MOST_IN_A_SHARD:,}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from stylebatch.errors import ManifestError
 from stylebatch.export.export_options import ExportOptions
 from stylebatch.export.exported_shards import Exported
 from stylebatch.export.rendered import Rendered
@@ -15,6 +16,7 @@ from stylebatch.folder import Folder
 from stylebatch.masking import masked_values
 from stylebatch.spec import canonical_json
 from stylebatch.store.output_record import FORMAT, VERSION, ExportRecord, Origin, RunRecord
+from stylebatch.store.sinks.annotations import form_of
 from stylebatch.store.versions import versions
 
 
@@ -39,6 +41,7 @@ def record_of(exported: Exported, output: Folder, options: ExportOptions) -> Run
         "balance": options.balance,
         "seed": options.seed,
         "splits": list(options.splits),
+        "annotations": options.annotations,
     }
     identity = masked_values(_identity_of(exported, taken))
     record = {
@@ -88,7 +91,7 @@ def _identity_of(exported: Exported, taken: dict[str, Any]) -> dict[str, Any]:
             **({"names": list(exported.names)} if len(exported.given) > 1 else {}),
         },
         "model_fingerprint": exported.given[0].run.identity.get("model_fingerprint", ""),
-        **_annotations(exported),
+        **_annotations(exported, taken["annotations"]),
         "output": {
             "format": exported.format,
             "shard_size": exported.shard_size,
@@ -123,18 +126,26 @@ def place_of(folder: Folder) -> str:
     return str(folder.local.resolve()) if folder.local is not None else str(folder).rstrip("/")
 
 
-def _annotations(exported: Exported) -> dict[str, Any]:
-    """The form of annotations and the classes of objects, where samples have some.
+def _annotations(exported: Exported, asked: str) -> dict[str, Any]:
+    """The form of annotations and the classes of objects, where samples have some. Raises ManifestError where none can be written.
 
-    A run that wrote no files did not need the form: then what the manifest names, or COCO.
+    `asked`: the form that an option names, else it stays what it was.
     """
     if "objects" not in exported.schema.names:
+        if asked:
+            raise ManifestError(
+                f"--annotations: found {asked}, and no sample of {exported.given[0].folder} has `objects`; accepted: without"
+            )
         return {}
+    if asked and exported.format != "files":
+        raise ManifestError(
+            f"--annotations: found {asked} with the format {exported.format}, which keeps objects in its records; accepted: with files"
+        )
     first = exported.given[0].run
-    contents = first.spec.get("contents")
-    kind = contents.get("kind") if isinstance(contents, dict) else None
-    form = first.identity.get("annotations") or kind or "coco"
-    return {"annotations": form, "classes": list(exported.labels)}
+    return {
+        "annotations": asked or form_of(first) or "coco",
+        "classes": list(exported.labels),
+    }
 
 
 def _size(exported: Exported) -> dict[str, Any]:

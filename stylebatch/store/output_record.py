@@ -152,12 +152,14 @@ class ExportRecord(_Record):
     seed: int = Field(0, ge=0, lt=2**63)
     shard_size: int | None = Field(None, ge=1, le=9999)
     splits: list[str] = []
+    annotations: str = ""
 
 
 class RunRecord(_Record):
     """run.json. `identity` and `digest` decide about resuming; `resolved` is kept on resume; `limit`: of a preview.
 
-    `labels`: names of the classes by number, None in older outputs; `export`: of an output that was made from others.
+    `labels`: names of the classes by number, None in older outputs; `export`: of an output that was made from others;
+    `annotations`: the form that those of the contents had, "" where nothing is annotated.
     """
 
     format: str | None = None
@@ -174,6 +176,7 @@ class RunRecord(_Record):
     limit: int | None = Field(None, ge=1)
     labels: list[str] | None = None
     lineage: list[Origin] = []
+    annotations: str = ""
     export: ExportRecord | None = None
 
     @model_validator(mode="after")

@@ -19,10 +19,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.sources.kinds import open_source
+from stylebatch.data.sources.kinds import form_of, open_source
 from stylebatch.data.sources.listing import list_images
 from stylebatch.engine.run import run
 from stylebatch.errors import InputChangedError, PlanChangedError
+from stylebatch.export.export import export
+from stylebatch.export.export_options import ExportOptions
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.spec.output import OutputFormat
@@ -302,17 +304,25 @@ def read_again(output: Path, kind: str) -> list[tuple[Path, str]]:
     return [(output / "images", str(above)), *described]
 
 
-@pytest.mark.parametrize("kind", ["voc", "yolo"])
-def test_an_output_keeps_the_form_of_annotations(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "form"), [("voc", "files"), ("voc", "parquet"), ("yolo", "webdataset")]
+)
+def test_an_output_keeps_the_form_of_annotations(
+    kind: str, form: OutputFormat, tmp_path: Path
+) -> None:
+    """Whatever its own format: an export to files writes them."""
     path = manifest(tmp_path)
     folder = tmp_path / kind
     write_voc(folder) if kind == "voc" else write_yolo(folder)
     contents = {"path": "images", "annotations": kind}
     data = json.loads(path.read_text()) | {"contents": contents}
-    data["output"] = {"path": str(tmp_path / "out"), "format": "files"}
+    data["output"] = {"path": str(tmp_path / form), "format": form}
     path.write_text(json.dumps(data))
     assert run(load_spec(path)).exit_code == 0
-    output = tmp_path / "out"
+    output = tmp_path / "files"
+    if form != "files":
+        assert form_of(open_source(str(tmp_path / form), "contents")) == kind
+        export([tmp_path / form], output, ExportOptions(format="files"))
     assert list(verify(output)) == []
     annotations = output / ("annotations" if kind == "voc" else "labels") / "train"
     options = SourceOptions(annotations=str(annotations))

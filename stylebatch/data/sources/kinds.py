@@ -11,6 +11,7 @@ from stylebatch.data.sources.coco import CocoImages
 from stylebatch.data.sources.files_output import FilesOutput
 from stylebatch.data.sources.hub_datasets import local_copy
 from stylebatch.data.sources.image_folder import ImageFolder
+from stylebatch.data.sources.outputs import annotations_of, output_around
 from stylebatch.data.sources.parquet_images import ParquetImages
 from stylebatch.data.sources.patterns import is_pattern, root_of
 from stylebatch.data.sources.saved import SavedDataset
@@ -35,6 +36,8 @@ KINDS: dict[str, type[Source]] = {
     "files": FilesOutput,
 }
 """The last is asked first: a folder of tars is a folder as well."""
+FORMS = ("coco", "voc", "yolo")
+"""Of annotations, by the kinds that read them."""
 OF_ANY = frozenset(
     (
         "kind",
@@ -114,6 +117,15 @@ def open_source(uri: str, field: str, options: SourceOptions = USUAL) -> Source:
                 f"{', '.join(sorted(kind.takes | OF_ANY))}"
             )
     return kind(uri, field, options)
+
+
+def form_of(source: Source) -> str:
+    """In which form the annotations of a source are, or those were that an output of ours was made of; COCO for all others."""
+    name = name_of(source)
+    if name not in FORMS and not is_pattern(source.uri):
+        output = output_around(source.uri)
+        name = annotations_of(output) if output is not None else ""
+    return name if name in FORMS else FORMS[0]
 
 
 def name_of(source: Source) -> str:

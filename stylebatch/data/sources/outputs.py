@@ -93,6 +93,15 @@ def classes_of(output: str) -> list[str]:
     return found if isinstance(found, list) and all(isinstance(n, str) for n in found) else []
 
 
+def annotations_of(output: str) -> str:
+    """The form of annotations that an output keeps; "" for none."""
+    run = _json(Folder.at(output, INPUT), "run.json")
+    if not _is_ours(run):
+        return ""
+    identity = run["identity"] if isinstance(run["identity"], dict) else {}
+    return str(run.get("annotations") or identity.get("annotations", ""))
+
+
 def commits_of(output: str) -> list[str]:
     """Names of an output's committed shards, such as train-00000, in order."""
     names = Folder.at(output, INPUT).names("metadata/")

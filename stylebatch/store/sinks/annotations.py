@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from stylebatch.data.sources.regions import FLAGS
 from stylebatch.folder import Folder
-from stylebatch.store.output_record import find_run
+from stylebatch.store.output_record import RunRecord, find_run
 from stylebatch.store.sinks.one_file import unlike
 from stylebatch.store.sinks.sink import Row
 from stylebatch.store.sinks.tree import FILE, IMAGES, below, key_of
@@ -47,6 +47,11 @@ def annotation_files(output: Folder) -> list[str]:
     found = [file for folder in (ANNOTATIONS, LABELS) for file in below(output, f"{folder}/")]
     named = [DESCRIPTION] if any(file.startswith(f"{LABELS}/") for file in found) else []
     return [*filter(is_annotation, found), *named]
+
+
+def form_of(run: RunRecord) -> str:
+    """The form of the annotations of an output; "" where none is recorded."""
+    return run.annotations or str(run.identity.get("annotations", ""))
 
 
 @contextmanager
@@ -157,9 +162,10 @@ def _making(output: Folder, target: _Target) -> Iterator[Callable[[pa.Table], No
                 return
             if not found:
                 run = find_run(output)
-                identity = {} if run is None else run.identity
-                kind = WRITERS.get(str(identity.get("annotations")), _Coco)
-                found.append(kind(target, identity.get("classes", ()), opened))
+                form, classes = "", ()
+                if run is not None:
+                    form, classes = form_of(run), run.identity.get("classes", ())
+                found.append(WRITERS.get(form, _Coco)(target, classes, opened))
             for row in metadata.select(COLUMNS).to_pylist():
                 if row[FILE]:
                     found[0].add(row)
@@ -261,12 +267,10 @@ class _Voc(_Writer):
 def _voc_sides(one: dict[str, Any]) -> Iterator[tuple[str, int]]:
     """Whole pixels, counted from 1 and all within the box: most readers of this form take no others."""
     left, top, width, height = one["bbox"]
-    # outputs of earlier versions read them as if they were counted from 0, and know no flags
-    first = int(FLAGS[0] in one)
     for name, low, extent in (("x", left, width), ("y", top, height)):
-        begin = round(low) + first
+        begin = round(low) + 1
         yield f"{name}min", begin
-        yield f"{name}max", max(begin, round(low + extent)) if first else round(low + extent)
+        yield f"{name}max", max(begin, round(low + extent))
 
 
 class _Yolo(_Writer):
@@ -322,4 +326,4 @@ def _stem(name: str) -> str:
 
 
 WRITERS: dict[str, type[_Writer]] = {"coco": _Coco, "voc": _Voc, "yolo": _Yolo}
-"""By the kind of contents whose form of annotations an output keeps."""
+"""By form."""
