@@ -1,4 +1,4 @@
-"""Numbers as people read them, with their units."""
+"""Numbers as people read them, with their units; values as people write them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def duration(seconds: float) -> str:
         if minutes < 60
         else f"{minutes // 60} h {minutes % 60:02d} min"
     )
+
+
+def written(value: object) -> str:
+    """As a manifest has it: `[cat, dog]`, `[0.5, 2.0]`, `cat`."""
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)

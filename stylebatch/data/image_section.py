@@ -33,7 +33,7 @@ class SourceOptions(Section):
     split: str | None = Field(
         None,
         min_length=1,
-        description="Which split is read, of sources that have several; `split` of the manifest makes some",
+        description="Which split is read, of sources that have several; `all` reads them as one. `split` of the manifest makes some",
     )
     image: str | None = Field(
         None,

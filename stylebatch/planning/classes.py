@@ -13,6 +13,7 @@ from stylebatch.data.sources.source import Item
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.documents import DocumentError, parse
 from stylebatch.errors import ManifestError
+from stylebatch.spec.class_names import names_by_number
 
 NAMED = 12
 MOST_BYTES = 1 << 24
@@ -44,12 +45,13 @@ def named_items(items: list[Item], classes: Sequence[str] | None, field: str) ->
     """Images with labels that are names of classes, where some are given. Raises ManifestError for a label that is none of them."""
     if classes is None:
         return items
-    used = Counter(item.label for item in items)
-    used.update(region.label for item in items for region in item.regions)
-    names = names_of(used, classes, field)
-    if all(label == name for label, name in names.items()):
+    # Tars have numbers of classes in `cls`, and names in the objects beside them.
+    images = names_of(Counter(item.label for item in items), classes, field)
+    regions = (region.label for item in items for region in item.regions)
+    objects = names_of(Counter(regions), classes, field)
+    if all(label == name for names in (images, objects) for label, name in names.items()):
         return items
-    return [_named(item, names) for item in items]
+    return [_named(item, images, objects) for item in items]
 
 
 def names_of(used: Mapping[str, int], classes: Sequence[str], field: str) -> dict[str, str]:
@@ -88,9 +90,9 @@ def require_names(used: Iterable[str], classes: Sequence[str], field: str) -> No
         )
 
 
-def _named(item: Item, names: Mapping[str, str]) -> Item:
-    regions = tuple(replace(region, label=names[region.label]) for region in item.regions)
-    return replace(item, label=names[item.label], regions=regions)
+def _named(item: Item, images: Mapping[str, str], objects: Mapping[str, str]) -> Item:
+    regions = tuple(replace(region, label=objects[region.label]) for region in item.regions)
+    return replace(item, label=images[item.label], regions=regions)
 
 
 def _is_number(label: str) -> bool:
@@ -127,17 +129,18 @@ def _has_names(found: Any) -> bool:
 
 
 def _of_document(found: Any, where: str) -> tuple[str, ...]:
-    if isinstance(found, list) and all(isinstance(name, str | int) for name in found):
-        return tuple(map(str, found))
-    pairs: Iterable[tuple[Any, Any]] = found.items() if isinstance(found, dict) else ()
-    by_number = {}
-    for one, other in pairs:
-        number, name = (other, one) if type(other) is int else (one, other)
-        if isinstance(number, str) and _is_number(number):
-            number = int(number)
-        by_number[number] = str(name)
-    if not by_number or set(by_number) != set(range(len(by_number))):
+    if isinstance(found, list):
+        wrong = next((n for n in found if not isinstance(n, str) and type(n) is not int), None)
+        if wrong is None:
+            return tuple(map(str, found))
         raise ManifestError(
-            f"{where}: accepted: a list of names, or a mapping of the numbers from 0 on, without gaps, to names"
+            f"{where}: found {wrong!r} among the names; accepted: texts, in quotes where they look like something else"
         )
-    return tuple(by_number[number] for number in range(len(by_number)))
+    try:
+        if isinstance(found, dict):
+            return names_by_number(found)
+    except ValueError as error:
+        raise ManifestError(f"{where}: {error}") from None
+    raise ManifestError(
+        f"{where}: accepted: a list of names, or a mapping of the numbers from 0 on, without gaps, to names"
+    )

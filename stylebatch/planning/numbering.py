@@ -73,8 +73,11 @@ def _how(names: tuple[str, ...], lists: Sequence[ClassList], before: tuple[str, 
 
 
 def _by_order(names: tuple[str, ...]) -> str:
-    if not _are_numbers(set(names)):
-        return "by name"
+    numbers = [name for name in names if _are_numbers({name})]
+    if len(numbers) < len(names):
+        few = ", ".join(numbers[:3]) + ", ..." * (len(numbers) > 3)
+        told = f", numbers ({few}) among the names; `classes: {{0: NAME, ...}}` tells what they are"
+        return f"by name{told if numbers else ''}"
     if names == tuple(map(str, range(len(names)))):
         return "as they are"
     most = max(map(int, names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import NoneType
 from typing import Annotated, Any, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -18,8 +17,9 @@ from stylebatch.methods.stylealigned.options import StyleAlignedOptions
 from stylebatch.methods.styleid.options import StyleIDOptions
 from stylebatch.methods.user import CustomMethod, entry_point, options_of, users_of
 from stylebatch.models.model_section import MODEL_IDS, ModelSpec
-from stylebatch.paths import LocalPath, is_address
+from stylebatch.paths import is_address
 from stylebatch.section import Section
+from stylebatch.spec.class_names import Classes, short_classes
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.output import OutputSpec
 from stylebatch.spec.pairing import Pairing
@@ -89,44 +89,6 @@ Method = Annotated[
 ]
 
 
-def _classes(given: Any) -> Any:
-    """Told in one line, where pydantic would have one for each name and form."""
-    if isinstance(given, list | tuple):
-        wrong = next((name for name in given if not isinstance(name, str) or not name), None)
-        if not given or wrong is not None:
-            found = "an empty list" if not given else f"{wrong!r} among the names"
-            quoted = (
-                f", in quotes where they are numbers ({str(wrong)!r})" if type(wrong) is int else ""
-            )
-            raise ValueError(
-                f"{found}; accepted: names as text{quoted}, a file of names, or how many classes there are"
-            )
-        return tuple(given)  # strict types take no list for it
-    if type(given) not in (int, str, NoneType):
-        raise ValueError(
-            "accepted: a list of names, a file of names, or how many classes there are"
-        )
-    return given
-
-
-Name = Annotated[str, Field(min_length=1)]
-Classes = Annotated[
-    Annotated[tuple[Name, ...], Field(min_length=1), Tag("list")]
-    | Annotated[int, Field(ge=1, le=1_000_000), Tag("count")]
-    | Annotated[LocalPath, Tag("file")],
-    # A plain union would tell of a wrong value once for each of its forms.
-    Discriminator(
-        lambda given: (
-            "file"
-            if isinstance(given, str)
-            else "list"
-            if isinstance(given, list | tuple)
-            else "count"
-        )
-    ),
-]
-
-
 class RunSpec(Section):
     """A whole run. Everything but inputs and output has a default."""
 
@@ -154,10 +116,11 @@ class RunSpec(Section):
     output: OutputSpec
     features: FeatureSpec = FeatureSpec()
     engine: Annotated[EngineSpec, BeforeValidator(_name_to_mapping)] = EngineSpec()
-    classes: Annotated[Classes | None, BeforeValidator(_classes)] = Field(
+    classes: Annotated[Classes | None, BeforeValidator(short_classes)] = Field(
         None,
-        description="Names of the classes in the order of their numbers: a list, a file with a name a line (or JSON, YAML), or how many "
-        "there are where labels are numbers; labels that are none of them are refused. Default: the labels that are there",
+        description="Names of the classes in the order of their numbers: a list, a mapping such as {0: cat, 1: dog}, a file with a name "
+        "a line (or JSON, YAML), or how many there are where labels are numbers; labels that are none of them are refused. Default: the "
+        "labels that are there",
     )
     seed: int = Field(
         0, ge=0, lt=2**63, description="Seed of the run; each sample's own is derived from it"
@@ -271,6 +234,9 @@ def json_schema() -> dict[str, Any]:
         schema["properties"][field] = {
             "anyOf": [{"enum": accepted}, {"$ref": f"#/$defs/{field.capitalize()}Spec"}]
         }
+    schema["properties"]["classes"]["anyOf"].append(
+        {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+    )
     # fractions may stand beside the options of a split
     schema["$defs"][SplitSpec.__name__]["additionalProperties"] = {
         "type": "number", "exclusiveMinimum": 0, "maximum": 1,

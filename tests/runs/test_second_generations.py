@@ -158,6 +158,29 @@ def test_splits_of_the_first_generation_are_taken_over(
         plan(load_spec(manifest(tmp_path, eps_folder, contents=section)))
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("exact", [False, True], ids=["drawn", "exact"])
+def test_an_output_of_several_splits_is_split_anew(
+    kind: OutputFormat, exact: bool, tmp_path: Path, eps_folder: Path
+) -> None:
+    """By `split: all`. Each original stays in one split, though the first generation has samples of it in all."""
+    names = ("train", "validation", "Fold_3")
+    rows = [{"content_id": f"{n // 3}.png"} for n in range(30)]
+    generation(tmp_path / "first", rows, kind, splits=[names[n % 3] for n in range(30)])
+    table(tmp_path / "styles.csv", ["s.jpg"])
+    section = {"path": "first", "split": "all"} | ({"image": "image"} if kind == "parquet" else {})
+    split = {"validation": 0.4, "seed": 2, "exact": exact}
+    resolved = plan(load_spec(manifest(tmp_path, eps_folder, contents=section, split=split)))
+    axis = resolved.axes[0]
+    assert isinstance(axis, ImageAxis)
+    assert len({item.id for item in axis.items}) == len(axis) == 30
+    found = _splits(resolved, {item.id: item.origin for item in axis.items})
+    assert len(found) == 10
+    assert all(len(splits) == 1 for splits in found.values())
+    assert set.union(*found.values()) == {"train", "validation"}
+    assert any(" as one" in note for note in resolved.notes)
+
+
 @pytest.mark.slow
 def test_a_third_generation_knows_the_originals(tmp_path: Path) -> None:
     """Rendered for real, with splits by name in between and nothing carried."""

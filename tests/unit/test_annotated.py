@@ -205,7 +205,7 @@ def test_pascal_voc_gives_labels_and_boxes(images: Path, tmp_path: Path) -> None
     assert (found["a.png"].label, found["a.png"].regions[0].box) == ("cat", (0, 1, 11, 21))
     assert (found["sub/b.png"].label, len(found["sub/b.png"].regions)) == ("fox", 2)
     assert (found["c.png"].label, found["c.png"].regions) == ("", ())
-    assert "contents: 1 images without annotations" in listed(images, tmp_path / "xml").notes
+    assert "contents: 1 image without annotations" in listed(images, tmp_path / "xml").notes
 
 
 def test_flags_of_voc_are_read_and_boxes_from_0_are_told(images: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_flags_of_voc_are_read_and_boxes_from_0_are_told(images: Path, tmp_path:
     assert [(r.box, r.flags) for r in found.items[0].regions] == [
         ((-1, 0, 49, 40), (True, False)), ((4, 4, 1, 1), (False, True)), ((2, 2, 7, 7), (False, False)),
     ]  # fmt: skip
-    told = "contents: 1 boxes begin at 0, though Pascal VOC counts pixels from 1: they may be a pixel off"
+    told = "contents: boxes that begin at 0, though Pascal VOC counts pixels from 1: 1; they may be a pixel off"
     assert told in found.notes
 
 
@@ -246,7 +246,7 @@ def test_broken_files_of_voc_are_named_or_counted(
     with pytest.raises(ManifestError, match=r"contents\.annotations: .*/c\.xml: .*" + told):
         listed(images, tmp_path / "xml")
     found = listed(images, tmp_path / "xml", damaged="pass_over")
-    assert "contents: 1 images whose annotations cannot be read" in found.notes
+    assert "contents: 1 image whose annotations cannot be read" in found.notes
     assert [i.label for i in found.items] == ["cat", "", ""]
 
 

@@ -17,6 +17,7 @@ from stylebatch.manifest import load_spec
 from stylebatch.planning.classes import class_list, named_items, names_of
 from stylebatch.planning.resolve import plan
 from tests.support.images import picture
+from tests.support.packed import encoded, tar
 
 NAMES = ("cat", "dog", "bird")
 
@@ -44,8 +45,13 @@ def test_files_of_classes(name: str, text: str, tmp_path: Path) -> None:
         ("a.txt", "cat\n\ndog", "found no name for class 1"),
         ("a.txt", "", "found no names"),
         ("a.txt", "cat\ncat", "found 'cat' twice"),
-        ("a.json", '{"0": "cat", "2": "dog"}', "without gaps"),
-        ("a.json", "[[1]]", "accepted: a list of names"),
+        ("a.json", '{"0": "cat", "2": "dog"}', "no name for class 1.*without gaps"),
+        ("a.json", '{"0": "cat", "00": "dog"}', "found the number 0 twice, of 'cat' and of 'dog'"),
+        ("a.json", '{"cat": 0, "0": "dog"}', "found the number 0 twice"),
+        ("a.yaml", "0: no\n1: yes", "found 0: False; accepted: .*in quotes"),
+        ("a.yaml", "[yes, no]", "found True among the names; accepted: texts, in quotes"),
+        ("a.yaml", "0: 1\n1: 0", "found 0: 1; accepted: a number from 0 and a name"),
+        ("a.json", "[[1]]", r"found \[1\] among the names"),
         ("a.json", "[", "not valid YAML"),
         ("a.json", "3", "accepted: a list of names"),
     ],
@@ -93,6 +99,30 @@ def test_labels_of_objects_are_classes_too() -> None:
     with pytest.raises(ManifestError, match="found the class number 2"):
         named_items(items, NAMES[:2], "contents.path")
     assert named_items(items, None, "contents.path") is items
+
+
+def test_numbers_of_images_are_named_beside_objects_with_names(tmp_path: Path) -> None:
+    """As in tars: `cls` has numbers, the objects of the JSON have names."""
+    objects = {"objects": [{"bbox": [1, 1, 9, 9], "category": "dog"}]}
+    members = {
+        "a.png": encoded(1), "a.cls": "0", "a.json": objects,
+        "b.png": encoded(2), "b.cls": "1", "b.json": {},
+    }  # fmt: skip
+    tar(tmp_path / "contents.tar", members)
+    path = manifest(tmp_path, (), {"1": "dog", "0": "cat", "2": "bird"})
+    data = json.loads(path.read_text())
+    data["contents"]["path"] = str(tmp_path / "contents.tar")
+    path.write_text(json.dumps(data))
+    made = plan(load_spec(path))
+    assert made.labels == NAMES
+    items = made.images(0)
+    assert [item.label for item in items] == ["cat", "dog"]
+    assert [region.label for item in items for region in item.regions] == ["dog"]
+    path.write_text(json.dumps(data | {"classes": None}))
+    assert any(
+        "by name, numbers (0, 1) among the names; `classes: {0: NAME, ...}`" in line
+        for line in plan(load_spec(path)).lines()
+    )
 
 
 @pytest.mark.parametrize("label", ["10", "0"])
@@ -145,8 +175,11 @@ def test_a_label_that_is_no_class_is_refused_with_the_next_step(tmp_path: Path) 
         ([2, 1, 0], "classes: 2 among the names; accepted: names as text, in quotes where they are numbers ('2'), a file of names, or "),
         (["a", ""], "classes: '' among the names; accepted: names as text, a file of names, or how many classes there are"),
         ([], "classes: an empty list; accepted: names as text"),
-        ({"cat": 0}, "classes: accepted: a list of names, a file of names, or how many classes there are"),
-        (2.5, "classes: accepted: a list of names, a file of names, or how many classes there are (found 2.5)"),
+        ({}, "classes: an empty mapping; accepted: the numbers from 0 on, without gaps"),
+        ({"0": "cat", "2": "dog"}, "classes: no name for class 1; accepted: the numbers from 0 on, without gaps"),
+        ({"0": "cat", "00": "dog"}, "classes: found the number 0 twice, of 'cat' and of 'dog'; accepted: each once"),
+        ({"0": ["cat"]}, "classes: found '0': ['cat']; accepted: a number from 0 and a name as text"),
+        (2.5, "classes: accepted: a list of names, a mapping of numbers to names, a file of names, or how many classes there are (found 2.5)"),
         (True, "classes: accepted: a list of names"),
     ],
 )  # fmt: skip

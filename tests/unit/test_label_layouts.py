@@ -132,6 +132,22 @@ def test_a_description_never_leads_outside(tmp_path: Path) -> None:
         listed(root)
 
 
+def test_a_split_within_another_is_of_one_alone(tmp_path: Path) -> None:
+    """As `train: images` beside `val: images/val`: nothing that is measured on was seen."""
+    put(tmp_path, "images/1.png", "images/a/2.png", "images/val/3.png", "images/value/4.png")
+    put(tmp_path, labels___1__txt=f"0 {BOX}", labels___val___3__txt=f"0 {BOX}")
+    put(tmp_path, data__yaml="train: images\nval: images/val\nnames: [cat]")
+    train = listed(tmp_path, split="train")
+    assert set(labels(train)) == {"images/1.png", "images/a/2.png", "images/value/4.png"}
+    assert "contents: images/val is of split val, and left out of train" in train.notes
+    assert set(labels(listed(tmp_path, split="val"))) == {"images/val/3.png"}
+    both = list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
+    assert sorted(item.split for item in both.items) == ["train"] * 3 + ["val"]
+    assert "contents (train): 2 images without annotations" in both.notes
+    put(tmp_path, data__yaml="train: [images/a, images]\nval: images/val\nnames: [cat]")
+    assert labels(listed(tmp_path, split="train")) == labels(train)
+
+
 def test_other_files_of_that_name_are_no_description(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.png", data__yaml="hyperparameters: {train: 3}")
     assert kind_of(str(tmp_path)) == "folder"
@@ -175,7 +191,7 @@ def test_the_folders_of_coco_are_one_run_with_splits(tmp_path: Path) -> None:
     for item in both.items:
         assert both.sources.read(item.ref) == PNG
     assert labels(listed(root, root / "annotations", split="Val")) == {"val2017/1.jpg": "dog"}
-    with pytest.raises(ManifestError, match=r"splits train, val; .*`split: train`, or make all of"):
+    with pytest.raises(ManifestError, match=r"splits train, val; .*`split: train`, or read them"):
         listed(root, root / "annotations")
     pattern = root / "annotations/captions_*.json"
     assert len(listed(root, pattern, split="train").items) == 1

@@ -53,6 +53,53 @@ def test_files_of_splits(tmp_path: Path) -> None:
         assert listed.sources.read(item.ref).startswith(b"\x89PNG")
 
 
+def test_all_splits_are_read_as_one_where_that_is_said(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        members = {f"{i}.png": encoded(i) for i in range(3)} | {"x.txt": "lost"}
+        tar(tmp_path / f"{split}-00000.tar", members)
+        for number in range(3):
+            path = tmp_path / "folder" / split / f"{'cat' if number else 'dog'}/{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(1))
+    for path, lost in ((tmp_path / "train-00000.tar", False), (tmp_path, True)):
+        with pytest.raises(ManifestError, match="`split: all`|no splits"):
+            spec = ContentSpec(path=str(path), split=None if lost else "all", kind="webdataset")
+            list_contents(spec)
+    found = list_contents(ContentSpec(path=str(tmp_path), split="all", kind="webdataset", limit=4))
+    assert [item.split for item in found.items] == [""] * 4
+    assert len({item.id for item in found.items}) == 4
+    assert found.notes[0] == "contents: read as webdataset, the splits train, val as one"
+    assert "contents: 4 of 6 images are taken (limit: 4)" in found.notes
+    folder = list_contents(ContentSpec(path=str(tmp_path / "folder"), split="all"))
+    assert Counter(item.label for item in folder.items) == {"cat": 4, "dog": 2}
+
+
+def test_what_is_told_of_a_split_names_it(tmp_path: Path) -> None:
+    for split, lost in (("train", 2), ("val", 1), ("test", 1)):
+        members: dict[str, Any] = {"0.png": encoded(0), "0.cls": split}
+        tar(tmp_path / f"{split}-0.tar", members | {f"lost{i}.txt": "x" for i in range(lost)})
+    spec = ContentSpec(path=str(tmp_path), labels=("test", "train"))
+    found = list_contents(spec, SplitBy(source=True))
+    assert [item.split for item in found.items] == ["test", "train"]
+    assert list(found.notes) == [
+        "contents: read as webdataset, split by split",
+        "contents (test, val, each): 1 passed over: 1 .txt, without an image beside it",
+        "contents (train): 2 passed over: 2 .txt, without an image beside it",
+        "contents (val): 0 of 1 images are taken (labels: [test, train])",
+        "contents (val): no image of it is left, so that it is not made",
+    ]
+
+
+def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(1))
+    for split in ("train", "val"):
+        document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}
+        (tmp_path / f"instances_{split}.json").write_text(json.dumps(document))
+    spec = ContentSpec(path=str(tmp_path), annotations=str(tmp_path / "instances_*.json"))
+    with pytest.raises(ManifestError, match=r"'a.png' is in the splits train and val; accepted: e"):
+        list_contents(spec, SplitBy(source=True))
+
+
 def test_limits_and_labels_hold_for_each_split(tmp_path: Path) -> None:
     for name in ("train/cat/1", "train/cat/2", "train/dog/1", "val/cat/1", "val/cat/2"):
         path = tmp_path / f"{name}.png"

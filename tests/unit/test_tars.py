@@ -317,9 +317,7 @@ def test_items_are_chosen_by_label_seed_and_number(tmp_path: Path) -> None:
     everything = listed(path)
     found = listed(path, labels=("cat", "dog"), limit_per_class=2)
     assert [i.id for i in found.items] == ["00.png", "01.png", "03.png", "04.png"]
-    assert (
-        "4 of 12 images are taken (labels: ('cat', 'dog'), limit_per_class: 2)" in found.notes[-1]
-    )
+    assert "4 of 12 images are taken (labels: [cat, dog], limit_per_class: 2)" in found.notes[-1]
     mixed = [i.id for i in listed(path, shuffle=1).items]
     assert mixed != [i.id for i in everything.items]
     assert sorted(mixed) == [i.id for i in everything.items]

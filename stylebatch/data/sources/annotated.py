@@ -28,6 +28,7 @@ from stylebatch.data.sources.regions import (
 from stylebatch.data.sources.sidecars import level
 from stylebatch.data.sources.source import USUAL, Item
 from stylebatch.errors import ManifestError, StorageError
+from stylebatch.words import counted
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
@@ -65,7 +66,7 @@ class AnnotatedImages(ImageFolder):
                 if self.options.split is None and level(item.id, 1).casefold() in SPLITS:
                     self._splits_seen.add(level(item.id, 1))
                 if data is None:
-                    self._without["images without annotations"] += 1
+                    self._without["without annotations"] += 1
                     lost.append(item.id)
                     yield item
                     continue
@@ -117,7 +118,7 @@ class AnnotatedImages(ImageFolder):
                 raise self._fault(
                     f"{path}: {error}. Next: correct it, or read such images without label with `damaged: pass_over`"
                 ) from None
-            self._without["images whose annotations cannot be read"] += 1
+            self._without["whose annotations cannot be read"] += 1
             return ()
 
     @abstractmethod
@@ -128,7 +129,7 @@ class AnnotatedImages(ImageFolder):
         return self.fault(what, "annotations")
 
     def notes(self) -> list[str]:
-        told = [f"{count} {what}" for what, count in self._without.items()]
+        told = [f"{counted(count, 'image')} {what}" for what, count in self._without.items()]
         if len(self._splits_seen) > 1:
             names = sorted(self._splits_seen)
             told.append(
@@ -150,7 +151,7 @@ class VocImages(AnnotatedImages):
 
     def notes(self) -> list[str]:
         count = self._begin_at_0
-        told = f"{self.field}: {count} boxes begin at 0, though Pascal VOC counts pixels from 1: they may be a pixel off"
+        told = f"{self.field}: boxes that begin at 0, though Pascal VOC counts pixels from 1: {count}; they may be a pixel off"
         return [*super().notes(), *([told] if count else [])]
 
     def regions(self, data: bytes) -> Iterator[Region]:

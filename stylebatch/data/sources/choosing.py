@@ -12,6 +12,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.sources.size_filters import is_asked, of_size
 from stylebatch.data.sources.source import Item, Source
 from stylebatch.data.tables.table_columns import shown
+from stylebatch.words import written
 
 NAMED = 12
 
@@ -40,7 +41,7 @@ def chosen(
         kept = kept[: options.limit]
     if len(kept) == len(items):
         return kept, sizes
-    by = ", ".join(f"{name}: {value}" for name, value in _filters(options).items())
+    by = ", ".join(f"{name}: {written(value)}" for name, value in _filters(options).items())
     return kept, [
         f"{source.field}: {len(kept):,} of {len(items):,} images are taken ({by})",
         *sizes,

@@ -126,6 +126,6 @@ def split_of(name: str) -> str:
 def one_of(splits: Sequence[str]) -> str:
     """What is wrong with a source of several splits of which none is named, for people."""
     return (
-        f"found the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {(splits or ['train'])[0]}`, or make all of them "
-        "with `split: source` beside `contents`"
+        f"found the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {(splits or ['train'])[0]}`, or read them as one "
+        "with `split: all`, or make all of them with `split: source` beside `contents`"
     )

@@ -38,6 +38,8 @@ class ImageFolder(LocalFiles):
     takes = frozenset(("label_from", "split", "label", "caption", "captions"))
     reads_beside: ClassVar[bool] = True
     """Whether sidecars and tables of metadata are looked for."""
+    left_out: frozenset[str] = frozenset()
+    """Folders within those that are read, which belong to another split."""
 
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, field, options)
@@ -116,8 +118,9 @@ class ImageFolder(LocalFiles):
         for name in found.hidden:
             if not starts or name.startswith(starts):
                 self._pass_over("hidden folder", name)
+        others = tuple(f"{folder}/" for folder in self.left_out)
         for prefix, files in found.folders:
-            if not starts or prefix.startswith(starts):
+            if (not starts or prefix.startswith(starts)) and not prefix.startswith(others):
                 yield prefix, files
 
     def _starts(self) -> list[str]:
@@ -194,6 +197,8 @@ class ImageFolder(LocalFiles):
 
     def _enters(self, folder: str, relative: PurePath, visited: set[str]) -> bool:
         path = os.path.join(folder, relative.name)
+        if relative.as_posix() in self.left_out:
+            return False
         if relative.name.startswith("."):
             self._pass_over("hidden folder", relative.as_posix())
             return False

@@ -22,6 +22,7 @@ from stylebatch.data.sources.tars import TarImages
 from stylebatch.data.sources.yolo import YoloImages
 from stylebatch.errors import ManifestError
 from stylebatch.paths import is_address
+from stylebatch.words import written
 
 KINDS: dict[str, type[Source]] = {
     "folder": ImageFolder,
@@ -112,8 +113,9 @@ def open_source(uri: str, field: str, options: SourceOptions = USUAL) -> Source:
     for option, usual in SourceOptions.model_fields.items():
         value = getattr(options, option)
         if value != usual.default and option not in kind.takes | OF_ANY:
+            found = repr(value) if isinstance(value, str) else written(value)
             raise ManifestError(
-                f"{field}.{option}: found {value!r}, which means nothing to the kind {name} of {uri}; accepted: "
+                f"{field}.{option}: found {found}, which means nothing to the kind {name} of {uri}; accepted: "
                 f"{', '.join(sorted(kind.takes | OF_ANY))}"
             )
     return kind(uri, field, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.image_section import ContentSpec, SourceSpec
@@ -21,6 +21,7 @@ from stylebatch.data.sources.source import Item, Source, Sources
 from stylebatch.data.sources.splitting import (
     NO_SPLITS,
     SplitBy,
+    is_whole,
     parts_of,
     reading,
     split_of,
@@ -43,6 +44,9 @@ class Listing:
 
 def list_images(source: Source) -> Listing:
     """Images of a source. Raises ManifestError, naming its field, when nothing is found or two have the same id."""
+    parts = parts_of(source) if is_whole(source) else []
+    if parts:
+        return _list_parts(source, parts, in_splits=False)
     sifter = Sifter(source)
     items = sifter.sifted(_checked(source))
     if not items:
@@ -114,22 +118,50 @@ def _list_split(source: Source, by: SplitBy) -> Listing:
     if not by.source:
         listed = list_images(source)
         return replace(listed, items=with_origins(listed.items, source)) if by.origins else listed
+    return _list_parts(source, parts_of(source), in_splits=True)
+
+
+def _list_parts(source: Source, parts: Sequence[Source], *, in_splits: bool) -> Listing:
+    """Images of all splits of a source: each with its split, within which limits hold, or as one."""
     sifter = Sifter(source)
-    parts = [(part, sifter.sifted(_checked(part))) for part in parts_of(source)]
-    everything = [item for _, found in parts for item in found]
+    listed = [(part, sifter.sifted(_checked(part))) for part in parts]
+    everything = [replace(item, split=split_of(part)) for part, items in listed for item in items]
+    _require_unique(everything, f"{source.field}.path: {source.uri}")
     items: list[Item] = []
-    notes: list[str] = []
-    for part, found in parts:
-        kept, told = chosen(found, part, everything)
-        items += [replace(item, split=split_of(part)) for item in kept]
-        notes += [*part.notes(), *told]
+    notes: dict[str, list[str]] = {}
+    for part, found in listed:
+        told = part.notes()
+        if in_splits:
+            name = split_of(part)
+            kept, of_choice = chosen([i for i in everything if i.split == name], part, everything)
+            items += kept
+            told += of_choice
+            if found and not kept:
+                told.append(f"{source.field}: no image of it is left, so that it is not made")
+        for note in told:
+            notes.setdefault(note, []).append(split_of(part))
+    of_all: list[str] = []
+    if not in_splits:
+        items, of_all = chosen([replace(item, split="") for item in everything], source)
     if not items:
         raise source.fault("found no images in its splits; accepted: at least one")
-    source.types = joined_types([part.types for part, _ in parts])
-    for one in itertools.chain.from_iterable(part.class_lists for part, _ in parts):
+    source.types = joined_types([part.types for part, _ in listed])
+    for one in itertools.chain.from_iterable(part.class_lists for part, _ in listed):
         source.learn_classes(one.where, one.names, of_objects=one.of_objects)
-    kind = f"{source.field}: read as {name_of(source)}, split by split"
-    return Listing(items, Sources.of(source), (kind, *dict.fromkeys([*notes, *sifter.end()])))
+    how = "split by split" if in_splits else f"the splits {', '.join(map(split_of, parts))} as one"
+    kind = f"{source.field}: read as {name_of(source)}, {how}"
+    told = [*_of_splits(source, notes), *of_all, *sifter.end()]
+    return Listing(items, Sources.of(source), (kind, *told))
+
+
+def _of_splits(source: Source, notes: Mapping[str, list[str]]) -> Iterator[str]:
+    """What is told of some splits, with their names; what the source says as a whole without."""
+    of_whole, field = source.notes(), f"{source.field}: "
+    yield from of_whole
+    for note, splits in notes.items():
+        if note not in of_whole:
+            each = ", each" if len(splits) > 1 else ""
+            yield f"{source.field} ({', '.join(splits)}{each}): {note.removeprefix(field)}"
 
 
 def _checked(source: Source) -> list[Item]:
@@ -172,10 +204,14 @@ def _require_unique(items: Sequence[Item], where: str) -> None:
     if not (hashes[1:] == hashes[:-1]).any():
         return
     # Equal hashes may be chance: only then are the ids themselves compared.
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for item in items:
+        if seen.get(item.id, item.split) != item.split:
+            raise ManifestError(
+                f"{where}: {item.id!r} is in the splits {seen[item.id]} and {item.split}; accepted: each image in one"
+            )
         if item.id in seen:
             raise ManifestError(
                 f"{where}: {item.id!r} stands there twice; accepted: each image once"
             )
-        seen.add(item.id)
+        seen[item.id] = item.split

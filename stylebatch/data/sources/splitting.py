@@ -9,6 +9,8 @@ from stylebatch.data.sources.source import Item, Source
 from stylebatch.data.tables.table_columns import shown
 
 NAMED = 12
+EVERY = "all"
+"""In place of the name of a split, as `datasets` has it."""
 
 
 class SplitBy(NamedTuple):
@@ -20,6 +22,13 @@ class SplitBy(NamedTuple):
 
 
 NO_SPLITS = SplitBy()
+
+
+def is_whole(source: Source) -> bool:
+    """Whether the options ask for all splits of a source as one; a split may have that very name."""
+    if source.options.split != EVERY:
+        return False
+    return EVERY not in source.splits()
 
 
 def parts_of(source: Source) -> list[Source]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import absolute, is_file, is_folder, opened
 from stylebatch.data.sources.annotated import MAX_BYTES, AnnotatedImages
 from stylebatch.data.sources.layouts import (
@@ -19,6 +20,7 @@ from stylebatch.data.sources.layouts import (
 )
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.regions import Region, box_of, keypoints_of, polygon_of
+from stylebatch.data.sources.source import USUAL
 from stylebatch.documents import DocumentError, parse
 
 Shape = tuple[int, int]
@@ -39,6 +41,10 @@ class YoloImages(AnnotatedImages):
     suffix = ".txt"
     _parts: tuple[Part, ...] = ()
     """Of a data set that a file describes."""
+
+    def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
+        super().__init__(uri, field, options)
+        self._others: dict[str, str] = {}
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
@@ -84,9 +90,21 @@ class YoloImages(AnnotatedImages):
     def _prepare(self) -> None:
         found = self._described_parts()
         self._parts = tuple(wanted_parts(found, self.options.split, self.fault)) if found else ()
+        starts = tuple(f"{part.images}/" for part in self._parts)
+        others = {part.images: part.split for part in found if part not in self._parts}
+        # `train: images` beside `val: images/val` would have the images of val in both
+        self._others = {name: split for name, split in others.items() if name.startswith(starts)}
+        self.left_out = frozenset(self._others)
         path, self._names, self._keypoints = self._names_file()
         self.class_lists = []
         self.learn_classes(path, self._names.items())
+
+    def notes(self) -> list[str]:
+        told = (
+            f"{self.field}: {name} is of split {split}, and left out of {self.options.split}"
+            for name, split in self._others.items()
+        )
+        return [*super().notes(), *told]
 
     def _names_file(self) -> tuple[str, dict[int, str], Shape]:
         """A file that tells, in the folder or one above; class names by number, and the shape of a line's keypoints."""
@@ -174,6 +192,12 @@ def _described(found: Any) -> tuple[dict[int, str], Shape]:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(isinstance(number, int) for number in names):
         raise ValueError("names: accepted: a list, or a mapping of class numbers to names")
+    # YAML reads no, yes, on and off as truth values.
+    wrong = next((number for number, name in names.items() if isinstance(name, bool)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"names: found {str(names[wrong]).lower()} for class {wrong}; accepted: texts. Next: put quotes around it"
+        )
     keypoints = NO_KEYPOINTS
     if isinstance(shape, list) and len(shape) == 2 and all(type(n) is int for n in shape):
         if shape[0] < 0 or shape[1] not in (2, 3):
