@@ -179,7 +179,7 @@ def test_a_label_that_is_no_class_is_refused_with_the_next_step(tmp_path: Path) 
         ({"0": "cat", "2": "dog"}, "classes: no name for class 1; accepted: the numbers from 0 on, without gaps"),
         ({"0": "cat", "00": "dog"}, "classes: found the number 0 twice, of 'cat' and of 'dog'; accepted: each once"),
         ({"0": ["cat"]}, "classes: found '0': ['cat']; accepted: a number from 0 and a name as text"),
-        (2.5, "classes: accepted: a list of names, a mapping of numbers to names, a file of names, or how many classes there are (found 2.5)"),
+        (2.5, "classes: accepted: a list of names, a mapping of numbers to names, a file of names, or how many classes"),
         (True, "classes: accepted: a list of names"),
     ],
 )  # fmt: skip

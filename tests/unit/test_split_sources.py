@@ -20,6 +20,7 @@ from stylebatch.manifest import load_spec
 from stylebatch.planning.resolve import plan
 from stylebatch.spec import SplitSpec
 from stylebatch.spec.splits import short_form
+from tests.support.generations import generation
 from tests.support.images import write_inputs
 from tests.support.packed import encoded, tar
 from tests.support.tables import PAIRINGS, manifest, table, tables
@@ -61,10 +62,8 @@ def test_all_splits_are_read_as_one_where_that_is_said(tmp_path: Path) -> None:
             path = tmp_path / "folder" / split / f"{'cat' if number else 'dog'}/{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(1))
-    for path, lost in ((tmp_path / "train-00000.tar", False), (tmp_path, True)):
-        with pytest.raises(ManifestError, match="`split: all`|no splits"):
-            spec = ContentSpec(path=str(path), split=None if lost else "all", kind="webdataset")
-            list_contents(spec)
+    with pytest.raises(ManifestError, match="read them as one with `split: all`"):
+        list_contents(ContentSpec(path=str(tmp_path), kind="webdataset"))
     found = list_contents(ContentSpec(path=str(tmp_path), split="all", kind="webdataset", limit=4))
     assert [item.split for item in found.items] == [""] * 4
     assert len({item.id for item in found.items}) == 4
@@ -72,6 +71,16 @@ def test_all_splits_are_read_as_one_where_that_is_said(tmp_path: Path) -> None:
     assert "contents: 4 of 6 images are taken (limit: 4)" in found.notes
     folder = list_contents(ContentSpec(path=str(tmp_path / "folder"), split="all"))
     assert Counter(item.label for item in folder.items) == {"cat": 4, "dog": 2}
+    tar(tmp_path / "more/0.tar", {"0.png": encoded(0)})
+    for spec, told in (
+        (ContentSpec(path=str(tmp_path / "more"), split="all"), "has no splits"),
+        (
+            ContentSpec(path=str(tmp_path), split="all", kind="webdataset"),
+            "found 1 file beside those of the splits train, val, such as more/0.tar",
+        ),
+    ):
+        with pytest.raises(ManifestError, match=told):
+            list_contents(spec)
 
 
 def test_what_is_told_of_a_split_names_it(tmp_path: Path) -> None:
@@ -288,5 +297,8 @@ def test_documented_splits_are_made(example: str, tmp_path: Path, eps_folder: Pa
         members |= {f"{i}.png": encoded(1), f"{i}.json": {"fold": ("train", "val")[i % 2]}}
     tar(tmp_path / "shards/a.tar", members)
     tables(tmp_path, 60, 20)
+    if "outputs/first" in example:
+        rows = [{"content_id": f"{i}.png"} for i in range(30)]
+        generation(tmp_path / "outputs/first", rows, splits=["train", "test"] * 15)
     resolved = plan(load_spec(manifest(tmp_path, eps_folder, **yaml.safe_load(example))))
     assert {"train", "validation"} <= resolved.summary()["splits"].keys()

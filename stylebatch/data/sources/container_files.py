@@ -10,6 +10,7 @@ from stylebatch.data.sources.holdings import files_below, holds, one_of, split_o
 from stylebatch.data.sources.outputs import classes_of, is_record, lacking, output_above, shards_of
 from stylebatch.data.sources.patterns import Found, find, is_pattern
 from stylebatch.data.sources.source import Source
+from stylebatch.words import counted
 
 
 class ContainerFiles(Source):
@@ -55,7 +56,16 @@ class ContainerFiles(Source):
             self.learn_classes(output, enumerate(classes_of(output)))
 
     def splits(self) -> list[str]:
-        return self._splits_of(self._all_files())
+        """Those of the files. Raises ManifestError for files beside them, which would be in no split."""
+        found = self._all_files()
+        splits = self._splits_of(found)
+        lost = [file for file in found.files if not self._split_of(found, file)]
+        if splits and lost:
+            raise self.fault(
+                f"found {counted(len(lost), 'file')} beside those of the splits {', '.join(splits)}, such as {found.name(lost[0])}; "
+                "accepted: each file of a split"
+            )
+        return splits
 
     def _splits_of(self, found: Found) -> list[str]:
         names = (self._split_of(found, file) for file in found.files)
