@@ -141,19 +141,35 @@ def splits_of_images(
     for name in sorted(names):
         if fault := name_fault(name):
             raise ManifestError(f"split: {axis.name}s: {fault}")
-    usual = {name: usual_name(name) for name in names}
+    usual = _usual_names(split, axis, names)
     twice = [split for split, count in Counter(usual.values()).items() if count > 1]
     if twice:
         alike = ", ".join(name for name in sorted(names) if usual[name] == twice[0])
         raise ManifestError(
             f"split: {axis.name}s: found the splits {alike}, which `datasets` takes for one; accepted: each once. Next: rename one"
         )
-    if split.source and not names & {name for names in USUAL.values() for name in names}:
+    return tuple(usual[item.split] for item in axis.items)
+
+
+def _usual_names(split: SplitSpec, axis: ImageAxis, names: Collection[str]) -> dict[str, str]:
+    """Splits by the source's names of them. Raises ManifestError where folders seem to be something else."""
+    usual = {name: usual_name(name) for name in names}
+    if not split.source or not USUAL.keys().isdisjoint(usual.values()):
+        return usual
+    # COCO's folders are train2017 and val2017
+    short = {name: usual_name(name.rstrip("0123456789")) for name in names}
+    if USUAL.keys().isdisjoint(short.values()):
         found = ", ".join(shown(name, 40) for name in sorted(names)[:NAMED])
         raise ManifestError(
-            f"split.source: {axis.name}s: found {found}, which look like no splits; accepted: at least one of {', '.join(USUAL)}"
+            f"split.source: {axis.name}s: found {found}, which look like no splits; accepted: at least one of {', '.join(USUAL)}. Next: "
+            f"where these are classes, give fractions, such as `split: {{validation: 0.2}}`; where they belong to a data set with "
+            f"annotations, name these with `{axis.name}s.annotations`, or say `kind: coco`; else rename them"
         )
-    return tuple(usual[item.split] for item in axis.items)
+    counts = Counter(short.values())
+    return {
+        name: short[name] if short[name] in USUAL and counts[short[name]] == 1 else name
+        for name in names
+    }
 
 
 def _require_few(split: SplitSpec, axis: ImageAxis, names: Collection[str]) -> None:

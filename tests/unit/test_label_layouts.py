@@ -168,6 +168,53 @@ def test_labels_stand_beside_the_last_folder_of_images(folders: list[str], name:
     assert changed == ([] if last is None else [last])
 
 
+@pytest.mark.parametrize(
+    ("file", "lines"),
+    [
+        ("train.txt", ["./images/train/1.jpg", "images/train/b/2.png"]),
+        ("lists/train.txt", ["/data/set/images/train/1.jpg", "../set/images/train/b/2.png"]),
+        ("images/train.txt", ["train\\1.jpg", "", "  train/b/2.png ", "train/b/2.png"]),
+    ],
+)
+def test_a_description_may_name_lists_of_images(
+    tmp_path: Path, file: str, lines: list[str]
+) -> None:
+    put(tmp_path, "images/train/1.jpg", "images/train/b/2.png", "images/train/unlisted.jpg", "images/val/3.jpg")  # fmt: skip
+    put(tmp_path, labels___train___1__txt=f"1 {BOX}", labels___train___b___2__txt=f"0 {BOX}")
+    put(tmp_path, labels___val___3__txt=f"0 {BOX}")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / file).write_text("\r\n".join(reversed(lines)), encoding="utf-8-sig")
+    put(tmp_path, data__yaml=f"train: ../{file}\nval: images/val\nnames: [cat, dog]\n")
+    found = listed(tmp_path, split="train")
+    assert labels(found) == {"images/train/1.jpg": "dog", "images/train/b/2.png": "cat"}
+    assert [found.sources.read(item.ref) for item in found.items] == [PNG, PNG]
+    assert ("1 image that is listed again" in " ".join(found.notes)) == (len(lines) == 4)
+    both = list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
+    assert [(i.id, i.split) for i in both.items][2:] == [("images/val/3.jpg", "val")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("", "found no image"),
+        ("elsewhere/1.jpg\n/etc/passwd\n", "found no folder of 2 images"),
+        ("images/gone.jpg\nelsewhere/1.jpg\n", "1 listed image in a folder that is not there"),
+        ("images/1.jpg\nimages/notes.md\n", r"1 \.md"),
+    ],
+)
+def test_a_list_that_leads_nowhere_is_told(tmp_path: Path, lines: str, told: str) -> None:
+    put(tmp_path, "images/1.jpg", labels___1__txt=f"0 {BOX}", labels___gone__txt=f"0 {BOX}")
+    put(tmp_path, train__txt=lines, data__yaml="train: train.txt\nnames: [cat]\n")
+    if "found" in told:
+        with pytest.raises(ManifestError, match=rf"contents\.annotations: .*train\.txt: {told}"):
+            listed(tmp_path)
+    else:
+        found = listed(tmp_path)
+        assert re.search(told, " ".join(found.notes))
+        # one that is missing fails its samples, as any missing picture
+        assert len(found.items) == 1
+
+
 # coco
 
 
@@ -195,6 +242,40 @@ def test_the_folders_of_coco_are_one_run_with_splits(tmp_path: Path) -> None:
         listed(root, root / "annotations")
     pattern = root / "annotations/captions_*.json"
     assert len(listed(root, pattern, split="train").items) == 1
+
+
+def test_coco_finds_its_files_where_the_kind_alone_is_named(tmp_path: Path) -> None:
+    root = coco_2017(tmp_path / "coco")
+    put(root, **{"package__json": "{}"})
+    found = listed(root, kind="coco", split="val")
+    assert labels(found) == {"val2017/1.jpg": "dog"}
+    assert "contents: annotations of annotations/instances_val2017.json" in found.notes
+    spec = ContentSpec(path=str(root), kind="coco")
+    both = list_contents(spec, SplitBy(source=True))
+    assert [item.split for item in both.items] == ["train", "train", "val"]
+    named = list_contents(
+        ContentSpec(path=str(root), annotations=str(root / "annotations")), SplitBy(source=True)
+    )
+    assert named.items == both.items
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "name", "id_"),
+    [
+        ("images/1.jpg", "annotations/instances.json", "1.jpg", "images/1.jpg"),
+        ("images/1.jpg", "annotations/instances.json", "images/1.jpg", "images/1.jpg"),
+        ("1.jpg", "_annotations.coco.json", "1.jpg", "1.jpg"),
+        ("valid/1.jpg", "valid/_annotations.coco.json", "1.jpg", "valid/1.jpg"),
+        ("images/1.jpg", "annotations/instances_val.json", "1.jpg", "images/1.jpg"),
+    ],
+)
+def test_images_of_coco_are_found_from_the_root(
+    tmp_path: Path, image: str, file: str, name: str, id_: str
+) -> None:
+    put(tmp_path, image, **{file.replace("/", "___").replace(".", "__"): coco(name)})
+    found = listed(tmp_path, kind="coco")
+    assert labels(found) == {id_: "cat"}
+    assert found.sources.read(found.items[0].ref) == PNG
 
 
 def test_names_of_coco_may_begin_with_the_folder_of_the_split(tmp_path: Path) -> None:
@@ -330,7 +411,11 @@ def test_a_broken_description_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
 def test_annotations_that_are_not_given_are_asked_for(tmp_path: Path, kind: str) -> None:
     put(tmp_path, "1.jpg")
-    with pytest.raises(ManifestError, match=r"contents\.annotations: .*is missing; accepted: "):
+    with pytest.raises(ManifestError, match=r"contents\.annotations: .*is missing.*; accepted: "):
+        listed(tmp_path, kind=kind)
+    put(tmp_path, Annotations___1__xml="<annotation/>")
+    told = rf"is missing \(.*`annotations: {tmp_path}/Annotations`.*\); accepted: "
+    with pytest.raises(ManifestError, match="named as one of COCO" if kind == "coco" else told):
         listed(tmp_path, kind=kind)
 
 
@@ -355,6 +440,13 @@ def test_annotations_that_lie_there_unused_are_told(
     assert "the only class is images, which seems to be the name of a folder" in notes
     assert "not used" not in " ".join(listed(tmp_path, kind="folder").notes)
     assert {i.label for i in listed(tmp_path, label_from=0).items} == {""}
+
+
+def test_annotations_beside_the_images_of_each_split_are_told(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.jpg", train____annotations__coco__json=coco("1.jpg"))
+    told = "train/_annotations.coco.json is there and not used; for its objects say `kind: coco`"
+    assert told in " ".join(listed(tmp_path).notes)
+    assert labels(listed(tmp_path, kind="coco")) == {"train/1.jpg": "cat"}
 
 
 def test_folders_of_classes_are_no_doubt(tmp_path: Path) -> None:

@@ -44,6 +44,26 @@ def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
         list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
 
 
+@pytest.mark.parametrize(
+    ("folders", "splits"),
+    [
+        (("train2017", "val2017", "extra"), {"extra", "train", "validation"}),
+        (("train2017", "train"), {"train", "train2017"}),
+        (("train2014", "train2017"), {"train2014", "train2017"}),
+    ],
+)
+def test_folders_of_coco_are_splits(
+    tmp_path: Path, eps_folder: Path, folders: tuple[str, ...], splits: set[str]
+) -> None:
+    write_inputs(tmp_path)
+    for number, folder in enumerate(folders):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / f"set/{folder}/{number}.png").write_bytes(encoded(number))
+    sections = {"contents": {"path": "set"}, "styles": {"path": "styles"}}
+    spec = load_spec(manifest(tmp_path, eps_folder, **sections, split="source"))
+    assert set(plan(spec).summary()["splits"]) == splits
+
+
 def test_files_of_splits(tmp_path: Path) -> None:
     for split, count in (("train", 3), ("val", 2)):
         tar(tmp_path / f"{split}-00000.tar", {f"{i}.png": encoded(i) for i in range(count)})
@@ -259,8 +279,12 @@ def test_a_split_without_anything_is_refused_with_a_way_out(
 def test_splits_that_are_misunderstood_are_refused(tmp_path: Path, eps_folder: Path) -> None:
     write_inputs(tmp_path)
     folders = {"contents": {"path": "contents"}, "styles": {"path": "styles"}}
-    with pytest.raises(ManifestError, match="look like no splits"):
+    told = r"look like no splits.*Next: .*`split: {validation: 0\.2}`.*`contents\.annotations`.*`kind: coco`"
+    with pytest.raises(ManifestError, match=told):
         plan(load_spec(manifest(tmp_path, eps_folder, **folders, split="source")))
+    inner = folders | {"contents": {"path": "contents", "split": "source"}}
+    with pytest.raises(ManifestError, match=r"found 'source'.*`split: source` beside `contents`"):
+        plan(load_spec(manifest(tmp_path, eps_folder, **inner)))
     both = folders | {"contents": {"path": "contents", "split": "cat"}}
     meant = folders | {"contents": {"path": "contents", "split": {"validation": 0.2}}}
     with pytest.raises(ManifestError, match=r"contents.split: .*beside `contents`"):

@@ -138,6 +138,7 @@ def told(found: Listing) -> list[Any]:
         ("set", {"annotations": "set/data.yaml", "split": "train"}, 1),
         ("set/images", {"annotations": "set/labels"}, 4),
         ("set/images", {"annotations": "set/labels", "split": "val"}, 3),
+        ("set", {"kind": "coco", "split": "val"}, 1),
         ("set/images", {"annotations": "set/voc"}, 4),
         ("set/images", {"annotations": "set/coco", "split": "val"}, 1),
         ("set/images/train", {"annotations": "set/coco/instances_train2017.json"}, 1),

@@ -27,6 +27,7 @@ from stylebatch.data.sources.regions import (
 )
 from stylebatch.data.sources.sidecars import level
 from stylebatch.data.sources.source import USUAL, Item
+from stylebatch.data.sources.unused import unused_annotations
 from stylebatch.errors import ManifestError, StorageError
 from stylebatch.words import counted
 
@@ -100,8 +101,10 @@ class AnnotatedImages(ImageFolder):
     @property
     def _folder(self) -> str:
         if self.options.annotations is None:
+            told = unused_annotations(self.uri)
             raise self.fault(
-                f"is missing; accepted: the folder of {self.suffix} files", "annotations"
+                f"is missing{f' ({told})' if told else ''}; accepted: the folder of {self.suffix} files",
+                "annotations",
             )
         return self.options.annotations
 

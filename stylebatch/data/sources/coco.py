@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.places import exists, is_file, opened, stamp_of
+from stylebatch.data.places import entries_of, exists, is_file, name_in, opened, stamp_of
 from stylebatch.data.sources.captions import told
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
-from stylebatch.data.sources.layouts import Part, coco_parts, wanted_parts
+from stylebatch.data.sources.layouts import IMAGE_FOLDERS, Part, coco_parts, wanted_parts
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.misplaced import LOOKED_AT, require_some
 from stylebatch.data.sources.patterns import is_pattern
@@ -45,6 +45,7 @@ class CocoImages(LocalFiles):
     def __init__(self, uri: str, field: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, field, options)
         self._passed_over: Counter[str] = Counter()
+        self._read: list[Part] = []
 
     @classmethod
     def recognises(cls, uri: str) -> bool:
@@ -59,7 +60,8 @@ class CocoImages(LocalFiles):
 
     def items(self) -> Iterator[Item]:
         self._passed_over, self.class_lists = Counter(), []
-        for part in wanted_parts(self._parts(), self.options.split, self.fault):
+        self._read = wanted_parts(self._parts(), self.options.split, self.fault)
+        for part in self._read:
             self._file, self._within = part.file, part.images
             yield from self._items()
 
@@ -68,10 +70,6 @@ class CocoImages(LocalFiles):
 
     def _parts(self) -> list[Part]:
         given = self.options.annotations
-        if given is None:
-            raise self.fault(
-                "is missing; accepted: a COCO file, or a folder of them", "annotations"
-            )
         return coco_parts(self.uri, given, f"{self.field}.annotations", self.fault)
 
     def _items(self) -> Iterator[Item]:
@@ -99,6 +97,8 @@ class CocoImages(LocalFiles):
         seen: dict[object, str] = {}
         if self._within and self._is_named_from_root(images):
             self._within = ""
+        elif self.options.annotations is None and not self._within:
+            self._within = self._folder_of_all(images)
         names_of_all = [self._name(image, n)[0] for n, image in enumerate(images, 1)]
         require_some(self, names_of_all, self._file)
         for number, image in enumerate(images, 1):
@@ -129,6 +129,14 @@ class CocoImages(LocalFiles):
             any(exists(f"{root}/{name}") for name in some) for some in (inner, names)
         )
         return is_there and not is_within
+
+    def _folder_of_all(self, images: list[Any]) -> str:
+        """The folder in the root that names are from, where they are not from the root itself."""
+        root = self.uri.rstrip("/")
+        names = [self._name(image, n)[0] for n, image in enumerate(images[:LOOKED_AT], 1)]
+        places = ("", *(f"{name}/" for name, is_dir in entries_of(root).items() if is_dir and name.lower() in IMAGE_FOLDERS))  # fmt: skip
+        found = (at for at in places if any(is_file(f"{root}/{at}{name}") for name in names))
+        return next(found, "").rstrip("/")
 
     def _document(self) -> dict[str, Any]:
         try:
@@ -221,6 +229,11 @@ class CocoImages(LocalFiles):
 
     def _fault(self, what: str) -> ManifestError:
         return self.fault(f"{self._file}: {what}", "annotations")
+
+    def notes(self) -> list[str]:
+        files = [name_in(self.uri, part.file) for part in self._read]
+        told = f"{self.field}: annotations of {', '.join(files)}"
+        return [*super().notes(), *([told] if self.options.annotations is None else [])]
 
     def passed_over(self) -> Counter[str]:
         return self._passed_over

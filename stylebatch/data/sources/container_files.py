@@ -6,7 +6,7 @@ import os
 from typing import ClassVar
 
 from stylebatch.data.places import is_file, is_folder
-from stylebatch.data.sources.holdings import files_below, holds, one_of, split_of
+from stylebatch.data.sources.holdings import files_below, holds, no_split, one_of, split_of
 from stylebatch.data.sources.outputs import classes_of, is_record, lacking, output_above, shards_of
 from stylebatch.data.sources.patterns import Found, find, is_pattern
 from stylebatch.data.sources.source import Source
@@ -38,7 +38,7 @@ class ContainerFiles(Source):
         splits, wanted = self._splits_of(found), self.options.split
         if wanted is not None and wanted.lower() not in map(str.lower, splits):
             raise self.fault(
-                f"found {wanted!r}; accepted: {', '.join(splits) or 'none, since no file name begins with one'}",
+                no_split(wanted, ", ".join(splits) or "none, since no file name begins with one"),
                 "split",
             )
         if wanted is None:

@@ -129,3 +129,10 @@ def one_of(splits: Sequence[str]) -> str:
         f"found the splits {', '.join(splits)}; accepted: one of them. Next: add `split: {(splits or ['train'])[0]}`, or read them as one "
         "with `split: all`, or make all of them with `split: source` beside `contents`"
     )
+
+
+def no_split(wanted: str, accepted: str) -> str:
+    """What is wrong with the name of a split that a source does not have, for people."""
+    # `split: source` stands beside `contents`, where it means all splits.
+    hint = ". Next: for all of them write `split: source` beside `contents`, not within"
+    return f"found {wanted!r}; accepted: {accepted}{hint if wanted == 'source' else ''}"

@@ -16,13 +16,14 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.places import entries_of, is_file, is_folder
 from stylebatch.data.sources.beside import TABLES, Beside
-from stylebatch.data.sources.holdings import SPLITS
+from stylebatch.data.sources.holdings import SPLITS, no_split
+from stylebatch.data.sources.layouts import IMAGE_FOLDERS
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.outputs import is_output, refuse_output
 from stylebatch.data.sources.sidecars import further_of, level, parsed
 from stylebatch.data.sources.source import USUAL, Item
 from stylebatch.data.sources.stored_listing import stored_listing
-from stylebatch.data.sources.unused import IMAGE_FOLDERS, unused_annotations
+from stylebatch.data.sources.unused import unused_annotations
 from stylebatch.errors import ManifestError, SampleError, StorageError
 from stylebatch.paths import is_address
 
@@ -63,7 +64,7 @@ class ImageFolder(LocalFiles):
         self._require_no_output()
         self._begin()
         root = os.path.join(self.ref(self.uri).uri, "")[:-1]
-        for prefix, files in self._stored() if is_address(self.uri) else self._walked():
+        for prefix, files in self._found():
             yield from self._of_folder(root, prefix, files)
         if self.reads_beside:
             self._beside.finish()
@@ -95,8 +96,12 @@ class ImageFolder(LocalFiles):
     def _require_no_output(self) -> None:
         refuse_output(self.uri, self.field)
 
+    def _found(self) -> Iterator[tuple[str, list[str]]]:
+        """Folders, as the beginning of their files' paths, with names of the files."""
+        return self._stored() if is_address(self.uri) else self._walked()
+
     def _walked(self) -> Iterator[tuple[str, list[str]]]:
-        """Folders of this machine, as the beginning of their files' paths, with names of the files."""
+        """Those of this machine."""
         # Links are followed and may lead in a circle: no folder is entered twice.
         visited: set[str] = set()
         for start in self._starts():
@@ -111,7 +116,7 @@ class ImageFolder(LocalFiles):
                 yield f"{relative.as_posix()}/" if relative.parts else "", files
 
     def _stored(self) -> Iterator[tuple[str, list[str]]]:
-        """As `_walked`, of a store."""
+        """Those of a store."""
         starts = tuple(f"{start}/" for start in self._starts() if start)
         found = stored_listing(self.uri)
         self._outputs = found.outputs
@@ -132,7 +137,9 @@ class ImageFolder(LocalFiles):
         if split in (os.curdir, os.pardir) or os.sep in split or not is_folder(os.path.join(self.uri, split)):  # fmt: skip
             folders = [name for name, is_dir in entries_of(self.uri).items() if is_dir]
             raise self.fault(
-                f"found {split!r}; accepted: the name of a folder in it ({_some(folders) or 'there is none'})",
+                no_split(
+                    split, f"the name of a folder in it ({_some(folders) or 'there is none'})"
+                ),
                 "split",
             )
         return [split]

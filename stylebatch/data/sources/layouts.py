@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from stylebatch.data.places import is_file, is_folder, name_in, opened
-from stylebatch.data.sources.holdings import SPLITS, files_below, one_of
+from stylebatch.data.sources.holdings import SPLITS, files_below, no_split, one_of
 from stylebatch.data.sources.patterns import find, is_pattern
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.documents import DocumentError, parse
@@ -22,13 +22,19 @@ DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 KEYS = ("train", "val", "test")
 """Of a description: folders of images of each split."""
 MAX_BYTES = 16 * 2**20
+MAX_LIST = 2**30
 _SPLIT = re.compile(rf"(?<![a-z])({'|'.join(sorted(SPLITS, key=len, reverse=True))})(\d*)(?![a-z])", re.I)  # fmt: skip
+COCO_FILE = re.compile(
+    r"(instances|person_keypoints|captions|annotations|_annotations|coco).*\.json", re.I
+)
+IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages"))
+"""Names of folders that hold all images of a data set, and are no classes."""
 Fault = Callable[[str, str], ManifestError]
 """Makes an error from what is wrong and the name of the option at fault."""
 
 
 class Part(NamedTuple):
-    """A split, "" where there is one alone; its file of annotations, "" for a file each; and the folder of its images, from the root."""
+    """A split, "" where there is one alone; its file of annotations, or list of images; and the folder of its images, from the root."""
 
     split: str
     file: str
@@ -44,13 +50,24 @@ def wanted_parts(parts: list[Part], split: str | None, fault: Fault) -> list[Par
         return parts
     kept = [part for part in parts if part.split.lower() == split.lower()]
     if not kept:
-        raise fault(f"found {split!r}; accepted: {', '.join(names) or 'none'}", "split")
+        raise fault(no_split(split, ", ".join(names) or "none"), "split")
     return kept
 
 
-def coco_parts(root: str, annotations: str, where: str, fault: Fault) -> list[Part]:
-    """A part for each file of annotations; `where`: the field that names them. Raises ManifestError where their names tell no splits."""
-    if is_pattern(annotations):
+def coco_parts(root: str, annotations: str | None, where: str, fault: Fault) -> list[Part]:
+    """A part for each file of annotations; `where`: the field that names them, None: those in the root or in a folder of it.
+
+    Raises ManifestError where there is none, and where their names tell no splits.
+    """
+    if annotations is None:
+        annotations, files = root, coco_files(root)
+        if not files:
+            raise fault(
+                "is missing, and no file in the folder or in one of its folders is named as one of COCO; accepted: a COCO file, such as "
+                "instances_train.json, or a folder of them",
+                "annotations",
+            )
+    elif is_pattern(annotations):
         files = list(find(annotations, where).files)
     elif is_folder(annotations):
         files = files_below(annotations, ".json")
@@ -81,6 +98,12 @@ def coco_parts(root: str, annotations: str, where: str, fault: Fault) -> list[Pa
         Part(name if is_clear else split, file, _images_of(root, split, file))
         for name, (split, file) in zip(short, of_family, strict=True)
     ]
+
+
+def coco_files(root: str) -> list[str]:
+    """Files in a folder and in the folders of it that are named as annotations of COCO are."""
+    found = files_below(root, ".json") if is_folder(root) else []
+    return [file for file in found if COCO_FILE.fullmatch(os.path.basename(file))]
 
 
 def _images_of(root: str, split: str, file: str) -> str:
@@ -125,7 +148,11 @@ def yolo_parts(root: str, description: str, fault: Fault) -> list[Part]:
     for key in KEYS if isinstance(found, dict) else ():
         for path in _paths(found.get(key)):
             folder = _below(root, path)
-            if folder is None:
+            if folder is None and path.lower().endswith(".txt"):
+                file = _below(root, path, is_file)
+                parts += [] if file is None else [Part(key, f"{root.rstrip('/')}/{file}", "")]
+                lost += [f"{key}: {shown(path)}"] if file is None else []
+            elif folder is None:
                 lost.append(f"{key}: {shown(path)}")
             elif folder not in [part.images for part in parts]:
                 # A data set without validation often names its training images twice.
@@ -133,7 +160,8 @@ def yolo_parts(root: str, description: str, fault: Fault) -> list[Part]:
     if not parts:
         told = ", ".join(lost) or "neither train nor val nor test"
         raise fault(
-            f"{description}: found {told}; accepted: folders of images below {root}, such as `train: train/images`",
+            f"{description}: found {told}; accepted: folders of images below {root}, such as `train: train/images`, or lists of their "
+            "paths, such as `train: train.txt`",
             "annotations",
         )
     return parts
@@ -145,11 +173,53 @@ def _paths(value: Any) -> Iterator[str]:
             yield one.strip().replace("\\", "/")
 
 
-def _below(root: str, path: str) -> str | None:
-    """The folder from the root that a path means, whatever it begins with: exports have `../train/images`, or paths of another machine."""
-    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+def _below(
+    root: str, path: str, is_there: Callable[[str], bool] = is_folder, above: str = ""
+) -> str | None:
+    """What from the root a path means, whatever it begins with: exports have `../train/images`, or paths of another machine.
+
+    `above`: a folder from the root that it may count from.
+    """
+    parts = [part for part in f"{above}/{path}".split("/") if part not in ("", ".", "..")]
     names = ("/".join(parts[start:]) for start in range(len(parts)))
-    return next((name for name in names if is_folder(f"{root.rstrip('/')}/{name}")), None)
+    return next((name for name in names if is_there(f"{root.rstrip('/')}/{name}")), None)
+
+
+def listed_images(
+    root: str, file: str, fault: Fault, pass_over: Callable[[str, str], None]
+) -> list[str]:
+    """Paths from the root of the images that a list names, a line each; `pass_over` is told of reason and path where one is no image.
+
+    Raises ManifestError where no line leads to a folder that is there.
+    """
+    with opened(file) as stream:
+        data = stream.read(MAX_LIST + 1)
+    if len(data) > MAX_LIST:
+        raise fault(f"{file}: over {MAX_LIST:,} bytes; accepted: a shorter list", "annotations")
+    above = name_in(root, os.path.dirname(file)).removeprefix(".")
+    folders: dict[str, str | None] = {}
+    found: dict[str, None] = {}
+    lost = 0
+    for line in filter(None, map(str.strip, data.decode("utf-8-sig", "replace").splitlines())):
+        folder, name = os.path.split(line.replace("\\", "/"))
+        if folder not in folders:
+            folders[folder] = _below(root, folder, above=above) if folder.strip("./") else above
+        place = folders[folder]
+        path = f"{place}/{name}".lstrip("/")
+        if place is None:
+            pass_over("listed image in a folder that is not there", line)
+            lost += 1
+        elif path in found:
+            pass_over("image that is listed again", line)
+        else:
+            found[path] = None
+    if not found:
+        some = f"no folder of {lost:,} images" if lost else "no image"
+        raise fault(
+            f"{file}: found {some} below {root}; accepted: a path a line, such as images/1.jpg",
+            "annotations",
+        )
+    return list(found)
 
 
 def labels_beside(image: str) -> str:

@@ -17,7 +17,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import absolute, is_file, opened, part_of
 from stylebatch.data.sources.arrow_streams import Batch, Used, opened_stream, sound, stored_batch
 from stylebatch.data.sources.further import Kinds, has_gaps
-from stylebatch.data.sources.holdings import one_of
+from stylebatch.data.sources.holdings import no_split, one_of
 from stylebatch.data.sources.image_columns import (
     ImageColumns,
     find_columns,
@@ -100,14 +100,12 @@ class SavedDataset(Source):
                 raise self.fault(one_of(splits), "split")
             folder = wanted or splits[0]
             if folder not in splits:
-                raise self.fault(f"found {folder!r}; accepted: {', '.join(splits)}", "split")
+                raise self.fault(no_split(folder, ", ".join(splits)), "split")
         state_file = os.path.join(self.uri, folder, STATE_FILE)
         state = self._json(state_file)
         if not folder and wanted not in (None, state.get("_split")):
-            raise self.fault(
-                f"found {wanted!r}; accepted: {state.get('_split') or 'none, since it has no splits'}",
-                "split",
-            )
+            accepted = state.get("_split") or "none, since it has no splits"
+            raise self.fault(no_split(str(wanted), str(accepted)), "split")
         found = state.get("_data_files")
         names = [file.get("filename") for file in found if isinstance(file, dict)] if isinstance(found, list) else []  # fmt: skip
         if not names or not all(isinstance(n, str) and os.path.basename(n) == n for n in names):

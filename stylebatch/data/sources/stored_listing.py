@@ -23,7 +23,7 @@ class StoredListing(NamedTuple):
 def stored_listing(address: str) -> StoredListing:
     """What lies in a folder and below. Raises StorageError for a store that does not answer."""
     folder = Folder.at(address, INPUT)
-    paths = sorted((PurePosixPath(name) for name, _ in folder.find()), key=_files_first)
+    paths = [PurePosixPath(name) for name, _ in folder.find()]
     outputs = _outputs(folder, paths)
     hidden: dict[str, None] = {}
     kept: list[PurePosixPath] = []
@@ -34,11 +34,17 @@ def stored_listing(address: str) -> StoredListing:
             hidden[above[-1].as_posix()] = None
         elif outputs.isdisjoint(path.parents):
             kept.append(path)
-    folders = [
+    return StoredListing(
+        by_folder(kept), list(hidden), sorted(output.as_posix() for output in outputs)
+    )
+
+
+def by_folder(paths: Iterable[PurePosixPath]) -> list[tuple[str, list[str]]]:
+    """Folders, as the beginning of their files' paths, with names of these, in the order of a walk."""
+    return [
         ("" if parent == PurePosixPath() else f"{parent}/", [path.name for path in found])
-        for parent, found in groupby(kept, key=lambda path: path.parent)
+        for parent, found in groupby(sorted(paths, key=_files_first), key=lambda path: path.parent)
     ]
-    return StoredListing(folders, list(hidden), sorted(output.as_posix() for output in outputs))
 
 
 def _files_first(path: PurePosixPath) -> list[tuple[bool, str]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 
-from stylebatch.data.places import entries_of
-from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
+from stylebatch.data.places import entries_of, is_file
+from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_within
+from stylebatch.data.sources.layouts import COCO_FILE, IMAGE_FOLDERS
 
-IMAGE_FOLDERS = frozenset(("images", "image", "imgs", "img", "jpegimages"))
-"""Names of folders that hold all images of a data set, and are no classes."""
+BESIDE = "_annotations.coco.json"
+"""What Roboflow puts beside the images of each split."""
 _FOLDERS = re.compile(r"annotations?|labels?", re.I)
-_COCO = re.compile(
-    r"(instances|person_keypoints|captions|annotations|_annotations|coco).*\.json", re.I
-)
 
 
 def unused_annotations(root: str) -> str:
@@ -25,13 +23,16 @@ def unused_annotations(root: str) -> str:
     images = next((n for n, is_dir in found.items() if is_dir and n.lower() in IMAGE_FOLDERS), "")
     for name, is_dir in found.items():
         named = _annotations(root, name) if is_dir and _FOLDERS.fullmatch(name) else ""
-        named = named or (name if not is_dir and _COCO.fullmatch(name) else "")
+        named = named or (name if not is_dir and COCO_FILE.fullmatch(name) else "")
         if named:
             path = os.path.join(root, images) if images else root
             return (
                 f"{named} is there and not used; for its objects say `path: {path}` and `annotations: {os.path.join(root, named)}`, and "
                 "without it `kind: folder`"
             )
+        beside = f"{name}/{BESIDE}"
+        if is_dir and name.lower() in SPLITS and is_file(os.path.join(root, beside)):
+            return f"{beside} is there and not used; for its objects say `kind: coco`, and without it `kind: folder`"
     return ""
 
 
@@ -41,6 +42,6 @@ def _annotations(root: str, folder: str) -> str:
     if kind != ".json":
         return folder if kind else ""
     names = entries_of(os.path.join(root, folder))
-    instances = [n for n in names if _COCO.fullmatch(n)]
+    instances = [n for n in names if COCO_FILE.fullmatch(n)]
     first = [n for n in instances if n.lower().startswith("instances")] or instances
     return os.path.join(folder, first[0]) if len(first) == 1 else folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
 from stylebatch.data.image_section import SourceOptions
@@ -15,12 +16,14 @@ from stylebatch.data.sources.layouts import (
     Part,
     description_of,
     labels_beside,
+    listed_images,
     wanted_parts,
     yolo_parts,
 )
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.regions import Region, box_of, keypoints_of, polygon_of
 from stylebatch.data.sources.source import USUAL
+from stylebatch.data.sources.stored_listing import by_folder
 from stylebatch.documents import DocumentError, parse
 
 Shape = tuple[int, int]
@@ -72,7 +75,15 @@ class YoloImages(AnnotatedImages):
         return os.path.join(self.uri, labels_beside(image))
 
     def _starts(self) -> list[str]:
-        return [part.images for part in self._parts] or super()._starts()
+        return [p.images for p in self._parts if not p.file] if self._parts else super()._starts()
+
+    def _found(self) -> Iterator[tuple[str, list[str]]]:
+        if not self._parts or self._starts():
+            yield from super()._found()
+        walked = tuple(f"{folder}/" for folder in self._starts())
+        for part in filter(_is_list, self._parts):
+            images = listed_images(self.uri, part.file, self.fault, self._pass_over)
+            yield from by_folder(PurePosixPath(i) for i in images if not i.startswith(walked))
 
     def _require_no_output(self) -> None:
         # Annotations of an output are in a form of their own, with a description.
@@ -172,6 +183,10 @@ class YoloImages(AnnotatedImages):
         left, top = min(polygon[::2]), min(polygon[1::2])
         box = (left, top, max(polygon[::2]) - left, max(polygon[1::2]) - top)
         return Region(label, box, (polygon,), is_relative=True)
+
+
+def _is_list(part: Part) -> bool:
+    return part.file != ""
 
 
 def _is_description(path: str) -> bool:
