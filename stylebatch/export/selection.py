@@ -85,7 +85,7 @@ def select(given: Sequence[Rendered], options: ExportOptions) -> Selection:
         _column_of(options.balance, schema),
         _column_of_contents(given) if options.originals else None,
         options.seed,
-        Joined(schema.names, [str(one.folder) for one in given]) if len(given) > 1 else None,
+        Joined(schema.names, [one.folder for one in given]) if len(given) > 1 else None,
     )
     wanted = _wanted_splits(options.splits, given)
     for number, output in enumerate(given):
@@ -149,7 +149,7 @@ class _Found:
                 np.full(len(rows), self._splits.setdefault(split, len(self._splits))),
                 rows,
                 self._coded(chosen, self.group, 0),
-                self._coded(chosen, self.content, 1),
+                self._coded(chosen, self.content, 1, output),
                 self._hashes(chosen),
             )
         )
@@ -162,13 +162,17 @@ class _Found:
         self.dropped.update(table.filter(pa.array(is_named))["key"].to_pylist())
         return is_named
 
-    def _coded(self, table: pa.Table, column: str | None, which: int) -> Numbers:
-        """Values of a column as numbers, by first appearance."""
+    def _coded(
+        self, table: pa.Table, column: str | None, which: int, output: int | None = None
+    ) -> Numbers:
+        """Values of a column as numbers, by first appearance; `output`: of contents, which several outputs may call alike."""
         if column is None:
             return np.zeros(len(table), np.int64)
-        codes = self._codes[which]
-        values = (codes.setdefault(value, len(codes)) for value in table[column].to_pylist())
-        return np.fromiter(values, np.int64, len(table))
+        codes, values = self._codes[which], table[column].to_pylist()
+        if self.joined is not None and output is not None:
+            values = [self.joined.contents.named(output, value) for value in values]
+        numbers = (codes.setdefault(value, len(codes)) for value in values)
+        return np.fromiter(numbers, np.int64, len(table))
 
     def _hashes(self, table: pa.Table) -> Numbers:
         if self.group is None and self.content is None:

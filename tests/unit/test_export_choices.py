@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,6 +90,58 @@ def test_a_content_in_two_splits_is_not_joined(two: tuple[Path, Path], tmp_path:
         ("train", name): 1 for name in (*ALIKE[::2], ALIKE[1])
     } | {("train", ALIKE[4]): 2}
     assert list(verify(tmp_path / "both")) == []
+
+
+def _knows(output: Path, **bytes_of: str) -> None:
+    """What a run remembers of the bytes of its contents."""
+    files = {f"content {name}": text for name, text in sorted(bytes_of.items())}
+    table = pa.table({"file": list(files), "xxh3": list(files.values())})
+    (output / "inputs").mkdir()
+    pq.write_table(table, output / "inputs/files.parquet")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_joined"),
+    [
+        ({"a": "1", "b": "2"}, {"a": "3", "b": "4"}, True),
+        ({"a": "1", "b": "2"}, {"a": "1", "b": "4"}, False),
+        ({"a": "1", "b": "2"}, {"a": "9", "c": "1"}, False),
+        ({"a": "1", "b": "2"}, {}, False),
+        ({}, {"a": "1"}, False),
+        ({}, {"c": "1"}, True),
+    ],
+)
+def test_contents_are_known_by_their_bytes_where_both_outputs_know_them(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], is_joined: bool
+) -> None:
+    """Folders of other pictures may have the same names, and one picture several names."""
+    names = list(first or {"a": "", "b": ""}), list(second or {"a": "", "b": ""})
+    outputs = []
+    for number, (known, split) in enumerate(((first, "train"), (second, "validation"))):
+        rows = [{"content_id": name, "style_id": f"{number}.jpg"} for name in names[number]]
+        outputs.append(
+            generation(tmp_path / f"o{number}", rows, splits=[split] * len(rows), name=f"n{number}")
+        )
+        if known:
+            _knows(outputs[-1], **known)
+    if not is_joined:
+        with pytest.raises(ManifestError, match="in split train of the first"):
+            export(outputs, tmp_path / "both")
+        return
+    told = " ".join(export(outputs, tmp_path / "both").told)
+    alike = len(first.keys() & second.keys())
+    assert ("2 contents of one name with other bytes in each output" in told) == (alike == 2)
+    assert len(rows_of(tmp_path / "both")) == len(names[0]) + len(names[1])
+
+
+def test_originals_of_one_name_are_each_an_original(tmp_path: Path) -> None:
+    outputs = []
+    for number in range(2):
+        rows = [{"content_id": "a", "style_id": f"{number}{style}.jpg"} for style in range(2)]
+        outputs.append(generation(tmp_path / f"o{number}", rows, name=f"n{number}"))
+        _knows(outputs[-1], a=str(number))
+    told = " ".join(export(outputs, tmp_path / "both", ExportOptions(originals=0.5)).told)
+    assert "2 originals added, of 2 contents" in told
 
 
 def test_an_output_without_splits_is_all_train(two: tuple[Path, Path], tmp_path: Path) -> None:
