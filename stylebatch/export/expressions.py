@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -34,7 +34,7 @@ class Expression:
                 "threads": "1",
             }
         )
-        self._require_of_one_record()
+        self._require_of_one_record(schema)
         self._require_bool(schema)
 
     def of(self, table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -65,23 +65,40 @@ class Expression:
         if values:  # an aggregate of no rows is one row
             raise self._fault("found a sum over records; accepted: an expression about one record")
 
-    def _require_of_one_record(self) -> None:
-        for part in self._parts():
+    def _require_of_one_record(self, schema: pa.Schema) -> None:
+        parts = list(self._parts())
+        # of a lambda, as in list_filter(objects.area, lambda area: area > 9)
+        parameters = {
+            name
+            for part in parts
+            if part["class"] == "LAMBDA"
+            for one in _with_class(part.get("lhs"))
+            for name in one.get("column_names") or ()
+        }
+        for part in parts:
             written = _OTHERS.get(part["class"])
             if written:
                 raise self._fault(f"found {written}; accepted: an expression about one record")
-            name = str((part.get("column_names") or [""])[-1])
-            if part["class"] == "COLUMN_REF" and not self._is_column(name):
-                self._refuse_column(name)
+            if part["class"] == "COLUMN_REF" and part["column_names"][0] not in parameters:
+                self._require_known(part["column_names"], schema)
 
-    def _is_column(self, name: str) -> bool:
-        return name.lower() in {column.lower() for column in self.columns}
+    def _require_known(self, names: Sequence[str], schema: pa.Schema) -> None:
+        """Raise ManifestError for a column, or a field of one (`objects.category`), that is not there."""
+        columns = {column.lower(): column for column in self.columns}
+        column = columns.get(names[0].lower())
+        if column is None:
+            raise self._unknown(f"column {names[0]!r}", names[0], self.columns)
+        kind = schema.field(column).type
+        if len(names) > 1 and pa.types.is_struct(kind):
+            fields = [kind.field(place).name for place in range(kind.num_fields)]
+            if names[1].lower() not in map(str.lower, fields):
+                raise self._unknown(f"field {names[1]!r} of {column}", names[1], fields)
 
-    def _refuse_column(self, name: str) -> None:
-        close = difflib.get_close_matches(name, self.columns, n=3, cutoff=0.5)
+    def _unknown(self, what: str, name: str, known: Sequence[str]) -> ManifestError:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise self._fault(
-            f"found no column {name!r}; {hint}accepted: {', '.join(self.columns)}; texts stand in single quotes"
+        return self._fault(
+            f"found no {what}; {hint}accepted: {', '.join(known)}; texts stand in single quotes"
         )
 
     def _parts(self) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,17 @@ from stylebatch.errors import ManifestError
 from stylebatch.export.export_options import read_keys
 from stylebatch.export.expressions import Expression
 from stylebatch.export.originals import original
+from stylebatch.store.label_columns import NO_OBJECTS, OBJECTS
 from tests.support.sink_records import SCHEMA, jpeg, record
+
+SCHEMA_OF_OBJECTS = pa.schema([*SCHEMA, pa.field("objects", OBJECTS)])
+OF_OBJECTS = pa.Table.from_pylist(
+    [
+        record(0).row | {"objects": NO_OBJECTS | {"category": names, "area": areas}, "seed": 1}
+        for names, areas in ((["dog", "cat"], [9.0, 4.0]), (["cat"], [4.0]))
+    ],
+    SCHEMA_OF_OBJECTS,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +44,28 @@ from tests.support.sink_records import SCHEMA, jpeg, record
         ("structure > 'high'", "onvert"),
         ("no_such_function(structure)", "no_such_function"),
         ("", "without selection"),
+        ("objects.categry = ['cat']", "found no field 'categry' of objects; did you mean category"),
+        ("object.category = ['cat']", "found no column 'object'; did you mean objects"),
+        ("len([a for a in objects.area if b > 1]) > 0", "found no column 'b'"),
     ],
 )
 def test_an_expression_that_is_none_is_refused(text: str, said: str) -> None:
     with pytest.raises(ManifestError, match=f"--where.*{said}"):
-        Expression(text, SCHEMA).of(pa.Table.from_pylist([record(0).row], SCHEMA))
+        Expression(text, SCHEMA_OF_OBJECTS).of(OF_OBJECTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("list_contains(objects.category, 'dog')", [True, False]),
+        ("list_contains(objects['category'], 'dog')", [True, False]),
+        ("'cat' in OBJECTS.Category", [True, True]),
+        ("len(list_filter(objects.area, lambda area: area > 5)) > 0", [True, False]),
+        ("len([area for area in objects.area if area > seed]) > 1", [True, False]),
+    ],
+)
+def test_an_expression_may_ask_for_objects(text: str, expected: list[bool]) -> None:
+    assert Expression(text, SCHEMA_OF_OBJECTS).of(OF_OBJECTS)[0].tolist() == expected
 
 
 def test_lists_of_keys_are_read_as_people_write_them(tmp_path: Path) -> None:
