@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -12,6 +12,7 @@ from stylebatch.data.geometry import Size, fitted_size
 from stylebatch.data.image_section import ImageSpec
 from stylebatch.data.source_sizes import Sizes, sizes_of
 from stylebatch.data.sources.source import Sources
+from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError
 from stylebatch.methods.input_kinds import STYLE
 from stylebatch.methods.method import MethodOptions
@@ -20,6 +21,8 @@ from stylebatch.spec import RunSpec
 
 KEPT_AREAS = 4
 """Times the area of the run's size that `keep` leaves an image by default."""
+STRETCHED = 0.1
+"""Share beyond which people see that a picture was stretched, and are told."""
 
 
 def with_sizes(
@@ -74,6 +77,32 @@ def fitted_axes(
         else axis
         for axis in axes
     )
+
+
+def stretched(axes: Sequence[Axis], multiple: int) -> Iterator[str]:
+    """A note for each axis with images whose proportions change by more than `STRETCHED`, as those of small images do."""
+    for axis in axes:
+        if not isinstance(axis, ImageAxis) or not axis.sizes:
+            continue
+        found = [
+            (share, item.id, original, size)
+            for item, originals, sizes in zip(axis.items, axis.originals, axis.sizes, strict=True)
+            for original, size in zip(originals, sizes, strict=True)
+            if original is not None and (share := _stretch(original, size)) > STRETCHED
+        ]
+        if found:
+            share, name, original, size = max(found, key=lambda one: one[0])
+            yield (
+                f"{axis.name}s that are stretched by more than {STRETCHED:.0%}, since sides are multiples of {multiple} px: {len(found):,} of "
+                f"{len(axis):,}; most of all {shown(name, 80)}, from {size_words([original])} to {size_words([size])} ({share:.0%}). Next: "
+                "leave small ones out with `min_side`, or take `mode: pad` or `center_crop`, which stretch none"
+            )
+
+
+def _stretch(original: Size, size: Size) -> float:
+    """How much more one side grows than the other; 0.6 of 50 x 40 that become 64 x 32."""
+    across, down = size[0] / original[0], size[1] / original[1]
+    return max(across / down, down / across) - 1
 
 
 def largest(axes: Sequence[Axis], size: Size) -> Size:

@@ -29,7 +29,13 @@ from stylebatch.planning.identity import identity_of, previewed
 from stylebatch.planning.layout import Layout
 from stylebatch.planning.long_prompts import note_on_long_prompts
 from stylebatch.planning.numbering import Numbering, numbering
-from stylebatch.planning.picture_sizes import buckets_of, check_native, fitted_axes, largest
+from stylebatch.planning.picture_sizes import (
+    buckets_of,
+    check_native,
+    fitted_axes,
+    largest,
+    stretched,
+)
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.preview import previewed_inputs
 from stylebatch.planning.run_inputs import Inputs, list_inputs
@@ -83,9 +89,7 @@ def plan(
     inputs = in_splits(spec, inputs)
     image_size, window, size = _sizes(spec, family.sizes, options)
     sized, told = sized_by_bytes(spec, image_size, len(options.input_members))
-    inputs = replace(
-        inputs, axes=fitted_axes(inputs.axes, spec.image, image_size, family.sizes.multiple)
-    )
+    inputs = _fitted_inputs(spec, inputs, image_size, family.sizes.multiple)
     canvas = largest(inputs.axes, image_size)
     size = _on(size, canvas, family.sizes.latent_factor)
     # a network row is a window, not the canvas; there are none where images have sizes of their own
@@ -151,6 +155,12 @@ def in_splits(spec: RunSpec, inputs: Inputs, former: Sequence[Mapping[str, str]]
         return inputs
     axes, listed, notes = shared_out(spec, inputs.axes, inputs.listed, inputs.set_of, former)
     return replace(inputs, axes=axes, listed=listed, notes=(*inputs.notes, *notes))
+
+
+def _fitted_inputs(spec: RunSpec, inputs: Inputs, size: tuple[int, int], multiple: int) -> Inputs:
+    """With the size that each image is fitted to, and a note on those that change much by it."""
+    axes = fitted_axes(inputs.axes, spec.image, size, multiple)
+    return replace(inputs, axes=axes, notes=(*inputs.notes, *stretched(axes, multiple)))
 
 
 def _resolved(plan: Plan, extension: Extension, numbers: Numbering) -> dict[str, Any]:

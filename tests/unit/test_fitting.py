@@ -256,6 +256,24 @@ def test_a_plan_tells_of_a_fill_that_is_not_used(tmp_path: Path) -> None:
     assert not any("image.fill" in note for note in plan(padded).notes)
 
 
+def test_a_plan_tells_of_pictures_that_are_stretched(tmp_path: Path) -> None:
+    for side, sizes in (("contents", [(50, 40), (96, 64), (70, 64)]), ("styles", [(64, 64)])):
+        (tmp_path / side).mkdir()
+        for number, size in enumerate(sizes):
+            picture(number, *size).save(tmp_path / side / f"{number}.png")
+    sources = "contents: {path: contents}\nstyles: {path: styles}\noutput: {path: out}\n"
+    (tmp_path / "run.yaml").write_text(f"image: {{mode: keep}}\n{sources}", encoding="utf-8")
+    told = [n for n in plan(load_spec(tmp_path / "run.yaml")).notes if "stretched" in n]
+    (note,) = told
+    assert note.startswith(
+        "contents that are stretched by more than 10%, since sides are multiples of 32 px: 1 of 3; most of all 0.png, from 50 x 40 px "
+        "to 64 x 32 px (60%)"
+    )
+    for mode in ("pad", "center_crop"):
+        padded = plan(load_spec(tmp_path / "run.yaml", [f"image.mode={mode}"]))
+        assert not any("stretched" in note for note in padded.notes)
+
+
 def test_the_table_of_modes_is_whole() -> None:
     named = re.findall(r"^\| `(\w+)`", FITTED, re.MULTILINE)
     assert named == [*get_args(FixedMode), *get_args(NativeMode)] == list(get_args(FitMode))
