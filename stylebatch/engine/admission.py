@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from stylebatch.engine.input_files import require_unchanged
+from stylebatch.engine.input_files import require_rows_as_before, require_unchanged
 from stylebatch.engine.run_record import ComputePlace, run_record
 from stylebatch.errors import PlanChangedError
 from stylebatch.folder import Folder
@@ -34,6 +34,8 @@ def admitted(
         return record, None
     known = survey(ledger, shard_names(plans))
     require_unchanged(plans[-1], ledger.output, known.known)
+    for plan in plans:
+        require_rows_as_before(plan, ledger.output, known.known, known.stats)
     return record, known
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from stylebatch.data.reading import hash_of
@@ -34,14 +35,25 @@ class CarriedValues:
         found: dict[str, Any] = {}
         for axis in self.axes:
             found |= self._of_item(axis, (sample.row, sample.column)[axis])
+        for name, values in self._of_rows(sample):
+            self.check([(name, _hash_of(values))])
+            found |= values
+        return found
+
+    def changed(self, shard_id: int, known: Mapping[str, str]) -> Iterator[str]:
+        """Names of rows of a shard's samples that are known with other cells."""
+        for _, samples in self.plan.samples(self.plan.shard(shard_id)):
+            for name, values in itertools.chain.from_iterable(map(self._of_rows, samples)):
+                if name in known and known[name] != _hash_of(values):
+                    yield name
+
+    def _of_rows(self, sample: Sample) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Of the rows of prompts and of pairs that a sample is made of, names and cells."""
         for axis in self.of_rows:
             name, extra = f"pair {sample.listed.number}", sample.listed.extra
             if axis != OF_PAIRS and sample.prompt is not None:
                 name, extra = f"prompt {sample.prompt.id}", sample.prompt.extra
-            values = self._values(axis, dict(extra))
-            self.check([(f"{name}: columns", _hash_of(values))])
-            found |= values
-        return found
+            yield f"{name}: columns", self._values(axis, dict(extra))
 
     def _of_item(self, axis: int, index: int) -> Mapping[str, Any]:
         place = (axis, index)

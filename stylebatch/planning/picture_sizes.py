@@ -93,9 +93,10 @@ def stretched(axes: Sequence[Axis], multiple: int) -> Iterator[str]:
         if found:
             share, name, original, size = max(found, key=lambda one: one[0])
             yield (
-                f"{axis.name}s that are stretched by more than {STRETCHED:.0%}, since sides are multiples of {multiple} px: {len(found):,} of "
-                f"{len(axis):,}; most of all {shown(name, 80)}, from {size_words([original])} to {size_words([size])} ({share:.0%}). Next: "
-                "leave small ones out with `min_side`, or take `mode: pad` or `center_crop`, which stretch none"
+                f"{axis.name}s that are stretched by more than {STRETCHED:.0%}, since sides are multiples of {multiple} px: "
+                f"{len(found):,} of {len(axis):,}; most of all {shown(name, 80)}, from {size_words([original])} to "
+                f"{size_words([size])} ({share:.0%}). Next: leave small ones out with `min_side`, or take `mode: pad` or "
+                "`center_crop`, which stretch none"
             )
 
 

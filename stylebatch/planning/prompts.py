@@ -138,6 +138,11 @@ class Prompts(Sequence[PromptRow]):
         used = _names(source.template or "", "template") | _names(source.caption or "", "caption")
         return used - set(source.values)
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether rows without an id ask for the same."""
+        return bool(self._repeats)
+
     @cached_property
     def _repeats(self) -> dict[int, int]:
         """Rows without an id that ask for the same as earlier ones: the how manieth each is."""

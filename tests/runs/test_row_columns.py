@@ -155,6 +155,43 @@ def test_columns_of_pairs_follow_their_rows(tmp_path: Path, order: str) -> None:
     assert plan(load_spec(tmp_path / "run.yaml", ["pairing.carry=[]"])).carried == ()
 
 
+@pytest.mark.parametrize("kind", ["pairs", "prompts"])
+def test_rows_that_are_equal_but_for_columns_keep_their_order(
+    kind: str, tmp_path: Path, eps_folder: Path
+) -> None:
+    """A list that is shuffled before a resume gives no column twice, and loses none."""
+    for side in "cs":
+        (tmp_path / side).mkdir()
+        picture(1, 48, 48).save(tmp_path / side / "0.png")
+    few = ["method.steps=2", "image.size=64", "output.shard_size=1"]
+    path = tmp_path / "run.yaml"
+    if kind == "pairs":
+        head, row, table = "content,style,note", "c/0.png,s/0.png", "pairs.csv"
+        data = {
+            "pairing": {"mode": "explicit", "path": table, "order": "listed"}, "method": {"name": "styleid"},
+            "engine": {"threads": 1}, "output": {"path": str(tmp_path / "out")},
+        }  # fmt: skip
+        path.write_text(yaml.safe_dump(data))
+    else:
+        head, row, table = "prompt,note", "a cat", "rows.csv"
+        path = manifest(tmp_path, "text2img", eps_folder)
+
+    def write(*notes: str) -> None:
+        (tmp_path / table).write_text("\n".join([head, *(f"{row},{note}" for note in notes)]))
+
+    write("a", "b", "a")
+    assert run(load_spec(path, few)).exit_code == 0
+    before = digests(tmp_path / "out")
+    last = sorted((tmp_path / "out").glob("metadata/*_stats.json"))[-1]
+    last.unlink()
+    write("b", "a", "a")
+    with pytest.raises(InputChangedError, match=r"(pair 1|prompt \w+): columns, .*changed"):
+        run(load_spec(path, few))
+    write("a", "b", "a")
+    assert run(load_spec(path, few)).exit_code == 0
+    assert digests(tmp_path / "out") == before
+
+
 def test_carry_without_rows_is_refused(tmp_path: Path) -> None:
     text = "contents: {path: a}\nstyles: {path: b}\noutput: {path: o}\npairing: {carry: [x]}\n"
     (tmp_path / "run.yaml").write_text(text)
