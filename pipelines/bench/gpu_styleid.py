@@ -25,7 +25,7 @@ from stylebatch.features.style_cache import StyleCache
 from stylebatch.folder import Folder
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid.algorithm import StyleID
-from stylebatch.methods.styleid.features import Inverted
+from stylebatch.methods.styleid.features import Inverted, Kept
 from stylebatch.models.family import Memory
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.choice import Measurements
@@ -183,14 +183,13 @@ def _rendered(
 
 def _planned_bytes(plan: Plan, memory: Memory) -> float:
     """Bytes of the features of a block's contents and held styles, and of a batch in the network or the autoencoder."""
-    layout, (rows, columns) = plan.layout, plan.layout.sides
-    features = rows * layout.row_bytes
-    features += columns * plan.layout.num_column_groups_held * layout.column_bytes
-    return float(features + max(plan.batch * memory.row, plan.pictures * memory.picture))
+    return float(
+        plan.layout.kept_bytes.device + max(plan.batch * memory.row, plan.pictures * memory.picture)
+    )
 
 
 def features(lab: Lab, budget: Budget) -> Outcome:
-    """One block with styles held, cached and recomputed. Claims: held and cached latents are equal, recomputed ones near."""
+    """One block with styles held, hosted, cached and recomputed. Claims: latents are equal, and near for those recomputed."""
     subject, dtype = lab.subjects[0], lab.dtypes[-1]
     steps, contents, styles = lab.of(20, 2), lab.of(8, 2), lab.of(4, 2)
     figures: list[Figure] = []
@@ -202,15 +201,16 @@ def features(lab: Lab, budget: Budget) -> Outcome:
         bank = StyleBank(StyleCache(folder), codec, method, model, model_fingerprint="random")
         named = [bank.style(one, f"style {n}") for n, one in enumerate(pixels[contents:])]
         writing = workload.seconds(lambda: bank.inverted(named))
-        keep = feature_codec(codec)
+        kept = feature_codec(codec)
 
-        def inverted(*, hold: bool) -> Inverted:
+        def inverted(keep: Kept) -> Inverted:
             # batch 1 and the codec, as the bank inverts: else the last bits differ
             return method.invert(
-                model, clean[contents:], "key_value", batch=1, codec=keep, hold=hold
+                model, clean[contents:], "key_value", batch=1, codec=kept, keep=keep
             )
 
-        ways = {"held": inverted(hold=True), "cached": bank.inverted(named), "recomputed": inverted(hold=False)}  # fmt: skip
+        kinds: tuple[Kept, ...] = ("held", "hosted", "recomputed")
+        ways = {kind: inverted(kind) for kind in kinds} | {"cached": bank.inverted(named)}
         latents = {name: method.stylise(model, queries, way) for name, way in ways.items()}
         _require_equal(latents)
         works = {name: _stylising(lab, method, model, queries, way) for name, way in ways.items()}
@@ -219,7 +219,7 @@ def features(lab: Lab, budget: Budget) -> Outcome:
         figures.append(Figure(f"{about}: inverting and writing a style", writing / styles, "s"))
         for name, value in seconds.items():
             figures.append(Figure(f"{about}, {name}", contents * styles / value, "pairs/s"))
-        for name in ("cached", "recomputed"):
+        for name in ("hosted", "cached", "recomputed"):
             figures.append(Figure(f"{about}, {name} / held", seconds[name] / seconds["held"], "x"))
         off = workload.relative_l2(latents["recomputed"], latents["held"])
         figures.append(
@@ -227,7 +227,9 @@ def features(lab: Lab, budget: Budget) -> Outcome:
         )
         if lab.is_cuda and budget.allows(3.0, "copies"):
             figures += _copies(lab)
-    return Outcome(tuple(figures), {"codec": str(codec), "equal": "held and cached, bit for bit"})
+    return Outcome(
+        tuple(figures), {"codec": str(codec), "equal": "held, hosted and cached, bit for bit"}
+    )
 
 
 def _stored(dtype: str) -> Any:
@@ -239,11 +241,12 @@ def _require_equal(latents: dict[str, torch.Tensor]) -> None:
     for name, found in latents.items():
         if not bool(found.isfinite().all()):
             raise BenchmarkError(f"{name}: latents are not finite")
-    if not torch.equal(latents["held"], latents["cached"]):
-        off = workload.relative_l2(latents["cached"], latents["held"])
-        raise BenchmarkError(
-            f"held and cached features give latents {off:.2e} apart; expected: equal"
-        )
+    for name in ("cached", "hosted"):
+        if not torch.equal(latents["held"], latents[name]):
+            off = workload.relative_l2(latents[name], latents["held"])
+            raise BenchmarkError(
+                f"held and {name} features give latents {off:.2e} apart; expected: equal"
+            )
 
 
 def _stylising(

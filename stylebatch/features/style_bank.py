@@ -24,6 +24,7 @@ from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
 from stylebatch.methods.styleid.features import (
     Inverted,
+    Kept,
     RecomputedFeatures,
     SiteFeatures,
     concatenate,
@@ -179,9 +180,9 @@ class StyleBank:
     def build(self, style: Style) -> None:
         """Invert the style and write it."""
         latents = self.model.encode(to_tensor([style.pixels]))
-        holds = bool(self.codec.tensors)
-        codec = feature_codec(self.codec) if holds else EXACT
-        inverted = self.method.invert(self.model, latents, "key_value", codec=codec, hold=holds)
+        codec = feature_codec(self.codec) if self.codec.tensors else EXACT
+        keep: Kept = "held" if self.codec.tensors else "recomputed"
+        inverted = self.method.invert(self.model, latents, "key_value", codec=codec, keep=keep)
         with self.cache.writer(style.key, {"style_id": style.name}) as writer:
             for t in self._timesteps():
                 sites = inverted.features.at(t)

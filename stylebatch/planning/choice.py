@@ -8,7 +8,7 @@ against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 from stylebatch.methods.stored_bytes import CodecName
@@ -17,10 +17,13 @@ from stylebatch.spec import RunSpec
 
 @dataclass(frozen=True)
 class FeatureSources:
-    """Sources of the features of `styles` and `contents`, and what is kept of styles."""
+    """Sources of the features of `styles` and `contents`, and what is kept of styles.
 
-    styles: Literal["held", "cached", "recomputed"]
-    contents: Literal["held", "recomputed"]
+    `held` on the device since the inversion, `hosted` in the machine's memory.
+    """
+
+    styles: Literal["held", "hosted", "cached", "recomputed"]
+    contents: Literal["held", "hosted", "recomputed"]
     codec: CodecName
 
     @property
@@ -29,7 +32,11 @@ class FeatureSources:
         return self.styles == "recomputed" or self.codec == "trajectory"
 
     def __str__(self) -> str:
-        return f"styles {self.styles} ({self.codec}), contents {self.contents}"
+        styles, contents = (
+            "held in the machine's memory" if source == "hosted" else source
+            for source in (self.styles, self.contents)
+        )
+        return f"styles {styles} ({self.codec}), contents {contents}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ UNKNOWN = Measurements()
 
 
 class FeatureCost(Protocol):
-    """Cost of a run under a choice: evaluations in all and of new styles, bytes read and written; as `Layout` has it."""
+    """Cost of a run under a choice: evaluations in all and of new styles, batches, bytes read and written; as `Layout` has it."""
 
     @property
     def evaluations(self) -> int: ...
@@ -58,6 +65,8 @@ class FeatureCost(Protocol):
     def column_evaluations(self) -> int: ...
     @property
     def rendering_evaluations(self) -> int: ...
+    @property
+    def num_batches(self) -> int: ...
     @property
     def read_bytes(self) -> int: ...
     @property
@@ -95,16 +104,17 @@ class FeatureChoice:
 
 
 def candidates(spec: RunSpec) -> list[FeatureSources]:
-    """Every way the manifest allows; the earlier is taken when two cost the same."""
+    """Every way the manifest allows; of two that cost the same in batches as full, the earlier is taken."""
     features = spec.features
-    styles: list[Literal["held", "cached", "recomputed"]] = ["held", "recomputed"]
+    held: list[Literal["held", "hosted"]] = ["held", "hosted"] if spec.engine.host_gb else ["held"]
+    styles: list[Literal["held", "hosted", "cached", "recomputed"]] = [*held, "recomputed"]
     if features.source != "auto":
-        styles = [features.source]
+        styles = [*held] if features.source == "held" else [features.source]
     elif features.cache is not None:
         styles = ["cached", *styles]
-    contents: list[Literal["held", "recomputed"]] = ["held", "recomputed"]
+    contents: list[Literal["held", "hosted", "recomputed"]] = [*held, "recomputed"]
     if features.contents != "auto":
-        contents = [features.contents]
+        contents = [*held] if features.contents == "held" else [features.contents]
     return [
         FeatureSources(source, kept, codec)
         for source in styles
@@ -121,7 +131,7 @@ def _codecs(spec: RunSpec, source: str) -> Iterator[CodecName]:
         yield given
     elif source == "cached":
         yield from ("x", "x8", "trajectory")
-    elif source == "held":
+    elif source in ("held", "hosted"):
         yield from ("kv", "x")
     else:
         yield "kv"
@@ -159,9 +169,10 @@ def choose(
     # where no way fits the disk, all are compared: the run then says what it lacks
     whole = {choice: cost for choice, cost in laid.items() if _fits(choice, cost, conditions)}
     laid = whole or laid
-    # ties go to the earlier way: `min` keeps the first of equals, and dicts keep their order
     costs = {choice: _seconds(cost, conditions) for choice, cost in laid.items()}
-    return FeatureChoice(min(costs, key=lambda choice: costs[choice]), costs, conditions)
+    # of equals the one of fuller batches, then the earlier: `min` keeps the first, and dicts keep their order
+    cheapest = min(costs, key=lambda choice: (costs[choice], laid[choice].num_batches))
+    return FeatureChoice(cheapest, costs, conditions)
 
 
 def _may_cache(
@@ -186,20 +197,16 @@ def _fits(choice: FeatureSources, cost: FeatureCost, conditions: Measurements) -
 def _is_dominated(choice: FeatureSources, laid: Mapping[FeatureSources, FeatureCost]) -> bool:
     """Whether a way was laid out before that memory does not cut and that computes no more."""
     return any(
-        former.contents == "held" and not cost.is_cut and choice in _dominated_by(former)
+        former.contents != "recomputed" and not cost.is_cut and _dominates(former, choice)
         for former, cost in laid.items()
     )
 
 
-def _dominated_by(uncut: FeatureSources) -> list[FeatureSources]:
-    """Ways that compute at least as much as one whose blocks memory does not cut, and read as much."""
-    ways = [replace(uncut, contents="recomputed")]
-    if uncut.styles == "held":
-        codecs: tuple[Literal["kv", "x"], ...] = ("kv", "x")
-        contents: tuple[Literal["held", "recomputed"], ...] = ("held", "recomputed")
-        ways += [FeatureSources("held", kept, codec) for kept in contents for codec in codecs]
-        ways += [FeatureSources("recomputed", kept, uncut.codec) for kept in contents]
-    return ways
+def _dominates(uncut: FeatureSources, choice: FeatureSources) -> bool:
+    """Whether `choice` computes and reads at least as much as a way whose blocks memory does not cut."""
+    if uncut.styles in ("held", "hosted"):
+        return choice.styles != "cached"
+    return (choice.styles, choice.codec) == (uncut.styles, uncut.codec)
 
 
 def _seconds(cost: FeatureCost, conditions: Measurements) -> float:

@@ -21,7 +21,7 @@ MOST_LOOKED_AT = 1000
 class Forecast:
     """`device_s`: seconds of one device, None without a profile; `workers`: that share them; bytes that the run writes and holds.
 
-    `peak_bytes`: of one worker at its peak, weights, activations and features.
+    `peak_bytes`: of one worker at its peak, weights, activations and features; `host_bytes`: of its features in the machine's memory.
     """
 
     device_s: float | None
@@ -29,6 +29,7 @@ class Forecast:
     output_bytes: int
     cache_bytes: int
     peak_bytes: int
+    host_bytes: int
     profile: Profile | None
     is_scaled: bool
 
@@ -50,13 +51,16 @@ class Forecast:
             "output_bytes": self.output_bytes,
             "cache_bytes": self.cache_bytes,
             "peak_bytes": self.peak_bytes,
+            "host_bytes": self.host_bytes,
             "profile": None if self.profile is None else self.profile.file,
         }
 
     def lines(self, price: float | None = None) -> list[str]:
         """For a terminal."""
         cache = f", {size(self.cache_bytes)} in the cache" if self.cache_bytes else ""
-        held = f"writes about {size(self.output_bytes)}{cache}; holds up to {size(self.peak_bytes)} per worker"
+        beside = f", and {size(self.host_bytes)} in the machine's memory" if self.host_bytes else ""
+        peak = f"{size(self.peak_bytes)} per worker{beside}"
+        held = f"writes about {size(self.output_bytes)}{cache}; holds up to {peak}"
         if self.device_s is None or self.profile is None:
             return [
                 f"time: not known on this machine; `stylebatch doctor MODEL` measures it; {held}"
@@ -84,6 +88,7 @@ def forecast(plan: Plan, family: Family, profile: Profile | None) -> Forecast:
         output_bytes=each * plan.grid.num_samples,
         cache_bytes=plan.layout.cache_bytes,
         peak_bytes=_peak_bytes(plan, family),
+        host_bytes=plan.layout.kept_bytes.host,
         profile=profile,
         is_scaled=profile is not None and profile.size**2 != plan.window[0] * plan.window[1],
     )
@@ -131,13 +136,9 @@ def _peak_bytes(plan: Plan, family: Family) -> int:
     window = plan.window if canvas == plan.image_size else canvas
     at_window = family.memory(window, value_bytes(spec))
     whole = family.memory(canvas, value_bytes(spec))
-    layout = plan.layout
-    rows, columns = layout.sides
-    kept = rows * layout.row_bytes
-    kept += columns * layout.column_bytes * layout.num_column_groups_held
     # the network and the autoencoder take turns, so that the larger of the two counts
     at_once = max(plan.batch * at_window.row, plan.pictures * whole.picture)
-    return weights + kept + at_once
+    return weights + plan.layout.kept_bytes.device + at_once
 
 
 def require_within(found: Forecast, max_hours: float | None, max_bytes: float | None) -> None:

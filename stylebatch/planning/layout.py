@@ -14,8 +14,10 @@ from stylebatch.planning.choice import FeatureSources
 from stylebatch.planning.counted import Counted
 from stylebatch.planning.cutting import grid_of
 from stylebatch.planning.feature_memory import (
+    MemoryBytes,
     block_sides,
     content_bytes,
+    feature_room,
     sides_of_few,
     stored_bytes,
     style_bytes,
@@ -93,23 +95,30 @@ class Layout:
         raise IndexError(f"content {content} is in no split")
 
     @property
-    def row_bytes(self) -> int:
+    def row_bytes(self) -> MemoryBytes:
         """Memory for one row of a block."""
         return _bytes_of(self.work, self.choice)[0]
 
     @property
-    def column_bytes(self) -> int:
+    def column_bytes(self) -> MemoryBytes:
         """Memory for one column of a block."""
         return _bytes_of(self.work, self.choice)[1]
+
+    @property
+    def kept_bytes(self) -> MemoryBytes:
+        """Memory for what a worker keeps at most: the rows of a block, and the groups of columns that fit beside them."""
+        rows, columns = self.sides
+        columns *= self.num_column_groups_held
+        kept = (self.row_bytes.times(rows), self.column_bytes.times(columns))
+        return MemoryBytes(*map(sum, zip(*kept, strict=True)))
 
     @property
     def is_cut(self) -> bool:
         """Whether memory makes blocks smaller, or columns prepared more than once."""
         work = self.work
         is_list = work.listed is not None
-        if block_sides(work.counts, work.spec, (0, 0), is_list=is_list, feature_gb=math.inf) != (
-            self.sides
-        ):
+        nothing = MemoryBytes(0)
+        if block_sides(work.counts, work.spec, (nothing, nothing), is_list=is_list) != self.sides:
             return True
         return any(part.layout._returns_to_columns for part in self.parts) or (
             self._returns_to_columns
@@ -141,11 +150,12 @@ class Layout:
         if not isinstance(self.grid, ProductGrid) or self._is_cached:
             return 1
         rows, columns = self.sides
-        per_group = columns * self.column_bytes
-        # the rows of the present block must stay beside all groups of columns that are kept
-        room = self.work.spec.engine.feature_gb * 2**30 - rows * self.row_bytes
-        fitting = int(room // per_group) if per_group else self.grid.columns.count
-        return max(1, min(fitting, self.grid.columns.count))
+        fitting, rooms = self.grid.columns.count, feature_room(self.work.spec)
+        for room, row, column in zip(rooms, self.row_bytes, self.column_bytes, strict=True):
+            # the rows of the present block must stay beside all groups of columns that are kept
+            if column:
+                fitting = min(fitting, int((room - rows * row) // (columns * column)))
+        return max(1, fitting)
 
     @property
     def _visits(self) -> Visits:
@@ -298,10 +308,11 @@ class Layout:
 
     def costs_no_more_than(self, other: Layout) -> bool:
         """Whether the samples take no more evaluations here, nor more batches, of which those that are not full take as long."""
-        return self.evaluations <= other.evaluations and self._num_batches <= other._num_batches
+        return self.evaluations <= other.evaluations and self.num_batches <= other.num_batches
 
     @property
-    def _num_batches(self) -> int:
+    def num_batches(self) -> int:
+        """Network batches of the samples at one timestep; one that is not full takes as long as one that is."""
         batch = max(1, self.work.size.batch)
         samples = self._visits.samples
         return sum(math.ceil(count / batch) * blocks for count, blocks in samples.items())
@@ -327,15 +338,13 @@ class Layout:
         return stored_bytes(work.spec, work.feature_bytes, self.choice.codec)
 
 
-def _bytes_of(work: Work, choice: FeatureSources | None) -> tuple[int, int]:
+def _bytes_of(work: Work, choice: FeatureSources | None) -> tuple[MemoryBytes, MemoryBytes]:
     """Memory for a row and for a column of a block."""
     if choice is None:
-        prepared = work.options.prepared_bytes(work.size)
+        prepared = MemoryBytes(work.options.prepared_bytes(work.size))
         return prepared, prepared
-    return (
-        content_bytes(work.options, work.feature_bytes, choice),
-        style_bytes(work.spec, work.options, work.feature_bytes, choice) * work.most_parts,
-    )
+    part = style_bytes(work.spec, work.options, work.feature_bytes, choice)
+    return content_bytes(work.options, work.feature_bytes, choice), part.times(work.most_parts)
 
 
 def _sides(work: Work, choice: FeatureSources | None) -> tuple[int, int]:

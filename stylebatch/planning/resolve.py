@@ -177,7 +177,7 @@ def _resolved(plan: Plan, extension: Extension, numbers: Numbering) -> dict[str,
         found |= {
             "features": asdict(layout.choice),
             "feature_bytes": layout.work.feature_bytes,
-            "style_bytes": layout.column_bytes,
+            "style_bytes": sum(layout.column_bytes),
         }
     if columns or plan.has_blends:
         found["columns"] = list(columns)

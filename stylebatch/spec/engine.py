@@ -16,7 +16,8 @@ class FeatureSpec(Section):
 
     source: Literal["auto", "held", "cached", "recomputed"] = Field(
         "auto",
-        description="Of styles. held in memory since the inversion; cached: read from `cache`, written there once; "
+        description="Of styles. held in memory since the inversion, on the device or in `engine.host_gb`; cached: read from `cache`, "
+        "written there once; "
         "recomputed from latents; auto: the cheapest, measured where `cache` is given",
     )
     contents: Literal["auto", "held", "recomputed"] = Field(
@@ -61,7 +62,7 @@ class FeatureSpec(Section):
 
 
 class EngineSpec(Section):
-    """Where the work runs. `threads`, `batch`, `batch_gb` and `feature_gb` change the last bits of floats, no more."""
+    """Where the work runs. `threads`, `batch`, `batch_gb`, `feature_gb` and `host_gb` change the last bits of floats, no more."""
 
     name: Literal["auto", "local", "ray", "accelerate"] = Field(
         "auto",
@@ -122,5 +123,12 @@ class EngineSpec(Section):
         8.0,
         gt=0.0,
         le=4096.0,
-        description="Memory (GiB) for attention features; blocks of contents x styles are cut to fit",
+        description="Memory (GiB) of the device for attention features; blocks of contents x styles are cut to fit",
+    )
+    host_gb: float = Field(
+        0.0,
+        ge=0.0,
+        le=65536.0,
+        description="Memory (GiB) of the machine, beside `feature_gb`, for held features that are copied to the device a timestep ahead; "
+        "of each worker, on a CPU of the same memory",
     )

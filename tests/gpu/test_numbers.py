@@ -18,7 +18,7 @@ from stylebatch.features.codecs import Codec
 from stylebatch.features.style_bank import StyleBank, feature_codec
 from stylebatch.features.style_cache import StyleCache
 from stylebatch.methods.pixels import to_tensor
-from stylebatch.methods.styleid.features import Inverted
+from stylebatch.methods.styleid.features import Inverted, Kept
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from tests.support.styleid import CONTENTS, STYLES, rel, styleid
 
@@ -99,17 +99,25 @@ def test_held_cached_and_recomputed_features_give_the_same_latents(
     clean = torch.cat([model.encode(to_tensor([one])) for one in pixels])
     contents = method.invert(model, CONTENTS.to(device), "query")
 
-    def inverted(*, hold: bool) -> Inverted:  # one at a time, as the bank inverts
-        return method.invert(model, clean, "key_value", batch=1, codec=feature_codec(codec), hold=hold)  # fmt: skip
+    def inverted(keep: Kept) -> Inverted:  # one at a time, as the bank inverts
+        return method.invert(model, clean, "key_value", batch=1, codec=feature_codec(codec), keep=keep)  # fmt: skip
 
     sources = [
-        inverted(hold=True),
+        inverted("held"),
         bank.inverted([bank.style(one, "style") for one in pixels]),
-        inverted(hold=False),
+        inverted("hosted"),
+        inverted("recomputed"),
     ]
-    held, cached, recomputed = (method.stylise(model, contents, source) for source in sources)
+    held, cached, hosted, recomputed = (
+        method.stylise(model, contents, source) for source in sources
+    )
     assert bank.num_built == 2
     assert torch.equal(held, cached)
+    queries = method.invert(model, CONTENTS.to(device), "query", keep="hosted")
+    # twice: a block begins at the first timestep again
+    for _ in range(2):
+        assert torch.equal(method.stylise(model, queries, sources[2]), hosted)
+    assert torch.equal(hosted, held)
     assert rel(recomputed, held) < near(device, dtype)
 
 

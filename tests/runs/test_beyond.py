@@ -12,7 +12,7 @@ from torch import Tensor
 from pipelines.embedded.further import DeepHalfReused, FewForContents
 from stylebatch.diffusion import attention
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
-from stylebatch.methods.styleid.features import Inverted
+from stylebatch.methods.styleid.features import Inverted, Kept
 from stylebatch.methods.styleid.options import BEYOND_THE_PAPER, StyleIDOptions
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from tests.support.styleid import CONTENTS, QUICK, STYLES, Counting, rel, styleid
@@ -246,10 +246,10 @@ def test_exact_inversion_returns_the_latent(model: StableDiffusion) -> None:
     )
 
 
-@pytest.mark.parametrize("hold", [True, False])
-def test_content_stylised_by_itself_returns_exactly(eps_model: StableDiffusion, hold: bool) -> None:
+@pytest.mark.parametrize("keep", ["held", "hosted", "recomputed"])
+def test_content_stylised_by_itself_returns_exactly(eps_model: StableDiffusion, keep: Kept) -> None:
     method = styleid(inversion="bdia", steps=10, gamma=1.0, tau=1.0)
-    contents = method.invert(eps_model, CONTENTS, "query", hold=hold)
-    own = method.invert(eps_model, CONTENTS, "key_value", hold=hold)
+    contents = method.invert(eps_model, CONTENTS, "query", keep=keep)
+    own = method.invert(eps_model, CONTENTS, "key_value", keep=keep)
     found = method.stylise(eps_model, contents, own, Pairs((0, 1, 2), (0, 1, 2)))
     assert rel(found, CONTENTS) < 1e-3

@@ -44,6 +44,40 @@ def test_recomputed_contents_render_the_same_and_cost_what_the_plan_says(
     assert recomputed.evaluations - held.evaluations == steps * visits
 
 
+def test_either_memory_gives_the_same_samples(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # so many that three timesteps, which are on the device, are less than all
+    steps = "method.steps=10"
+    one = plan(load_spec(manifest, [steps])).identity["feature_bytes"] / 2**30
+    found = []
+    for name, memory in (
+        ("device", (100.0, 0.0)),
+        ("queries", (7.5, 4.1)),
+        ("both", (3.7, 10.1)),
+    ):
+        device, host = (size * one for size in memory)
+        words = [f"engine.feature_gb={device}", f"engine.host_gb={host}", "features.codec=kv"]
+        words += ["output.shard_size=12", "engine.batch=12", steps]
+        result = run(load_spec(manifest, words, output=str(tmp_path / name)))
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        kept = record["resolved"]["features"]
+        tars = sorted((tmp_path / name / "data").glob("*.tar"))
+        found.append((result.report.evaluations, [tar.read_bytes() for tar in tars]))
+        assert kept == record["identity"]["features"]
+        assert [kept["styles"], kept["contents"]] == {
+            "device": ["held", "held"],
+            "queries": ["held", "hosted"],
+            "both": ["hosted", "hosted"],
+        }[name]
+    assert found[0] == found[1] == found[2]
+    settings = [word for change in words for word in ("--set", change)]
+    assert main(["plan", str(manifest), *settings]) == 0
+    shown = capsys.readouterr().out
+    assert "contents held in the machine's memory" in shown
+    assert "per worker, and " in shown
+
+
 class Notes(Progress):
     """Progress that keeps what is told."""
 

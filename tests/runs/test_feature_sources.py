@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 
 from stylebatch.features.codecs import Codec
 from stylebatch.methods.styleid.codec import FeatureCodec, keys_values
-from stylebatch.methods.styleid.features import HeldFeatures, Inverted
+from stylebatch.methods.styleid.features import HeldFeatures, Inverted, Kept
 from stylebatch.models.unet.edits import AttentionLayer, decoder_sites
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from tests.support.styleid import CONTENTS, STYLES, Counting, rel, styleid
@@ -22,6 +22,7 @@ CODECS = {
     "x half": FeatureCodec("x", torch.float16),
     "x8": FeatureCodec("x8"),
 }
+KEPT = get_args(Kept)
 LOSS = {"kv": 1e-6, "x": 1e-5, "kv half": 2e-3, "x half": 2e-3, "x8": 2e-2}
 """Largest rel. L2 of final latents against keys and values as computed."""
 
@@ -37,21 +38,22 @@ def test_codec_costs_no_more_than_it_promises(model: StableDiffusion, convention
 
 
 @pytest.mark.parametrize("convention", ["ldm", "diffusers"])
-def test_recomputed_features_agree_with_held_ones(
+def test_hosted_features_equal_held_ones_and_recomputed_ones_agree(
     eps_model: StableDiffusion, convention: str
 ) -> None:
     method = styleid(convention=convention)
-    contents = [method.invert(eps_model, CONTENTS, "query", hold=hold) for hold in (True, False)]
+    contents = [method.invert(eps_model, CONTENTS, "query", keep=keep) for keep in KEPT]
     plain = styleid(convention=convention, inject=False)
     for codec in (CODECS["kv"], CODECS["x"], CODECS["x8"]):
-        held, recomputed = (
+        held, hosted, recomputed = (
             method.stylise(
                 eps_model,
-                contents[not hold],
-                method.invert(eps_model, STYLES, "key_value", codec=codec, hold=hold),
+                queries,
+                method.invert(eps_model, STYLES, "key_value", codec=codec, keep=keep),
             )
-            for hold in (True, False)
+            for queries, keep in zip(contents, KEPT, strict=True)
         )
+        assert torch.equal(hosted, held)
         assert rel(recomputed, held) < 1e-4
     styles = plain.invert(eps_model, STYLES, "key_value")
     assert rel(plain.stylise(eps_model, contents[0], styles), held) > 1e-3
@@ -61,7 +63,7 @@ def test_recomputing_costs_an_evaluation_per_image_and_reverse_step(
     eps_model: StableDiffusion,
 ) -> None:
     method, counting = styleid(start="paper"), Counting(eps_model)
-    source = method.invert(counting, CONTENTS, "query", batch=2, hold=False)
+    source = method.invert(counting, CONTENTS, "query", batch=2, keep="recomputed")
     assert not isinstance(source.features, HeldFeatures)
     inverted = sum(rows for _, rows in counting.evaluations)
     assert inverted == 4 * 3
@@ -166,8 +168,8 @@ def test_keys_and_values_of_a_layer_come_back(eps_model: StableDiffusion) -> Non
 
 def test_batches_of_recomputed_features_are_joined(eps_model: StableDiffusion) -> None:
     method = styleid()
-    whole: Inverted = method.invert(eps_model, STYLES, "key_value", hold=False)
-    cut = method.invert(eps_model, STYLES, "key_value", batch=2, hold=False)
+    whole: Inverted = method.invert(eps_model, STYLES, "key_value", keep="recomputed")
+    cut = method.invert(eps_model, STYLES, "key_value", batch=2, keep="recomputed")
     for step in method.trajectory(eps_model).reverse:
         ours, theirs = cut.features.at(step.t), whole.features.at(step.t)
         for site in method.sites:

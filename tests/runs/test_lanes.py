@@ -8,6 +8,7 @@ from contextlib import closing
 from contextvars import ContextVar
 from pathlib import Path
 from threading import get_ident
+from typing import get_args
 
 import hypothesis.strategies as st
 import pytest
@@ -20,7 +21,7 @@ from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.block_pairs import Pairs
-from stylebatch.methods.styleid.features import Recorder
+from stylebatch.methods.styleid.features import Kept, Recorder
 from stylebatch.models.lanes import Lanes
 from stylebatch.models.unet.edits import EditedProcessor
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
@@ -184,14 +185,14 @@ def test_rows_of_an_evaluation_run_side_by_side_unless_an_edit_relates_them(
     assert {q["q"].shape[0] for q in recorder.take().values()} == {5}
 
 
-@pytest.mark.parametrize("hold", [True, False])
-def test_parts_of_an_inversion_run_side_by_side(eps_model: StableDiffusion, hold: bool) -> None:
+@pytest.mark.parametrize("keep", get_args(Kept))
+def test_parts_of_an_inversion_run_side_by_side(eps_model: StableDiffusion, keep: Kept) -> None:
     method = StyleID(steps=4, sites=(6, 9), inversion="bdia")
     latents = 0.8 * torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    alone = method.invert(eps_model, latents, "key_value", hold=hold)
+    alone = method.invert(eps_model, latents, "key_value", keep=keep)
     try:
         with closing(Lanes(2, 2)) as eps_model.lanes:
-            beside = method.invert(eps_model, latents, "key_value", hold=hold, batch=4)
+            beside = method.invert(eps_model, latents, "key_value", keep=keep, batch=4)
     finally:
         eps_model.lanes = None
     assert not any(isinstance(p, EditedProcessor) for p in eps_model.unet.attn_processors.values())

@@ -84,9 +84,9 @@ def test_latents_of_a_cache_give_the_features_of_an_inversion(
         method.stylise(
             eps_model,
             contents,
-            method.invert(eps_model, latents, "key_value", batch=1, hold=hold),
+            method.invert(eps_model, latents, "key_value", batch=1, keep=keep),
         )
-        for hold in (True, False)
+        for keep in ("held", "recomputed")
     )
     assert rel(warm, held) < 1e-4
     named = [bank.style(picture.pixels, "style") for picture in PICTURES]

@@ -140,6 +140,66 @@ def test_latents_cost_an_evaluation_per_style_block_and_timestep(
     )
 
 
+def in_memories(resolve: Resolve, device: float, host: float, *changes: str) -> Plan:
+    """As `resolve` with batches of a block, and memory of the machine for as many times one image's queries as `host` says."""
+    one = resolve().identity["feature_bytes"] / 2**30
+    return resolve(f"engine.host_gb={host * one}", "engine.batch=12", *changes, images=device)
+
+
+@pytest.mark.parametrize(
+    ("device", "host", "expected"),
+    [
+        (1000.0, 1000.0, ("held", "held", "kv")),
+        # 4 contents, 3 styles: all queries are 4 times one image's, all k and v 6 times
+        (6.5, 4.1, ("held", "hosted", "kv")),
+        (3.5, 4.1, ("held", "hosted", "x")),
+        (1.2, 10.1, ("hosted", "hosted", "kv")),
+        (1.2, 7.1, ("hosted", "hosted", "x")),
+    ],
+)
+def test_features_go_to_the_machines_memory_where_the_device_is_short(
+    resolve: Resolve, device: float, host: float, expected: tuple[Any, Any, Any]
+) -> None:
+    found = in_memories(resolve, device, host)
+    assert found.choice == FeatureSources(*expected)
+    assert found.layout.sides == (4, 3)
+    assert found.evaluations == resolve().evaluations
+    engine = found.spec.engine
+    rooms = engine.feature_gb * 2**30, engine.host_gb * 2**30
+    assert all(part <= room for part, room in zip(found.layout.kept_bytes, rooms, strict=True))
+    assert (found.layout.kept_bytes.host > 0) == ("hosted" in expected)
+
+
+def test_blocks_are_cut_to_either_memory(resolve: Resolve) -> None:
+    hosted = [f"features.{field}=held" for field in ("source", "contents")]
+    whole, cut = (
+        in_memories(resolve, 0.6, host, *hosted, "features.codec=x8") for host in (10.0, 2.9)
+    )
+    assert whole.choice == cut.choice == FeatureSources("hosted", "hosted", "x8")
+    assert whole.layout.sides == (4, 3)
+    # 4 contents and 3 styles of a quarter each would take 4.75
+    rows, columns = cut.layout.sides
+    assert rows + columns / 4 <= 2.9 < rows + 1 + columns / 4
+    assert cut.evaluations >= whole.evaluations
+
+
+def test_sources_that_are_held_may_be_held_in_either_memory(resolve: Resolve) -> None:
+    both = ["features.source=held", "features.contents=held"]
+    assert in_memories(resolve, 1.2, 10.1, *both).choice == FeatureSources("hosted", "hosted", "kv")
+    found = in_memories(resolve, 1.2, 10.1, *both, "features.codec=x8")
+    assert found.choice == FeatureSources("held", "hosted", "x8")
+    found = in_memories(resolve, 4.5, 10.1, "features.source=recomputed")
+    assert found.choice == FeatureSources("recomputed", "held", "kv")
+
+
+def test_of_ways_that_cost_the_same_the_one_of_fuller_batches_is_taken(resolve: Resolve) -> None:
+    changes = ["pairing.mode=sample", "pairing.per_content=1", "engine.batch=4"]
+    alone, beside = resolve(*changes, images=1.5), in_memories(resolve, 1.5, 10.0, *changes)
+    assert beside.evaluations == alone.evaluations
+    assert beside.layout.num_batches < alone.layout.num_batches
+    assert "hosted" in (beside.choice.styles, beside.choice.contents)
+
+
 @pytest.mark.parametrize("images", [4.5, 1000.0])
 def test_int8_is_not_weighed_where_the_disk_holds_the_exact_form(
     resolve: Resolve, tmp_path: Path, images: float

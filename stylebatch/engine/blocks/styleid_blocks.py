@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylebatch.data.images import Component
+from stylebatch.data.images import Component, Pixels
 from stylebatch.engine.blocks.blending import components, latent_masks
 from stylebatch.engine.blocks.block_method import (
     Context,
@@ -22,7 +22,7 @@ from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.ranges import Range
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
 from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
-from stylebatch.methods.styleid.features import FeatureKind, Inverted, InvertedStyles
+from stylebatch.methods.styleid.features import FeatureKind, Inverted, InvertedStyles, Kept
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StyleIDBlocks(DefaultBlocks):
         pictures = {index: one for index, one in inputs.items() if one is not None}
         if axis == "content":
             pixels = [picture.pixels for picture in pictures.values()]
-            inverted = self._invert(pixels, "query", batch, hold=self.choice.contents == "held")
+            inverted = self._invert(pixels, "query", batch, self.choice.contents)
             cells = (inverted.latent.shape[-2], inverted.latent.shape[-1])
             return Contents(inverted, latent_masks(pictures.values(), cells))
         images, mixtures = components(pictures, self._names)
@@ -71,15 +71,19 @@ class StyleIDBlocks(DefaultBlocks):
         """Images of one size."""
         if self._bank is not None:
             return self._from_bank(self._bank, images, batch)
-        held = self.choice.styles == "held"
-        return self._invert([image.pixels for image in images], "key_value", batch, hold=held)
+        assert self.choice.styles != "cached", "cached styles have a bank"
+        return self._invert(
+            [image.pixels for image in images], "key_value", batch, self.choice.styles
+        )
 
-    def _invert(self, pixels: Sequence, kind: FeatureKind, batch: int, *, hold: bool) -> Inverted:  # type: ignore[type-arg]
+    def _invert(
+        self, pixels: Sequence[Pixels], kind: FeatureKind, batch: int, keep: Kept
+    ) -> Inverted:
         parts = [pixels[i : i + batch] for i in range(0, len(pixels), batch)]
         latents = torch.cat([self.model.encode(to_tensor(part)) for part in parts])
         codec = self.choice.codec
         kept = EXACT if codec == "trajectory" else FeatureCodec(codec)
-        return self.method.invert(self.model, latents, kind, batch=batch, codec=kept, hold=hold)
+        return self.method.invert(self.model, latents, kind, batch=batch, codec=kept, keep=keep)
 
     def _from_bank(self, bank: StyleBank, images: list[Component], batch: int) -> Inverted:
         """Styles from the cache; the plan counts each as inverted once, so those found there advance too."""

@@ -30,11 +30,13 @@ from stylebatch.methods.styleid.features import (
     HeldFeatures,
     Inverted,
     InvertedStyles,
+    Kept,
     RecomputedFeatures,
     Recorder,
     SiteFeatures,
     concatenate,
 )
+from stylebatch.methods.styleid.hosted import HostedFeatures
 from stylebatch.methods.styleid.injection import Injection, StyleFeatures
 from stylebatch.methods.styleid.options import StyleIDOptions
 from stylebatch.methods.styleid.per_lane import PerLane
@@ -83,38 +85,38 @@ class StyleID(StyleIDOptions):
         *,
         batch: int = 16,
         codec: FeatureCodec = EXACT,
-        hold: bool = True,
+        keep: Kept = "held",
     ) -> Inverted:
         """Invert clean latents (B, c, h, w) to noise, with features for the timesteps of the reverse.
 
         `kind`: "query" for contents, "key_value" for styles. `batch` bounds one network evaluation. `codec`:
-        what is kept of styles. Without `hold` the features are recomputed from the latents when asked for.
+        what is kept of styles. `keep`: where features lie until they are asked for, if not recomputed from the latents then.
         """
         edited, lanes = PerLane(), model.lanes or Lanes()
 
         def invert(part: Tensor) -> Inverted:
             recorder = Recorder(kind, attention.attend, codec)
             edited.stand_for(recorder)
-            return self._invert_batch(model, part, recorder, hold)
+            return self._invert_batch(model, part, recorder, keep)
 
-        with model.editing(edited, self.sites if self.inject and hold else ()):
+        with model.editing(edited, self.sites if self.inject and keep != "recomputed" else ()):
             parts = latents.tensor_split(lanes.num_parts(len(latents), batch))
             return concatenate(lanes.map(invert, parts))
 
     def _invert_batch(
-        self, model: Denoiser, latents: Tensor, recorder: Recorder, hold: bool
+        self, model: Denoiser, latents: Tensor, recorder: Recorder, keep: Kept
     ) -> Inverted:
         """`recorder` sees each evaluation."""
         path, predict = self.trajectory(model), _predictor(model)
         used = {step.t for step in path.reverse} if self.inject else set()
-        held = HeldFeatures()
+        kept = HostedFeatures(model.device) if keep == "hosted" else HeldFeatures()
         # float32 between steps whatever the network's dtype: errors of an inversion add up over all steps
         state, residual = State(latents.float()), None
         levels = {path.inversion[0].source: state.x}
         for index, step in enumerate(path.inversion):
             eps, seen = predict(state.x, step), recorder.take()
             if step.t in used:
-                held.by_timestep[step.t] = seen
+                kept.keep(step.t, seen)
             # no step before the first: the trapezoid makes it of second order, as the others are
             if self.inversion != "ddim" and index == 0:
                 first_two = (step, path.inversion[1])
@@ -127,7 +129,7 @@ class StyleID(StyleIDOptions):
             state = advance(self.rule, model.schedule, state, eps, step)
             levels[step.target] = state.x
         again = RecomputedFeatures(self.recomputing(model, levels, recorder.kind, recorder.codec))
-        return Inverted(state.x, held if hold else again, levels, residual)
+        return Inverted(state.x, again if keep == "recomputed" else kept, levels, residual)
 
     def recomputing(
         self, model: Denoiser, levels: dict[float, Tensor], kind: FeatureKind, codec: FeatureCodec

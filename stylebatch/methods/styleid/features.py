@@ -1,8 +1,8 @@
 """Attention features of inverted images, one timestep at a time, behind one interface.
 
-Inversion visits timesteps ascending, the reverse descending. Features of a timestep are *held* since the inversion,
-*recomputed* from the latent that the inversion passed, or read by a source of the engine's. All go through the codec,
-so that every source gives the same numbers.
+Inversion visits timesteps ascending, the reverse descending. Features of a timestep are *held* since the inversion, on the
+device or *hosted* in the machine's memory (`hosted.py`), *recomputed* from the latent that the inversion passed, or read by
+a source of the engine's. All go through the codec, so that every source gives the same numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
 from stylebatch.models.denoiser import SelfAttention, Site
 
 FeatureKind = Literal["query", "key_value"]
+Kept = Literal["held", "hosted", "recomputed"]
+"""Where an inversion leaves features: on the device, in the machine's memory, or nowhere but in its latents."""
 SiteFeatures = dict[Site, dict[str, Tensor]]
 """Per site, by name, for the B inverted images: q of contents, (B, H, L, d); of styles what the codec stores."""
 
@@ -33,6 +35,9 @@ class HeldFeatures:
     """Features kept in memory since the inversion that made them."""
 
     by_timestep: dict[float, SiteFeatures] = field(default_factory=dict)
+
+    def keep(self, t: float, features: SiteFeatures) -> None:
+        self.by_timestep[t] = features
 
     def at(self, t: float) -> SiteFeatures:
         return self.by_timestep[t]
@@ -131,8 +136,10 @@ def concatenate(parts: list[Inverted]) -> Inverted:
     features: FeatureSource
     if all(isinstance(source, HeldFeatures) for source in sources):
         held = [source for source in sources if isinstance(source, HeldFeatures)]
+        # taken out one timestep at a time: parts and whole together would be twice the memory
+        timesteps = list(held[0].by_timestep)
         features = HeldFeatures(
-            {t: join([source.at(t) for source in held]) for t in held[0].by_timestep}
+            {t: join([source.by_timestep.pop(t) for source in held]) for t in timesteps}
         )
     else:
         features = RecomputedFeatures(lambda t: join([source.at(t) for source in sources]))
