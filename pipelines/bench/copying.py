@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ class Copier:
         self.latent_factor, self.latent_channels, self.native_cells = 8, 4, side // 8
         self.chunks = False
         self.on_evaluations = self.pictures_at_once = None
-        self._batches: list[tuple[int, Tensor]] = []
+        self._batches: deque[tuple[int, Tensor]] = deque(maxlen=2)
         self._count = 0
 
     def encode(self, images: Tensor) -> Tensor:
