@@ -19,6 +19,7 @@ from stylebatch.store.sinks.one_file import Hashed, OneFile, sample_faults
 from stylebatch.store.sinks.shared_inputs import Named
 from stylebatch.store.sinks.sink import Members, Row
 from stylebatch.store.sinks.tar_samples import read_members
+from stylebatch.store.sinks.tar_writer import TarWriter
 
 LOADING = """\
 import glob, webdataset
@@ -47,15 +48,11 @@ class WebDatasetShard(OneFile):
     records_are_in = "`json`"
 
     def _begin(self, file: Any, record: Record) -> None:
-        # webdataset imports torch, which reports, verify and plan do without
-        from webdataset.writer import TarWriter
-
-        self._tar = TarWriter(file, user="", group="", mode=0o644, mtime=0.0, encoder=False)
+        self._tar = TarWriter(file)
 
     def _append(self, record: Record) -> None:
-        self._tar.write(
-            {"__key__": record.row["key"], **record.files, "json": as_json(record.row, self.schema)}
-        )
+        files = {**record.files, "json": as_json(record.row, self.schema)}
+        self._tar.write(record.row["key"], files)
 
     def _end(self) -> None:
         self._tar.close()
