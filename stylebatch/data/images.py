@@ -20,6 +20,7 @@ from stylebatch.data.reading import Reader, hash_of, read_picture
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.regions import Region
 from stylebatch.data.sources.source import Ref
+from stylebatch.pixel_memory import image_of, pixels_of
 
 Pixels = NDArray[np.uint8]
 USUAL_FIT = ImageSpec()
@@ -85,7 +86,7 @@ def load_image(
     def fitted(found: Decoded) -> Picture:
         transform = transform_of(found.image.size, sides, image.mode)
         return Picture(
-            np.asarray(_padded(_scaled(found, transform, image), transform, image.fill)),
+            pixels_of(_padded(_scaled(found, transform, image), transform, image.fill)),
             found.width,
             found.height,
             notes=tuple(f"{name}: {note}" for note in found.notes),
@@ -106,7 +107,7 @@ def fit(image: Image.Image, size: int | tuple[int, int], mode: FixedMode = "cent
     """RGB image -> (height, width, 3): centre crop to the aspect ratio (or none, or grey around), Lanczos. An int is a square's side."""
     sides = (size, size) if isinstance(size, int) else size
     transform = transform_of(image.size, sides, mode)
-    return np.asarray(_padded(_resized(_cut(image, transform), transform.scaled), transform, GREY))
+    return pixels_of(_padded(_resized(_cut(image, transform), transform.scaled), transform, GREY))
 
 
 def _scaled(found: Decoded, transform: Transform, image: ImageSpec) -> Image.Image:
@@ -141,7 +142,7 @@ def _padded(image: Image.Image, transform: Transform, fill: tuple[int, int, int]
 def encode(pixels: Pixels, spec: ImageFormat) -> bytes:
     """(H, W, 3) -> encoded bytes; the same bytes for the same pixels and library version."""
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
+    image = image_of(pixels)
     if spec.format == "png":
         image.save(buffer, "PNG", compress_level=4)
     elif spec.format == "webp":

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import cast
 
 import numpy as np
-from PIL import Image
 
 from stylebatch.data.fit_modes import NATIVE
 from stylebatch.data.geometry import Size
@@ -20,6 +19,7 @@ from stylebatch.data.source_sizes import Sizes
 from stylebatch.data.sources.source import NOWHERE, Item, Part, Ref
 from stylebatch.data.view import View
 from stylebatch.errors import SampleError
+from stylebatch.pixel_memory import image_of
 
 ASPECT_TOLERANCE = 0.02
 UNASKED = (0, 0)
@@ -142,7 +142,7 @@ def _blended(parts: tuple[Part, ...], loaded: list[Picture]) -> Picture:
     # Edges are rounded, not widths, so that the columns always add up to the whole width.
     edges = np.round(np.cumsum([0.0] + [part.weight for part in parts]) * width).astype(int)
     # Images of a blend may have sizes of their own.
-    shown = [fit(Image.fromarray(one.pixels), (width, height), "resize") for one in loaded]
+    shown = [fit(image_of(one.pixels), (width, height), "resize") for one in loaded]
     columns = [pixels[:, edges[i] : edges[i + 1]] for i, pixels in enumerate(shown)]
     components = tuple(
         Component(part.id, picture.pixels, part.weight)

@@ -19,7 +19,7 @@ from stylebatch.engine.decoders import Decoders
 from stylebatch.errors import SampleError
 from stylebatch.methods.builtin import method_of
 from stylebatch.methods.input_kinds import MASK, PADDING, REFERENCE, SET, STYLE, TEXT
-from stylebatch.methods.pixels import all_finite, to_pixels
+from stylebatch.methods.pixels import finite_pixels
 from stylebatch.methods.user import users_of
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.planning.grid import Block
@@ -110,10 +110,9 @@ class Renderer:
             for image in self.model.decode(part).cpu():
                 if not are_finite[len(found)]:
                     found.append(self._not_finite())
-                elif all_finite(image):
-                    found += to_pixels(image[None])
-                else:
-                    found.append(SampleError("not_finite", NOT_FINITE))
+                    continue
+                pixels = finite_pixels(image)
+                found.append(SampleError("not_finite", NOT_FINITE) if pixels is None else pixels)
         return found
 
     def _not_finite(self) -> SampleError:

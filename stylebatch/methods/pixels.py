@@ -10,6 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stylebatch.pixel_memory import new_pixels
+
+ROWS = 128
+"""Of a plane that become pixels at a time."""
 Pixels = NDArray[np.uint8]
 """(H, W, 3) in sRGB, or a mask (H, W)."""
 
@@ -18,13 +22,13 @@ def to_tensor(pictures: Sequence[Pixels]) -> Tensor:
     """B arrays (H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], contiguous (pixel / 127.5 - 1)."""
     height, width = pictures[0].shape[:2]
     made = np.empty((len(pictures), 3, height, width), np.float32)
-    # One by one: passes over the whole batch would go through memory, not the cache.
+    # Plane by plane: passes over the whole batch would go through memory, not the cache.
     for pixels, values in zip(pictures, made, strict=True):
-        values[...] = pixels.transpose(2, 0, 1)
-        # (2 p - 255) / 255: whole numbers and one division, so that float32 is rounded once
-        values *= 2.0
-        values -= 255.0
-        values /= 255.0
+        for channel, plane in enumerate(values):
+            plane[...] = pixels[..., channel]
+            # both numbers are exact, so that float32 is rounded once, by the division
+            plane -= 127.5
+            plane /= 127.5
     return torch.from_numpy(made)
 
 
@@ -33,22 +37,36 @@ def to_pixels(images: Tensor) -> list[Pixels]:
 
     A picture with a NaN or an infinity raises ValueError: it must not become a silent black image.
     """
-    if not all_finite(images):
+    found = [finite_pixels(image) for image in images]
+    pixels = [np.ascontiguousarray(one) for one in found if one is not None]
+    if len(pixels) < len(found):
         raise ValueError(
             "the decoder returned values that are not finite; use a wider dtype (model.dtype: float32 or bfloat16)"
         )
-    # rounded before the cast, which truncates; half to even, as NumPy does in `overlaid`
-    levels = images.detach().float().clamp(-1.0, 1.0).mul_(0.5).add_(0.5).mul_(255.0).round_()
-    # NumPy casts faster than torch does on a CPU; from a device a quarter of the bytes comes over
-    planes = (levels if levels.device.type == "cpu" else levels.to(torch.uint8)).cpu().numpy()
-    planes = planes.astype(np.uint8)
-    pixels = np.empty((*planes.shape[:1], *planes.shape[2:], 3), np.uint8)
-    for channel in range(3):
-        pixels[..., channel] = planes[:, channel]
-    return list(pixels)
+    return pixels
 
 
-def all_finite(x: Tensor) -> bool:
+def finite_pixels(image: Tensor) -> Pixels | None:
+    """As `to_pixels`, of one picture (3, H, W), in memory that Pillow shares; None where a value is NaN or infinite."""
+    if not _all_finite(image):
+        return None
+    planes = image.detach().float().cpu().numpy()
+    _, height, width = planes.shape
+    pixels, levels = new_pixels(height, width), np.empty((min(ROWS, height), width), np.float32)
+    for channel, plane in enumerate(planes):
+        # some rows at a time, which the cache holds from the first step to the last
+        for top in range(0, height, ROWS):
+            part = plane[top : top + ROWS]
+            level = np.clip(part, -1.0, 1.0, out=levels[: len(part)])
+            # 255 (x / 2 + 1 / 2), of which the factors of 2 round nothing
+            level += 1.0
+            level *= 127.5
+            # before the cast, which truncates; half to even, as NumPy does in `overlaid`
+            pixels[top : top + ROWS, :, channel] = np.rint(level, out=level)
+    return pixels
+
+
+def _all_finite(x: Tensor) -> bool:
     """Whether no value is NaN or infinite."""
     # A sum is finite only where all its terms are. Where it is not, it may have overflowed, and each value is looked at.
     return bool(torch.isfinite(x.sum(dtype=torch.float32))) or bool(torch.isfinite(x).all())

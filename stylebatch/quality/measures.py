@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stylebatch.pixel_memory import image_of
+
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
@@ -133,7 +135,7 @@ def reduced(pixels: Pixels) -> Pixels:
         return pixels
     size = (REDUCED_SIDE, REDUCED_SIDE)
     # reducing_gap: a fast integer reduction first, which a box filter makes almost exact
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, reducing_gap=1.0))
+    return np.asarray(image_of(pixels).resize(size, Image.Resampling.BOX, reducing_gap=1.0))
 
 
 def _gradient_magnitude(pixels: Pixels) -> Floats:

@@ -84,7 +84,7 @@ HOMES = {
 """Where a name may appear in the product; the laboratory nowhere."""
 
 ROOMS = (
-    *("masking", "errors", "section", "paths", "documents", "progress", "words"),
+    *("masking", "errors", "section", "paths", "documents", "progress", "words", "pixel_memory"),
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
     *("store", "features", "reports", "export", "engine"),
