@@ -32,6 +32,7 @@ from stylebatch.planning.shard_cuts import Shards, counts_by_split, uses_of_styl
 from stylebatch.planning.shard_names import FEWEST_DIGITS, ShardName
 from stylebatch.planning.work import Extent, without_options
 from stylebatch.spec import RunSpec, canonical_json
+from stylebatch.words import counted
 
 SHARDS_LOOKED_AT = 50
 
@@ -345,9 +346,10 @@ class Plan:
             measured = ", unless a run measures otherwise" if needs_measuring(self.spec) else ""
             batches = f"features: {self.choice}{measured}; {batches}"
         return [
-            f"{self.spec.name}: {self._inputs()}: {count} samples of {size_words(self.sample_sizes)}",
-            f"{self.num_shards} shards of up to {self._most_in_a_shard()} samples, in blocks of up to {self._block()}",
-            f"{self.evaluations} network evaluations ({self.evaluations / count:.1f} per sample{inverted}) "
+            f"{self.spec.name}: {self._inputs()}: {counted(count, 'sample')} of {size_words(self.sample_sizes)}",
+            f"{counted(self.num_shards, 'shard')} of up to {counted(self._most_in_a_shard(), 'sample')}, "
+            f"in blocks of up to {self._block()}",
+            f"{counted(self.evaluations, 'network evaluation')} ({self.evaluations / count:.1f} per sample{inverted}) "
             f"with {self.spec.method.name} on model {self.model}",
             *filter(None, [self.options.preset_words]),
             *([] if self.choice is None else [self._share_of_inversions()]),
@@ -376,7 +378,7 @@ class Plan:
         )
 
     def _inputs(self) -> str:
-        named = ", ".join(_counted(len(axis), axis.name) for axis in self.axes)
+        named = ", ".join(counted(len(axis), axis.name) for axis in self.axes)
         if "prompt" in self.options.axes():
             return named
         grid = self.grid
@@ -387,14 +389,10 @@ class Plan:
     def _block(self) -> str:
         rows, columns = self.layout.sides
         if len(self.axes) == 1:
-            return _counted(rows, self.axes[0].name)
+            return counted(rows, self.axes[0].name)
         if self.layout.work.set_of is not None:
             most = max(len(self.grid.block(i).rows) for i in range(min(2, self.grid.num_blocks)))
-            return f"{_counted(most, 'prompt')} of a set"
+            return f"{counted(most, 'prompt')} of a set"
         return " x ".join(
-            _counted(side, axis.name) for side, axis in zip((rows, columns), self.axes, strict=True)
+            counted(side, axis.name) for side, axis in zip((rows, columns), self.axes, strict=True)
         )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -26,6 +26,7 @@ from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
 from stylebatch.planning.clusters import Numbers
 from stylebatch.spec import RunSpec, SplitSpec
 from stylebatch.spec.splits import USUAL, in_order, name_fault, usual_name
+from stylebatch.words import counted
 
 NAMED = 4
 MOST_SPLITS = 20
@@ -97,7 +98,7 @@ def shared_out(
         listed, crossing = _within(listed, rows, columns[0])
         if crossing:
             notes.append(
-                f"pairing: {crossing:,} pairs are passed over, whose content and style are in different splits"
+                f"pairing: {counted(crossing, 'pair')} passed over, whose content and style are in different splits"
             )
     _require_all(spec, split, rows, columns[0] if split.styles else None, listed)
     return (rows, *columns), listed, (*notes, *_classes_without(rows, listed))

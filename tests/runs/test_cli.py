@@ -91,6 +91,7 @@ def test_verbs_and_flags_are_these() -> None:
         "repair": ["--help", "--json-logs", "-h"],
         "report": ["--help", "-h"],
         "export": [
+            "--annotations",
             "--balance",
             "--drop",
             "--help",

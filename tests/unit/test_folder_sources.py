@@ -70,7 +70,7 @@ def test_sidecars_of_a_class_folder_name_it_or_leave_it(tmp_path: Path) -> None:
     ]
     notes = " ".join(found.notes)
     assert "1 passed over, since they are not read: 1 .txt (such as cat/notes.txt)" in notes
-    assert "1 .txt of numbers alone are no captions" in notes
+    assert ".txt of numbers alone are no captions: 1;" in notes
     assert {i.label for i in listed(tmp_path, label_from=1).items} == {"cat"}
 
 
@@ -96,8 +96,8 @@ def test_metadata_gives_labels_captions_and_licences(tmp_path: Path, suffix: str
     ]
     notes = " ".join(found.notes)
     for note in (
-        "1 rows of metadata name no image that is there, such as gone.png",
-        "1 images without a row",
+        "1 row of metadata without an image that is there, such as gone.png",
+        "1 image without a row",
     ):
         assert note in notes
     # c.png has none: numbers with gaps are texts
@@ -114,7 +114,7 @@ def test_metadata_gives_labels_captions_and_licences(tmp_path: Path, suffix: str
         ("file_name,label\na.png,x,z\n", {}, r"row 1: found 3 cells"),
         ("file_name,label\n../a.png,x\n", {}, r"row 1: file_name: found '\.\./a\.png'"),
         ("file_name,label\n,x\n", {}, r"row 1: file_name: found ''"),
-        ("file_name,label\nb.png,x\n", {}, r"contents\.path: .*none of which names an image that is there, such as b\.png"),
+        ("file_name,label\nb.png,x\n", {}, r"contents\.path: .*and no image that is named there, such as b\.png"),
     ],
 )  # fmt: skip
 def test_metadata_that_is_not_as_meant_is_named_by_file_and_row(

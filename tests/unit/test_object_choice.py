@@ -121,7 +121,7 @@ def test_two_of_the_classes_of_yolo_are_kept(tmp_path: Path) -> None:
     found = listed(tmp_path, "cat", "dog")
     assert [(item.label, len(item.regions)) for item in found.items] == [("cat", 1), ("", 0), ("dog", 1)]  # fmt: skip
     assert found.notes[-2:] == (
-        "contents: 3 objects of other classes are left out (person 3), 1 images lose all theirs",
+        "contents: 3 objects of other classes left out (person 3), among them all of 1 image",
         "contents: objects that cannot be used are left out: 1 without area (such as in train/ccc.png)",
     )
     # the labels of images follow, and may be asked for
@@ -145,7 +145,7 @@ def test_a_plan_has_the_chosen_classes_in_the_order_of_the_source(tmp_path: Path
     found = plan(load_spec(tmp_path / "run.yaml"))
     assert found.labels == ("dog", "cat")
     assert "classes: 2, numbered in the order of data.yaml" in found.lines()
-    assert "contents: 4 objects of other classes are left out (person 4), 2 images lose all theirs" in found.lines()  # fmt: skip
+    assert "contents: 4 objects of other classes left out (person 4), among them all of 2 images" in found.lines()  # fmt: skip
     every = load_spec(tmp_path / "run.yaml", ["contents.objects=null"])
     assert plan(every).identity != found.identity
     two = load_spec(tmp_path / "run.yaml", ['classes=["cat","dog"]'])

@@ -91,7 +91,7 @@ def test_what_is_passed_over_is_counted_and_told(tmp_path: Path) -> None:
         "e.jpg",
     ]  # its samples tell what is wrong
     assert listed.notes[-2:] == (
-        "contents: 2 of 5 images are taken (min_side: 32, aspect: [0.5, 2.0])",
+        "contents: 2 of 5 images taken (min_side: 32, aspect: [0.5, 2.0])",
         "contents: passed over: 2 with a side under 32 px (such as b.jpg), 1 with width / height outside 0.5 to 2 (such as d.jpg)",
     )
     assert listed.items[0].size == (64, 64)

@@ -40,7 +40,7 @@ def test_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
         ("test/dog/9.png", "test", "dog"),
     }
     (tmp_path / "stray.png").write_bytes(encoded(2))
-    with pytest.raises(ManifestError, match=r"1 images beside the folders .*stray.png"):
+    with pytest.raises(ManifestError, match=r"1 image beside the folders .*stray.png"):
         list_contents(ContentSpec(path=str(tmp_path)), SplitBy(source=True))
 
 
@@ -88,7 +88,7 @@ def test_all_splits_are_read_as_one_where_that_is_said(tmp_path: Path) -> None:
     assert [item.split for item in found.items] == [""] * 4
     assert len({item.id for item in found.items}) == 4
     assert found.notes[0] == "contents: read as webdataset, the splits train, val as one"
-    assert "contents: 4 of 6 images are taken (limit: 4)" in found.notes
+    assert "contents: 4 of 6 images taken (limit: 4)" in found.notes
     folder = list_contents(ContentSpec(path=str(tmp_path / "folder"), split="all"))
     assert Counter(item.label for item in folder.items) == {"cat": 4, "dog": 2}
     tar(tmp_path / "more/0.tar", {"0.png": encoded(0)})
@@ -114,7 +114,7 @@ def test_what_is_told_of_a_split_names_it(tmp_path: Path) -> None:
         "contents: read as webdataset, split by split",
         "contents (test, val, each): 1 passed over: 1 .txt, without an image beside it",
         "contents (train): 2 passed over: 2 .txt, without an image beside it",
-        "contents (val): 0 of 1 images are taken (labels: [test, train])",
+        "contents (val): 0 of 1 image taken (labels: [test, train])",
         "contents (val): no image of it is left, so that it is not made",
     ]
 

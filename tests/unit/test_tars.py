@@ -301,7 +301,7 @@ def test_an_output_is_read_by_its_committed_shards(tmp_path: Path) -> None:
             ("train-00000.tar/000000000.jpg", ""),
             ("train-00001.tar/000010000.jpg", "cat"),
         ]
-        assert "1 shards of this output are not committed" in " ".join(found.notes)
+        assert "1 shard of this output passed over, since not committed" in " ".join(found.notes)
     source = found.sources.by_field["contents"]
     assert source.further(found.items[1])["style_id"] == "s.png"
     with pytest.raises(ManifestError, match="belongs to first, an output"):
@@ -317,7 +317,7 @@ def test_items_are_chosen_by_label_seed_and_number(tmp_path: Path) -> None:
     everything = listed(path)
     found = listed(path, labels=("cat", "dog"), limit_per_class=2)
     assert [i.id for i in found.items] == ["00.png", "01.png", "03.png", "04.png"]
-    assert "4 of 12 images are taken (labels: [cat, dog], limit_per_class: 2)" in found.notes[-1]
+    assert "4 of 12 images taken (labels: [cat, dog], limit_per_class: 2)" in found.notes[-1]
     mixed = [i.id for i in listed(path, shuffle=1).items]
     assert mixed != [i.id for i in everything.items]
     assert sorted(mixed) == [i.id for i in everything.items]

@@ -19,6 +19,7 @@ from stylebatch.data.tables.reader import Table
 from stylebatch.data.tables.table_columns import Columns, plain
 from stylebatch.errors import ManifestError
 from stylebatch.paths import is_address
+from stylebatch.words import counted
 
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 SUFFIXES = frozenset(f".{kind}" for kind in Sidecars.READ)
@@ -159,7 +160,7 @@ class Beside:
         if self.texts and not self.used:
             example = next(iter(self.texts))
             raise self.source.fault(
-                f"found {len(self.texts)} rows of {', '.join(TABLES)}, none of which names an image that is there, such as {example}"
+                f"found {counted(len(self.texts), 'row')} of {', '.join(TABLES)}, and no image that is named there, such as {example}"
             )
         # With a table the options name its columns, and no keys of sidecars.
         if not self.texts:
@@ -172,12 +173,14 @@ class Beside:
         lost = [path for path in self.texts if path not in self.used]
         if lost:
             notes.append(
-                f"{source.field}: {len(lost)} rows of metadata name no image that is there, such as {lost[0]}"
+                f"{source.field}: {counted(len(lost), 'row')} of metadata without an image that is there, such as {lost[0]}"
             )
         if self._without:
-            notes.append(f"{source.field}: {self._without} images without a row of metadata")
+            notes.append(
+                f"{source.field}: {counted(self._without, 'image')} without a row of metadata"
+            )
         if self._numbers:
             notes.append(
-                f"{source.field}: {self._numbers} .txt of numbers alone are no captions; give the boxes of YOLO with `annotations: FOLDER`"
+                f"{source.field}: .txt of numbers alone are no captions: {self._numbers}; give the boxes of YOLO with `annotations: FOLDER`"
             )
         return notes

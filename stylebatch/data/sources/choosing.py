@@ -12,7 +12,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.sources.size_filters import is_asked, of_size
 from stylebatch.data.sources.source import Item, Source
 from stylebatch.data.tables.table_columns import shown
-from stylebatch.words import written
+from stylebatch.words import counted, written
 
 NAMED = 12
 
@@ -43,7 +43,7 @@ def chosen(
         return kept, sizes
     by = ", ".join(f"{name}: {written(value)}" for name, value in _filters(options).items())
     return kept, [
-        f"{source.field}: {len(kept):,} of {len(items):,} images are taken ({by})",
+        f"{source.field}: {len(kept):,} of {counted(len(items), 'image')} taken ({by})",
         *sizes,
     ]
 

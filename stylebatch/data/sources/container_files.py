@@ -99,7 +99,7 @@ class ContainerFiles(Source):
         """Also what an output lacks that is not finished."""
         notes, told = super().notes(), lacking(self._output) if self._output is not None else ""
         if not told and self._uncommitted:
-            told = f"{self._uncommitted} shards of this output are not committed, and passed over"
+            told = f"{counted(self._uncommitted, 'shard')} of this output passed over, since not committed"
         return [*notes, f"{self.field}: {told}"] if told else notes
 
     def prefix(self, found: Found, file: str) -> str:

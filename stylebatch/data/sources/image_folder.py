@@ -26,6 +26,7 @@ from stylebatch.data.sources.stored_listing import stored_listing
 from stylebatch.data.sources.unused import unused_annotations
 from stylebatch.errors import ManifestError, SampleError, StorageError
 from stylebatch.paths import is_address
+from stylebatch.words import counted
 
 SHOWN = 6
 AT_ONCE = 256
@@ -155,8 +156,8 @@ class ImageFolder(LocalFiles):
                 lost.append(name)
         if folders and lost:
             raise self.fault(
-                f"found {len(lost)} images beside the folders {_some(folders)}, such as {lost[0]}; accepted: each image in the folder of "
-                "a split"
+                f"found {counted(len(lost), 'image')} beside the folders {_some(folders)}, such as {lost[0]}; "
+                "accepted: each image in the folder of a split"
             )
         return folders
 

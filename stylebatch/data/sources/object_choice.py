@@ -10,6 +10,7 @@ from dataclasses import replace
 from stylebatch.data.sources.regions import Region, label_of
 from stylebatch.data.sources.source import Item, Source
 from stylebatch.data.tables.table_columns import shown
+from stylebatch.words import counted
 
 NAMED = 6
 FLAT, OUTSIDE = "without area", "outside their image"
@@ -86,7 +87,8 @@ class Sifter:
         others = ", ".join(f"{shown(name, 40)} {n:,}" for name, n in named)
         more = f" and {len(self._others) - NAMED} more classes" if len(self._others) > NAMED else ""
         yield (
-            f"{source.field}: {count:,} objects of other classes are left out ({others}{more}), {self._emptied:,} images lose all theirs"
+            f"{source.field}: {counted(count, 'object')} of other classes left out ({others}{more}), "
+            f"among them all of {counted(self._emptied, 'image')}"
             if count
             else f"{source.field}: no objects are of other classes than the chosen"
         )

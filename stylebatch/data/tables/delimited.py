@@ -15,6 +15,7 @@ from pathlib import PurePath
 from stylebatch.data.tables.table_columns import Header, plain, shown
 from stylebatch.data.tables.text_lines import MAX_LINE, lines_of, open_text, suffix_of
 from stylebatch.errors import ManifestError
+from stylebatch.words import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -54,7 +55,7 @@ def read_delimited(
             yield number, {name: cells[i] for name, i in found.items()}
     if broken:
         notes.append(
-            f"{os.path.basename(uri)}: quoted cells with line breaks in {len(broken)} rows, such as row {broken[0]}"
+            f"{os.path.basename(uri)}: quoted cells with line breaks in {counted(len(broken), 'row')}, such as row {broken[0]}"
         )
 
 

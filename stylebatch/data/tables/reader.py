@@ -13,6 +13,7 @@ from stylebatch.data.tables.parquet_table import read_parquet
 from stylebatch.data.tables.table_columns import SHOWN, Columns, Header, shown
 from stylebatch.data.tables.text_lines import suffix_of
 from stylebatch.errors import ManifestError, StorageError
+from stylebatch.words import counted
 
 Row = dict[str, str]
 FORMATS: dict[str, Callable[[str, Header, list[str]], Iterator[tuple[int, Row]]]] = {
@@ -88,7 +89,8 @@ class Table:
         notes = [f"{os.path.basename(self.uri)}: {self._unused()}"] if self._header.unused else []
         for (column, text), count in self._empty_words.items():
             notes.append(
-                f"{os.path.basename(self.uri)}: {column} is the text {text!r} in {count} rows; leave the cell empty if nothing is meant"
+                f"{os.path.basename(self.uri)}: {column} is the text {text!r} in {counted(count, 'row')}; "
+                "leave the cell empty if nothing is meant"
             )
         return [*notes, *self._notes]
 
