@@ -104,8 +104,10 @@ def attend_blended(
     tokens = [k.shape[1] for k in keys]
     # A style of more tokens than the first does not count for more.
     each = [math.log(w) + math.log(tokens[0] / n) for w, n in zip(weights, tokens, strict=True)]
-    logs = torch.tensor(each, dtype=q.dtype, device=q.device)
-    mask = logs.repeat_interleave(torch.tensor(tokens, device=q.device))[None, None, None]
+    # filled on the device: a copy of numbers would wait for all that a GPU computes
+    mask = torch.cat(
+        [q.new_full((1, 1, 1, n), log) for n, log in zip(tokens, each, strict=True)], -1
+    )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     joined_k, joined_v = (torch.cat(list(x), dim=1)[None] for x in (keys, values))
     out = F.scaled_dot_product_attention(

@@ -240,7 +240,11 @@ class CachedFeatures:
         self._start(t)
 
     def _stack(self, arrays: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(arrays)).to(self.device)
+        """(S, ...) on the device. A GPU is not waited for: out of pinned memory the copy goes on by itself."""
+        stacked = torch.from_numpy(np.stack(arrays))
+        if self.device.type != "cuda":
+            return stacked.to(self.device)
+        return stacked.pin_memory().to(self.device, non_blocking=True)
 
 
 def feature_codec(codec: Codec) -> FeatureCodec:

@@ -27,7 +27,7 @@ from stylebatch.methods.styleid.features import Recorder
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.models.model_section import MODEL_IDS
 from stylebatch.models.unet.published import names_of
-from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.models.unet.stable_diffusion import StableDiffusion, timestep_for
 from tests.support.checkpoints import DIVISORS
 
 FAMILIES = ("sd15", "sd21-base", "sd21", "sdxl")
@@ -152,17 +152,36 @@ def test_prompts_are_encoded_as_by_the_stock_pipeline(
 def test_noise_is_predicted_as_by_the_stock_network(
     family: str, model: StableDiffusion, stock: Any
 ) -> None:
-    x, cond = draw([1, 2], (4, 16, 16)), model.embed(PROMPTS)
-    added = None
-    if family == "sdxl":
-        sizes = torch.tensor([[128.0, 128, 0, 0, 128, 128]]).expand(2, -1)
-        added = {"text_embeds": cond.pooled, "time_ids": sizes}
+    cond = model.embed(PROMPTS)
+    # sizes that were copied to the device for one canvas serve that canvas alone
+    for width in (16, 24, 16):
+        x, added = draw([1, 2], (4, 16, width)), None
+        if family == "sdxl":
+            sizes = torch.tensor([[128.0, 8 * width, 0, 0, 128, 8 * width]]).expand(2, -1)
+            added = {"text_embeds": cond.pooled, "time_ids": sizes}
+        with torch.inference_mode():
+            out = stock.unet(x, 301, cond.hidden, added_cond_kwargs=added).sample
+        signal, noise = model.schedule.signal(301), model.schedule.noise(301)
+        expected = signal * out + noise * x if family == "sd21" else out
+        found = model.predict_noise(x, 301, cond)
+        assert float((found - expected).abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("t", [301, 300.5])
+def test_a_network_takes_a_timestep_that_was_filled_on_the_device(
+    model: StableDiffusion, t: float
+) -> None:
+    assert timestep_for(t, torch.device("cpu")) == t
+    filled = timestep_for(t, torch.device("meta"))
+    assert isinstance(filled, torch.Tensor)
+    given = torch.full(filled.shape, t, dtype=filled.dtype)
+    x, cond = draw([1], (4, 8, 8)), model.embed_nothing()
+    added = model._added(x, cond)
     with torch.inference_mode():
-        out = stock.unet(x, 301, cond.hidden, added_cond_kwargs=added).sample
-    signal, noise = model.schedule.signal(301), model.schedule.noise(301)
-    expected = signal * out + noise * x if family == "sd21" else out
-    found = model.predict_noise(x, 301, cond)
-    assert float((found - expected).abs().max()) <= 1e-5
+        one, other = (
+            model.unet(x, time, cond.hidden, added_cond_kwargs=added).sample for time in (t, given)
+        )
+    assert torch.equal(one, other)
 
 
 def test_text2img_is_the_stock_pipeline(family: str, model: StableDiffusion, stock: Any) -> None:

@@ -59,6 +59,9 @@ class SharedAttention:
         factors = torch.full((len(reference),), options.shared_score_scale, device=reference.device)
         factors = torch.where(is_reference, torch.ones_like(factors), factors)
         self.key_factors = factors[:, None, None, None]
+        # asked for once, not at every layer: a GPU is waited for
+        numbers = reference.unique().tolist() if options.full_attention_share else []
+        self.groups = [(reference == number).nonzero().flatten() for number in numbers]
 
     def __call__(self, number: int, hidden: Tensor, layer: SelfAttention) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
@@ -84,8 +87,7 @@ class SharedAttention:
     def _among_all(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Rows with one reference attend to all tokens of each other."""
         out = torch.empty_like(q)
-        for row in self.reference.unique().tolist():
-            rows = (self.reference == row).nonzero().flatten()
+        for rows in self.groups:
             count, heads, tokens, dim = (len(rows), *q.shape[1:])
             one = [
                 x[rows].transpose(0, 1).reshape(1, heads, count * tokens, dim) for x in (q, k, v)

@@ -145,7 +145,7 @@ class StableDiffusion:
         dtype = self.unet.dtype
         out = self.unet(
             x.to(dtype),
-            t,
+            timestep_for(t, x.device),
             encoder_hidden_states=cond.expand(x.shape[0]).to(dtype),
             added_cond_kwargs=self._added(x, cond),
             encoder_attention_mask=None if cond.mask is None else cond.mask.expand(x.shape[0], -1),
@@ -212,6 +212,8 @@ class StableDiffusionXL(StableDiffusion):
         self.text_encoders = tuple(encoder for encoder, _ in texts)
         self.tokenizers = tuple(tokenizer for _, tokenizer in texts)
         self.zeros_for_nothing = zeros_for_nothing
+        # on the device already: each copy to a GPU would wait for what it computes
+        self._time_ids: dict[tuple[int, int], Tensor] = {}
 
     @property
     def upcasts(self) -> bool:
@@ -249,11 +251,22 @@ class StableDiffusionXL(StableDiffusion):
         sizes = cond.time_ids
         if sizes is None:
             height, width = (side * self.latent_factor for side in x.shape[-2:])
-            sizes = torch.tensor([[height, width, 0, 0, height, width]])
+            sizes = self._time_ids.get((height, width))
+            if sizes is None:
+                sizes = torch.tensor([[height, width, 0, 0, height, width]], device=self.device)
+                self._time_ids[height, width] = sizes
         return {
             "text_embeds": cond.pooled.expand(batch, -1).to(self.device, dtype),
             "time_ids": sizes.expand(batch, -1).to(self.device, dtype),
         }
+
+
+def timestep_for(t: float, device: torch.device) -> float | Tensor:
+    """`t` as diffusers takes it on a device: a number would be copied to a GPU, and the copy waits for all that it computes."""
+    if device.type in ("cpu", "mps"):
+        return t
+    dtype = torch.float64 if isinstance(t, float) else torch.int64
+    return torch.full((1,), t, dtype=dtype, device=device)
 
 
 def _native_cells(config: Any) -> int:
