@@ -217,17 +217,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """YAML values as JSON, whose keys are text. Raises ValueError for other keys."""
+    """YAML values as JSON, whose keys are text; whole numbers become it. Raises ValueError for other keys."""
     # twice the bound of a document: an override is parsed alone and may sit deep in the manifest
     if depth > 2 * MAX_DEPTH:
         raise ValueError(f"nested over {2 * MAX_DEPTH} levels deep")
     if isinstance(value, dict):
-        strange = [key for key in value if not isinstance(key, str)]
+        strange = [key for key in value if not isinstance(key, str) and type(key) is not int]
         if strange:
             raise ValueError(
-                f"key {strange[0]} is {type(strange[0]).__name__}; accepted: text keys"
+                f"key {strange[0]} is {type(strange[0]).__name__}; accepted: text, and whole numbers. Next: put quotes around it"
             )
-        return {key: _plain(inner, depth + 1) for key, inner in value.items()}
+        found = {str(key): _plain(inner, depth + 1) for key, inner in value.items()}
+        if len(found) < len(value):
+            twice = next(key for key in value if type(key) is int and str(key) in value)
+            raise ValueError(f"key {twice} stands twice, as a number and as text")
+        return found
     if isinstance(value, list):
         return [_plain(inner, depth + 1) for inner in value]
     return value

@@ -125,6 +125,16 @@ def test_numbers_of_images_are_named_beside_objects_with_names(tmp_path: Path) -
     )
 
 
+@pytest.mark.parametrize("text", ["{0: cat, 1: dog, 2: bird}", "{2: bird, cat: 0, '1': dog}"])
+def test_a_manifest_maps_numbers_to_names(text: str, tmp_path: Path) -> None:
+    path = manifest(tmp_path, ("cat", "dog"), None)
+    assert load_spec(path, [f"classes={text}"]).classes == NAMES
+    with pytest.raises(ManifestError, match="key 1 stands twice, as a number and as text"):
+        load_spec(path, ["classes={0x1: cat, '1': dog}"])
+    with pytest.raises(ManifestError, match="key True is bool; accepted: text, and whole numbers"):
+        load_spec(path, ["classes={yes: 0, 'no': 1}"])
+
+
 @pytest.mark.parametrize("label", ["10", "0"])
 def test_no_number_is_taken_for_a_misspelt_one(label: str) -> None:
     with pytest.raises(ManifestError) as error:
