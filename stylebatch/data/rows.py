@@ -59,7 +59,7 @@ class ListedCells(Sequence[Cell]):
 
     rows: array[int]
     columns: array[int]
-    numbers: array[int]
+    numbers: Sequence[int]
     labels: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     extras: tuple[Texts, ...] = ()

@@ -7,7 +7,7 @@ batch is always composed as the plan says.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,7 +78,7 @@ class PictureLoader:
     """
 
     name: str
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     sources: Sources
     size: tuple[int, int]
     image: ImageSpec

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
+import pyarrow as pa
+
 from stylebatch.data.geometry import Size
 from stylebatch.data.source_sizes import Sizes
 from stylebatch.data.sources.captions import drawn
+from stylebatch.data.sources.path_items import PathItems
 from stylebatch.data.sources.source import Item
 from stylebatch.planning.prompts import PromptRow, Prompts, sample_seed
 
@@ -51,7 +54,7 @@ class ImageAxis:
     """
 
     name: str
-    items: tuple[Item, ...]
+    items: Sequence[Item]
     masks: tuple[str, ...] = ()
     originals: tuple[Sizes, ...] = ()
     sizes: tuple[tuple[Size, ...], ...] = ()
@@ -69,6 +72,12 @@ class ImageAxis:
             split = [SPLIT_FACT + self.splits[place]] if self.splits else []
             others = [f"\0or {caption}" for caption in item.captions[1:]]
             yield (id_, item.label, item.caption, *others, *mask, *parts, *sizes, *split)
+
+    @property
+    def bare_ids(self) -> pa.Array | None:
+        """Ids of the items where these are all of their facts, else None."""
+        has_more = self.masks or self.originals or self.splits
+        return self.items.ids if isinstance(self.items, PathItems) and not has_more else None
 
     def chosen(self, places: Sequence[int]) -> ImageAxis:
         return replace(

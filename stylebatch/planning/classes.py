@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.data.sources.source import Item
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.documents import DocumentError, parse
@@ -41,17 +42,18 @@ def class_list(given: tuple[str, ...] | int | str | None) -> tuple[str, ...] | N
     return names
 
 
-def named_items(items: list[Item], classes: Sequence[str] | None, field: str) -> list[Item]:
+def named_items(items: Sequence[Item], classes: Sequence[str] | None, field: str) -> Sequence[Item]:
     """Images with labels that are names of classes, where some are given. Raises ManifestError for a label that is none of them."""
     if classes is None:
         return items
+    told = with_facts(items)
     # Tars have numbers of classes in `cls`, and names in the objects beside them.
-    images = names_of(Counter(item.label for item in items), classes, field)
-    regions = (region.label for item in items for region in item.regions)
+    images = names_of(Counter(item.label for item in told), classes, field)
+    regions = (region.label for item in told for region in item.regions)
     objects = names_of(Counter(regions), classes, field)
     if all(label == name for names in (images, objects) for label, name in names.items()):
         return items
-    return [_named(item, images, objects) for item in items]
+    return tuple(_named(item, images, objects) for item in items)
 
 
 def names_of(used: Mapping[str, int], classes: Sequence[str], field: str) -> dict[str, str]:

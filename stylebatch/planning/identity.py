@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stylebatch.data.rows import facts_of
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stylebatch.data.arrow_columns import constant_column, number_column, text_column
+from stylebatch.data.rows import Cell, ListedCells, facts_of
 from stylebatch.errors import ManifestError
 from stylebatch.methods.method import MethodOptions
 from stylebatch.methods.user import users_of
 from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.planning.axes import Axis, ImageAxis
 from stylebatch.planning.run_inputs import Inputs
 from stylebatch.spec import RunSpec
 
 FORMAT_VERSION = 2
 ROWS_AT_ONCE = 1000
+COLUMNS_AT_ONCE = 1 << 16
 
 
 def identity_of(
@@ -48,15 +55,9 @@ def identity_of(
         if spec.pairing.mode == "explicit"
         else spec.pairing.mode,
         "inputs": {
-            axis.name: {"count": len(axis), "digest": rows_digest(axis.facts())}
-            for axis in inputs.axes
+            axis.name: {"count": len(axis), "digest": _digest_of_axis(axis)} for axis in inputs.axes
         },
-        "listed": ""
-        if inputs.listed is None
-        else rows_digest(
-            (str(row), str(column), label, caption)
-            for row, column, label, caption in facts_of(inputs.listed)
-        ),
+        "listed": "" if inputs.listed is None else _digest_of_cells(inputs.listed),
         **({"long_prompts": "chunk"} if chunks else {}),
         **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
     }
@@ -70,6 +71,39 @@ def rows_digest(rows: Iterable[tuple[str, ...]]) -> str:
         # file names may hold bytes that are no UTF-8
         digest.update(part.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def columns_digest(columns: Sequence[pa.Array]) -> str:
+    """As `rows_digest`, of columns of texts or numbers."""
+    digest = hashlib.sha256()
+    for start in range(0, len(columns[0]), COLUMNS_AT_ONCE):
+        texts = [one.slice(start, COLUMNS_AT_ONCE).cast(pa.large_string()) for one in columns]
+        nothing, gap, end = (constant_column(text, len(texts[0])) for text in ("", "\0", "\n"))
+        lines = pc.binary_join_element_wise(*texts, gap)
+        lines = pc.binary_join_element_wise(lines, nothing, end)
+        _, ends, data = lines.buffers()
+        digest.update(memoryview(data)[: memoryview(ends).cast("q")[len(lines)]])
+    return digest.hexdigest()
+
+
+def _digest_of_axis(axis: Axis) -> str:
+    ids = axis.bare_ids if isinstance(axis, ImageAxis) else None
+    if ids is None:
+        return rows_digest(axis.facts())
+    nothing = constant_column("", len(ids))  # for label and caption
+    return columns_digest([ids, nothing, nothing])
+
+
+def _digest_of_cells(cells: Sequence[Cell]) -> str:
+    if not isinstance(cells, ListedCells):
+        facts = facts_of(cells)
+        return rows_digest((str(row), str(column), *texts) for row, column, *texts in facts)
+    places = (number_column(np.frombuffer(one, np.int64)) for one in (cells.rows, cells.columns))
+    texts = (
+        text_column(one) if one else constant_column("", len(cells))
+        for one in (cells.labels, cells.captions)
+    )
+    return columns_digest([*places, *texts])
 
 
 def output_path(spec: RunSpec, limit: int | None) -> str:

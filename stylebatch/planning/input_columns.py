@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from stylebatch.data.fit_modes import NATIVE
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.data.sources.regions import FLAGS
 from stylebatch.data.sources.source import Item
 from stylebatch.methods.input_kinds import CONTENT, IMAGE, PADDING
@@ -20,7 +21,7 @@ def input_columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -
 
 def _columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> Iterator[str]:
     rows, mode = axes[0], spec.image.mode
-    images = rows.items if isinstance(rows, ImageAxis) else ()
+    images = with_facts(rows.items) if isinstance(rows, ImageAxis) else ()
     has_picture = bool({CONTENT, IMAGE} & set(options.input_kinds()))
     if rows.splits:
         yield "split"
@@ -29,7 +30,8 @@ def _columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> Ite
     if "prompt" not in options.axes():
         if spec.pairing.sorts_rows:
             yield "row"
-        if any(item.parts for axis in axes if isinstance(axis, ImageAxis) for item in axis.items):
+        of_axes = (with_facts(axis.items) for axis in axes if isinstance(axis, ImageAxis))
+        if any(item.parts for items in of_axes for item in items):
             yield from ("style_images", "style_weights")
         if any(item.mask for item in images):
             yield "mask_id"
@@ -41,7 +43,7 @@ def _columns(axes: Sequence[Axis], options: MethodOptions, spec: RunSpec) -> Ite
         # fields of it, which all other runs do without
         yield from (f"objects.{name}" for name in _object_fields(images))
     # Where a picture is cut or scaled alone, its sizes tell how.
-    is_placed = mode in (*NATIVE, "pad") and bool(images)
+    is_placed = mode in (*NATIVE, "pad") and isinstance(rows, ImageAxis)
     if has_objects or is_placed or any(item.segmentation for item in images):
         yield "transform"
 

@@ -306,6 +306,11 @@ class Layout:
         """Of the whole run; cached styles count as inverted once, though those that are there cost nothing."""
         return self.row_evaluations + self.column_evaluations + self.rendering_evaluations
 
+    @property
+    def cached_evaluations(self) -> int:
+        """As `evaluations`, once a cache holds all columns."""
+        return self.evaluations - self.column_evaluations
+
     def costs_no_more_than(self, other: Layout) -> bool:
         """Whether the samples take no more evaluations here, nor more batches, of which those that are not full take as long."""
         return self.evaluations <= other.evaluations and self.num_batches <= other.num_batches

@@ -1,4 +1,4 @@
-"""What a plan tells of its inputs before any work: classes, captions, and paths that lead nowhere."""
+"""What a plan tells before any work: classes, captions, paths that lead nowhere, and what order and cache have to do with its cost."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from stylebatch.data.sources.source import Item, Ref, Sources
 from stylebatch.data.tables.table_columns import shown
+from stylebatch.planning.layout import Layout
 
 MAX_CLASSES = 12
 MAX_TRIED = 64
@@ -24,6 +25,22 @@ def classes_and_captions(labels: Iterable[str], captions: Iterable[str], of: str
     captioned = sum(map(bool, captions))
     return f"classes of {of}: {classes}{rest}; captions: " + (
         f"{captioned} of {total}" if captioned else "none"
+    )
+
+
+def share_of_inversions(layout: Layout) -> str:
+    """What order and cache have to do with the cost."""
+    fewest, planned, cached = (
+        f"{evaluations / layout.grid.num_samples:.1f}"
+        for evaluations in (
+            layout.fewest_evaluations,
+            layout.evaluations,
+            layout.cached_evaluations,
+        )
+    )
+    return (
+        f"per sample: {fewest} if each image were inverted once, {planned} as planned, "
+        f"{cached} once a cache holds all styles"
     )
 
 

@@ -7,7 +7,7 @@ its axes; it holds no table of samples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from stylebatch.data.geometry import Size
 from stylebatch.data.rows import UNLISTED, Cell
 from stylebatch.data.source_sizes import Sizes
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.data.sources.source import Item, Sources
 from stylebatch.masking import masked_values
+from stylebatch.methods.input_kinds import STYLE
 from stylebatch.methods.method import MethodOptions
 from stylebatch.planning.axes import Axis, ImageAxis, Request, request_of
 from stylebatch.planning.carried import CarriedColumn
@@ -25,11 +27,13 @@ from stylebatch.planning.grid import Block, Grid
 from stylebatch.planning.identity import anchored_spec
 from stylebatch.planning.input_columns import input_columns
 from stylebatch.planning.layout import Layout
+from stylebatch.planning.overview import share_of_inversions
 from stylebatch.planning.picture_sizes import size_at, size_words, sizes_of_samples
 from stylebatch.planning.prompts import PromptRow
 from stylebatch.planning.sampling import SampleGrid
 from stylebatch.planning.shard_cuts import Shards, counts_by_split, uses_of_styles
 from stylebatch.planning.shard_names import FEWEST_DIGITS, ShardName
+from stylebatch.planning.style_uses import Spread, styles_per_shard
 from stylebatch.planning.work import Extent, without_options
 from stylebatch.spec import RunSpec, canonical_json
 from stylebatch.words import counted
@@ -160,12 +164,12 @@ class Plan:
         """The sizes of samples, ascending by area; that of the run where all have it."""
         return sizes_of_samples(self.axes, self.image_size)
 
-    def images(self, axis: int) -> tuple[Item, ...]:
+    def images(self, axis: int) -> Sequence[Item]:
         """The items of an axis of images; none of prompts."""
         found = self.axes[axis] if axis < len(self.axes) else None
         return found.items if isinstance(found, ImageAxis) else ()
 
-    def inputs_of(self, axis: int) -> tuple[str, tuple[Item, ...]]:
+    def inputs_of(self, axis: int) -> tuple[str, Sequence[Item]]:
         """Kind of the pictures along an axis, and its items under the names by which errors and records know their files."""
         items = self.images(axis)
         if axis >= len(self.axes):
@@ -196,7 +200,9 @@ class Plan:
 
     @cached_property
     def has_blends(self) -> bool:
-        return any(item.parts for axis in range(len(self.axes)) for item in self.images(axis))
+        return any(
+            item.parts for axis in range(len(self.axes)) for item in with_facts(self.images(axis))
+        )
 
     @cached_property
     def class_numbers(self) -> dict[str, int]:
@@ -206,11 +212,11 @@ class Plan:
     @cached_property
     def has_objects(self) -> bool:
         """Whether anything is annotated in the images that the samples keep the structure of."""
-        return any(item.regions for item in self.images(0))
+        return any(item.regions for item in with_facts(self.images(0)))
 
     @cached_property
     def has_segmentation(self) -> bool:
-        return any(item.segmentation for item in self.images(0))
+        return any(item.segmentation for item in with_facts(self.images(0)))
 
     @cached_property
     def input_columns(self) -> tuple[str, ...]:
@@ -303,18 +309,17 @@ class Plan:
     def summary(self) -> dict[str, Any]:
         """Counts and cost as plain values, for `plan --json` and run.json."""
         grid = self.grid
-        drawn = uses_of_styles(grid)
-        if drawn:
-            styles = {
-                cell[1] for block in self.shard(self.first_shard).blocks for cell in block.cells
-            }
-            drawn["styles_of_first_shard"] = len(styles)
+        styles = self.styles_per_shard
         features: dict[str, Any] = {}
         if self.choice is not None:
-            fewest = self.layout.fewest_evaluations
-            features = {"features": asdict(self.choice), "fewest_evaluations": fewest}
+            features = {
+                "features": asdict(self.choice),
+                "fewest_evaluations": self.layout.fewest_evaluations,
+                "cached_evaluations": self.layout.cached_evaluations,
+            }
         return {
-            **drawn,
+            **uses_of_styles(grid),
+            **({} if styles is None else {"styles_per_shard": asdict(styles)}),
             **{f"num_{axis.name}s": len(axis) for axis in self.axes},
             "num_samples": grid.num_samples,
             "num_blocks": grid.num_blocks,
@@ -332,6 +337,12 @@ class Plan:
             "digest": self.digest,
         }
 
+    @cached_property
+    def styles_per_shard(self) -> Spread | None:
+        """None where samples have no styles."""
+        has_styles = any(axis.name == STYLE.name for axis in self.axes)
+        return styles_per_shard(self.grid, self.cut) if has_styles else None
+
     def _sizes(self) -> dict[str, Any]:
         several = len(self.sample_sizes) > 1
         return {"sizes": [list(size) for size in self.sample_sizes]} if several else {}
@@ -342,17 +353,19 @@ class Plan:
         prepared = self.layout.row_evaluations + self.layout.column_evaluations
         inverted = f", {prepared} of them to invert images" if prepared else ""
         batches = f"batches of up to {self.batch} rows"
+        spread = self.styles_per_shard
+        styles = f" with {spread.words(self.num_shards)}" if spread else ""
         if self.choice is not None:
             measured = ", unless a run measures otherwise" if needs_measuring(self.spec) else ""
             batches = f"features: {self.choice}{measured}; {batches}"
         return [
             f"{self.spec.name}: {self._inputs()}: {counted(count, 'sample')} of {size_words(self.sample_sizes)}",
-            f"{counted(self.num_shards, 'shard')} of up to {counted(self._most_in_a_shard(), 'sample')}, "
+            f"{counted(self.num_shards, 'shard')} of up to {counted(self._most_in_a_shard(), 'sample')}{styles}, "
             f"in blocks of up to {self._block()}",
             f"{counted(self.evaluations, 'network evaluation')} ({self.evaluations / count:.1f} per sample{inverted}) "
             f"with {self.spec.method.name} on model {self.model}",
             *filter(None, [self.options.preset_words]),
-            *([] if self.choice is None else [self._share_of_inversions()]),
+            *([] if self.choice is None else [share_of_inversions(self.layout)]),
             *filter(None, (batches, self.numbering, *self.notes)),
         ]
 
@@ -360,22 +373,6 @@ class Plan:
         """Of the first and the last ones, since a plan may have millions: groups of uneven sizes end with the larger."""
         looked = [*self.shards[:SHARDS_LOOKED_AT], *self.shards[-SHARDS_LOOKED_AT:]]
         return max(map(self.shard_size, looked))
-
-    def _share_of_inversions(self) -> str:
-        """What order and cache have to do with the cost."""
-        layout, count = self.layout, self.grid.num_samples
-        fewest, planned, cached = (
-            f"{evaluations / count:.1f}"
-            for evaluations in (
-                layout.fewest_evaluations,
-                layout.evaluations,
-                layout.evaluations - layout.column_evaluations,
-            )
-        )
-        return (
-            f"per sample: {fewest} if each image were inverted once, {planned} as planned, "
-            f"{cached} once a cache holds all styles"
-        )
 
     def _inputs(self) -> str:
         named = ", ".join(counted(len(axis), axis.name) for axis in self.axes)

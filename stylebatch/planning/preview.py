@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.rows import Cell
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.planning.axes import Axis, ImageAxis, PromptAxis
 from stylebatch.planning.prompts import PromptRow
 from stylebatch.planning.run_inputs import Inputs
@@ -47,7 +48,7 @@ def previewed_inputs(inputs: Inputs, limit: int, drawn: Callable[[], Drawn] | No
             set_of = tuple(set_of[row] for row in rows)
         return replace(inputs, axes=(first.chosen(rows), *inputs.axes[1:]), set_of=set_of)
     assert isinstance(first, ImageAxis)
-    labels = [item.label for item in first.items]
+    labels = [item.label for item in with_facts(first.items)] or [""] * len(first)
     if first.splits:  # as classes of their own, so that a preview shows each split
         labels = [f"{split}\0{label}" for split, label in zip(first.splits, labels, strict=True)]
     if inputs.listed is not None:

@@ -68,7 +68,7 @@ def list_prompts(spec: RunSpec, classes: tuple[str, ...] | None = None) -> Liste
     contents = None
     if spec.contents is not None:
         contents = list_contents(spec.contents, split_by(spec, "contents"))
-        items = named_items(contents.items, classes, "contents.path")
+        items = list(named_items(contents.items, classes, "contents.path"))
         contents = replace(contents, items=items)
     named = NamedImages()
     reader: PromptRows | LocalFiles = LocalFiles("", "prompts")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from stylebatch.data.rows import with_texts
 from stylebatch.data.sources.kinds import name_of
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.errors import ManifestError
 from stylebatch.methods.method import BlockSize, MethodOptions
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
@@ -108,8 +109,9 @@ def plan(
         inputs = previewed_inputs(inputs, limit, drawn)
     work = _work(sized, inputs, size, feature_bytes, extension.former)
     _require_sets_that_fit(options, inputs, work)
-    chosen = _chosen(work, choice, conditions)
-    layout, per_shard = with_size(Layout.of(work, chosen.choice if chosen else None))
+    layout_of = cache(partial(Layout.of, work))  # that of the choice is wanted again
+    chosen = _chosen(work, layout_of, choice, conditions)
+    layout, per_shard = with_size(layout_of(chosen.choice if chosen else None))
     whole_memory = family.memory(canvas, value_bytes(spec))
     pictures = batch_pictures(spec, whole_memory, conditions.batch_gb)
     numbers = numbering(
@@ -270,7 +272,7 @@ def _work(
             zip(reversed(inputs.set_of), reversed(range(len(inputs.set_of))), strict=True)
         )
         references = frozenset(row for column, row in starts.items() if not parts[column])
-    elif isinstance(columns, ImageAxis) and any(item.parts for item in columns.items):
+    elif isinstance(columns, ImageAxis) and any(item.parts for item in with_facts(columns.items)):
         parts = tuple(tuple(name for name, _ in item.images()) for item in columns.items)
     return Work(
         spec=spec,
@@ -299,14 +301,17 @@ def _require_sets_that_fit(options: MethodOptions, inputs: Inputs, work: Work) -
 
 
 def _chosen(
-    work: Work, choice: FeatureSources | None, conditions: Measurements
+    work: Work,
+    layout_of: Callable[[FeatureSources], Layout],
+    choice: FeatureSources | None,
+    conditions: Measurements,
 ) -> FeatureChoice | None:
     """Where features come from; None for methods that keep none."""
     if not work.options.keeps_features:
         return None
     if choice is not None:
         return FeatureChoice(choice, {}, conditions)
-    return choose(work.spec, partial(Layout.of, work), conditions)
+    return choose(work.spec, layout_of, conditions)
 
 
 def _labels(inputs: Inputs) -> set[str]:
@@ -317,9 +322,9 @@ def _labels(inputs: Inputs) -> set[str]:
     rows = inputs.axes[0]
     if isinstance(rows, ImageAxis):
         if all("" in labels for labels in of_prompts):
-            found |= {item.label for item in rows.items}
+            found |= {item.label for item in with_facts(rows.items)}
         # images and the objects in them have one list of classes
-        found |= {region.label for item in rows.items for region in item.regions}
+        found |= {region.label for item in with_facts(rows.items) for region in item.regions}
     return found
 
 
@@ -329,7 +334,7 @@ def _has_captions(inputs: Inputs) -> bool:
     if any(isinstance(axis, PromptAxis) for axis in inputs.axes):
         return True
     assert isinstance(first, ImageAxis)
-    return any(item.caption for item in first.items) or any(
+    return any(item.caption for item in with_facts(first.items)) or any(
         cell.caption for cell in with_texts(inputs.listed)
     )
 

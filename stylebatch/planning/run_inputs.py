@@ -12,6 +12,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.rows import Cell, Diagonal, with_texts
 from stylebatch.data.sources.listing import Listing, list_contents, list_styles
 from stylebatch.data.sources.pairs import PairList, list_pairs
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.data.sources.source import ClassList, Item, Sources
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, PublishedCheckpoint, find_checkpoint
@@ -110,14 +111,16 @@ def _of_pairs(spec: RunSpec, classes: tuple[str, ...] | None) -> Inputs:
         *lost_images(styles, sources, "styles"),
     )
     rows, columns = spec.options.axes()
-    axes = (ImageAxis(rows, tuple(contents)), ImageAxis(columns, tuple(styles)))
+    axes = (ImageAxis(rows, contents), ImageAxis(columns, styles))
     return Inputs(axes, sources, listed, None, notes, classes=classes)
 
 
-def _require_what_is_heeded(spec: RunSpec, contents: list[Item], styles: list[Item]) -> None:
+def _require_what_is_heeded(
+    spec: RunSpec, contents: Sequence[Item], styles: Sequence[Item]
+) -> None:
     """Raise ManifestError for a mask or a blend that the method would pass over."""
-    masked = next((item for item in contents if item.mask), None)
-    blended = next((item for item in styles if item.parts), None)
+    masked = next((item for item in with_facts(contents) if item.mask), None)
+    blended = next((item for item in with_facts(styles) if item.parts), None)
     for field, item, what, is_taken in (
         ("contents", masked, "mask", spec.options.takes_masks),
         ("styles", blended, "blend", spec.options.takes_blends),
@@ -128,20 +131,20 @@ def _require_what_is_heeded(spec: RunSpec, contents: list[Item], styles: list[It
             )
 
 
-def _overview(contents: list[Item], listed: Sequence[Cell] | None) -> str:
+def _overview(contents: Sequence[Item], listed: Sequence[Cell] | None) -> str:
     """Classes and captions: of pairs, where these have their own."""
-    pairs = with_texts(listed)
+    pairs, items = with_texts(listed), with_facts(contents)
     if not any(cell.label or cell.caption for cell in pairs):
-        labels, captions = (item.label for item in contents), (item.caption for item in contents)
+        labels, captions = (item.label for item in items), (item.caption for item in items)
         return classes_and_captions(labels, captions, "contents")
     return classes_and_captions(
-        (cell.label or contents[cell.row].label for cell in pairs),
-        (cell.caption or contents[cell.row].caption for cell in pairs),
+        (cell.label or (items[cell.row].label if items else "") for cell in pairs),
+        (cell.caption or (items[cell.row].caption if items else "") for cell in pairs),
         "pairs",
     )
 
 
-Pairs = tuple[list[Item], list[Item], Sequence[Cell] | None, Sources, tuple[str, ...]]
+Pairs = tuple[Sequence[Item], Sequence[Item], Sequence[Cell] | None, Sources, tuple[str, ...]]
 """Contents, styles, the pairs where they are listed, what reads them, and notes."""
 
 
@@ -160,7 +163,13 @@ def _pairs(spec: RunSpec) -> Pairs:
     styles = list_styles(spec.styles, of_styles)
     listed = _arithmetic(spec, contents, styles)
     notes = (*contents.notes, *styles.notes)
-    return contents.items, styles.items, listed, contents.sources | styles.sources, notes
+    return (
+        tuple(contents.items),
+        tuple(styles.items),
+        listed,
+        contents.sources | styles.sources,
+        notes,
+    )
 
 
 def _arithmetic(spec: RunSpec, contents: Listing, styles: Listing) -> Diagonal | None:

@@ -19,6 +19,7 @@ import xxhash
 
 from stylebatch.data.rows import Cell
 from stylebatch.data.sources.origins import key_of, originals_of
+from stylebatch.data.sources.path_items import with_facts
 from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError
@@ -281,7 +282,7 @@ def _another_seed(split: SplitSpec, axes: Sequence[Axis]) -> str:
 def _line(axis: Axis) -> str:
     counts = Counter(axis.splits)
     named = ", ".join(f"{split} {counts[split]:,}" for split in in_order(set(counts)))
-    count = originals_of(axis.items) if isinstance(axis, ImageAxis) else 0
+    count = originals_of(with_facts(axis.items)) if isinstance(axis, ImageAxis) else 0
     follow = f"; all that was made from one of {count:,} originals is in one split" if count else ""
     return f"splits of {axis.name}s: {named}{follow}"
 

@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stylebatch.folder import Folder, Place
+from stylebatch.methods.input_kinds import STYLE
 from stylebatch.planning.shard_names import parsed_name
+from stylebatch.planning.style_uses import Spread
 from stylebatch.quality.measures import MEASURES
 from stylebatch.reports.committed import Committed, ShardRows
 from stylebatch.reports.contact_sheet import Limits, SheetRows, write_sheet
@@ -50,6 +52,7 @@ class Report:
     bytes: int
     quality: dict[str, float]
     splits: dict[str, int]
+    styles_per_shard: Spread | None
     contact_sheet: str
     gallery: str
 
@@ -80,6 +83,8 @@ class Report:
         if len(self.splits) > 1:
             named = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
             lines.append(f"  splits      {named}")
+        if self.styles_per_shard is not None:
+            lines.append(f"  styles      {self.styles_per_shard.words()} in a shard")
         if num_missing:
             step = "a run is at it" if is_live else "run the same manifest again to resume"
             lines.append(f"  missing     {num_missing:,}; {step}")
@@ -138,6 +143,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
         bytes=totals.bytes,
         quality=totals.quality,
         splits={split: totals.splits[split] for split in in_order(set(totals.splits))},
+        styles_per_shard=Spread.of(totals.styles) if totals.styles else None,
         contact_sheet=write_sheet(output, sheet, pictures),
         gallery=write_gallery(committed, gallery_rows, pictures),
     )
@@ -161,6 +167,7 @@ class Totals:
         self._counts = Counter[str]()
         self._sums = {measure.column: 0.0 for measure in MEASURES}
         self.splits = Counter[str]()
+        self.styles: list[int] = []
 
     def add(self, shard: ShardRows) -> None:
         stats, table = shard.shard.stats, shard.table
@@ -176,6 +183,10 @@ class Totals:
         self._add_failed(table.filter(pc.not_equal(table["status"], "success")))
         if IS_ORIGINAL in table.column_names:  # nothing was rendered that could be measured
             table = table.filter(pc.invert(table[IS_ORIGINAL]))
+        if STYLE.column in table.column_names and stats.num_success:
+            rendered = table.filter(pc.equal(table["status"], "success"))
+            styles = pc.count_distinct(rendered[STYLE.column]).as_py()
+            self.styles += [styles] if styles else []
         for column in (measure.column for measure in MEASURES):
             if column in table.column_names:
                 self._counts[column] += len(table) - table[column].null_count

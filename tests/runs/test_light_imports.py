@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,22 @@ def test_validation_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_list_of_pairs_is_planned_without_pandas(tmp_path: Path) -> None:
+    for name, rows in (
+        ("tidy.csv", 'content,style,label\na.png,"s.png",\nb.png,t.png,cat\n'),
+        ("odd.csv", "content,style\na.png, nan\nb.png,s=t.png,\n"),
+        ("rows.jsonl", '{"content": "a.png", "style": "s.png"}\n'),
+    ):
+        (tmp_path / name).write_text(rows)
+    code = (
+        "import sys; from stylebatch.manifest import load_spec; from stylebatch.planning.resolve import plan\n"
+        "for name in sys.argv[1:]: plan(load_spec(name))\n"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    names = [str(path) for path in sorted(tmp_path.iterdir())]
+    subprocess.run([sys.executable, "-c", code, *names], check=True)
 
 
 def test_store_layer_imports_no_torch() -> None:

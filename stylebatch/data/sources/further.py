@@ -51,6 +51,11 @@ class Kinds:
         self._counts.update(found.keys())
         self._seen.update([(name, _tag_of_text(text)) for name, text in found.items()])
 
+    def add_cells(self, name: str, cells: Sequence[str | None]) -> None:
+        """Cells of a column of a table, None where a row has no such cell. `add_rows` counts the rows."""
+        self._counts[name] += len(cells) - cells.count(None)
+        self._seen.update((name, _tag_of_text(text)) for text in set(cells) if text is not None)
+
     def add_column(self, name: str, kind: pa.DataType, *, rows: int, has_gaps: bool) -> None:
         """A column of Arrow. `add_rows` counts its rows."""
         self._counts[name] += rows

@@ -4,52 +4,50 @@ from __future__ import annotations
 
 import difflib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stylebatch.data.arrow_columns import (
+    Numbers,
+    constant_column,
+    number_column,
+    numbers_of,
+    text_column,
+)
 from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.rows import ListedCells, Texts
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.listing import Listing
-from stylebatch.data.sources.source import USUAL, Item, Ref, Sources
+from stylebatch.data.sources.path_items import PathItems
+from stylebatch.data.sources.source import USUAL, Item, Sources
 from stylebatch.data.sources.table import TableRows
+from stylebatch.data.tables.row_batches import Batch
 from stylebatch.data.tables.table_columns import Columns
 from stylebatch.errors import ManifestError
 from stylebatch.masking import masked
+from stylebatch.paths import is_address
 
 COLUMNS = Columns(("content", "style"), ("label", "caption"), carries=True)
 
 
 class PairList(TableRows):
-    """A row's item is its content, with the style as reference; `extra` holds both names, and the further columns."""
+    """A table of pairs. It lists no items: what a row names is an item once, in however many rows."""
 
     def __init__(self, uri: str, options: SourceOptions = USUAL) -> None:
         super().__init__(uri, "pairing", COLUMNS, options)
-
-    def items(self) -> Iterator[Item]:
-        kinds, folder = Kinds(), self.folder()
-        known: dict[str, Ref] = {}
-        for number, row in self.rows():
-            content, style = row["content"], row["style"]
-            if not content or not style:
-                missing = "style" if content else "content"
-                raise self.error(number, f"has no `{missing}`; accepted: both in every row")
-            if style not in known:
-                known[style] = self.image(folder, style)
-            yield Item(
-                masked(content), self.image(folder, content), row["label"], row["caption"],
-                reference=known[style], extra=row, number=number,
-            )  # fmt: skip
-            kinds.add_texts(self.columns.further(row))
-        self.types = kinds.types()
 
 
 @dataclass(frozen=True)
 class ListedPairs:
     """Pairs, and the contents and styles that they name, each once, by their ids: in no way by the order of the rows."""
 
-    contents: list[Item]
-    styles: list[Item]
+    contents: Sequence[Item]
+    styles: Sequence[Item]
     pairs: ListedCells
     sources: Sources
     notes: tuple[str, ...]
@@ -62,72 +60,152 @@ def list_pairs(
 
     Raises ManifestError for a row without both, and for a name that is none of those given.
     """
-    rows, columns = _Side("content", source.uri, contents), _Side("style", source.uri, styles)
-    numbers = array("q"), array("q"), array("q")
-    texts, extras = (list[str](), list[str]()), list[Texts]()
-    shared: dict[str, str] = {}
-    for item in source.items():
-        assert item.reference is not None
-        numbers[0].append(rows.index(item.number, item.extra["content"], item.ref))
-        numbers[1].append(columns.index(item.number, item.extra["style"], item.reference))
-        numbers[2].append(len(numbers[2]) + 1)  # not its line: empty ones do not count
-        texts[0].append(shared.setdefault(item.label, item.label))
-        texts[1].append(item.caption)
-        extras.append(source.carried(item))
-    row_of, column_of = (
-        array("q", map(side.sort().__getitem__, one))
-        for side, one in zip((rows, columns), numbers, strict=False)
-    )
-    labels, captions = (tuple(one) if any(one) else () for one in texts)
-    pairs = ListedCells(
-        row_of, column_of, numbers[2], labels, captions, tuple(extras) if any(extras) else ()
-    )
-    if not pairs:
+    table = _Table(source)
+    for batch in source.batches():
+        table.add(batch)
+    if not table.num_rows:
         raise ManifestError(
             f"{source.uri}: found no rows; accepted: at least one row of content, style"
         )
+    source.types = table.kinds.types()
+    found, rows = table.side("content", contents)
+    others, columns = table.side("style", styles)
+    labels, captions = (table.texts(column) for column in COLUMNS.optional)
+    # of a million rows a third of what reading took would stay with Arrow
+    pa.default_memory_pool().release_unused()
+    # numbered as they come: in JSONL empty lines have numbers too
+    numbers = range(1, table.num_rows + 1)
+    extras = tuple(table.extras) if any(table.extras) else ()
+    pairs = ListedCells(rows, columns, numbers, labels, captions, extras)
     given = [listing for listing in (contents, styles) if listing is not None]
     sources = Sources.of(source)
     for listing in given:
         sources |= listing.sources
     notes = (*(note for listing in given for note in listing.notes), *source.notes())
-    return ListedPairs(rows.items, columns.items, pairs, sources, notes)
+    return ListedPairs(found, others, pairs, sources, notes)
 
 
-class _Side:
-    """Contents or styles that pairs name, as they appear until sorted. `given`: those there are, where pairs name them by id."""
+class _Table:
+    """What a list of pairs holds, by columns."""
 
-    def __init__(self, column: str, uri: str, given: Listing | None) -> None:
-        self.column, self.uri = column, uri
-        self.given = None if given is None else {item.id: item for item in given.items}
-        self.items: list[Item] = []
-        self._indices: dict[str, int] = {}
+    def __init__(self, source: PairList) -> None:
+        self.source = source
+        self.num_rows = 0
+        self.kinds = Kinds()
+        self.extras: list[Texts] = []
+        self._numbers: list[Sequence[int]] = []
+        self._cells: dict[str, list[pa.DictionaryArray]] = {name: [] for name in COLUMNS.known}
 
-    def index(self, number: int, name: str, ref: Ref) -> int:
-        """The index of what row `number` names; `ref`: the image, where it is named by path."""
-        if name not in self._indices:
-            self._indices[name] = len(self.items)
-            self.items.append(self._item(number, masked(name), ref))
-        return self._indices[name]
-
-    def sort(self) -> list[int]:
-        """Sort the items by id. Returns the place of each that appeared."""
-        order = sorted(range(len(self.items)), key=lambda index: self.items[index].id)
-        self.items = [self.items[index] for index in order]
-        places = [0] * len(order)
-        for place, index in enumerate(order):
-            places[index] = place
-        return places
-
-    def _item(self, number: int, name: str, ref: Ref) -> Item:
-        if self.given is None:
-            return Item(name, ref)
-        if name not in self.given:
-            close = difflib.get_close_matches(name, self.given, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ManifestError(
-                f"{self.uri}: row {number}: {self.column}: found {name!r}; {hint}accepted: an id of {self.column}s.path (a path "
-                f"in it{', or the name of a blend' if self.column == 'style' else ''}); without `{self.column}s` in the manifest, "
-                "a path relative to this file"
+    def add(self, batch: Batch) -> None:
+        """Raises ManifestError for a row without content or style."""
+        texts = {column: _texts(batch, column) for column in COLUMNS.known}
+        gaps = []
+        for column in COLUMNS.required:
+            lengths = numbers_of(pc.binary_length(texts[column]))
+            gaps += [(int(lengths.argmin()), column)] if not lengths.all() else []
+        if gaps:
+            row, column = min(gaps)  # of a row that lacks both the content
+            raise self.source.error(
+                batch.numbers[row], f"has no `{column}`; accepted: both in every row"
             )
-        return self.given[name]
+        for column, cells in texts.items():
+            self._cells[column].append(cells.dictionary_encode())
+        self.num_rows += len(batch)
+        self._numbers.append(batch.numbers)
+        self._add_further({n: batch.listed(n) for n in batch.columns if n not in COLUMNS.known})
+
+    def _add_further(self, columns: Mapping[str, list[str | None]]) -> None:
+        rows = self.num_rows - len(self.extras)
+        self.kinds.add_rows(rows)
+        for name, cells in columns.items():
+            self.kinds.add_cells(name, cells)
+        names = self.source.options.carry
+        carried = {n: cells for n, cells in columns.items() if names is None or n in names}
+        self.extras += _extras(carried) if carried else [()] * rows
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        """The cells of a column, none where all are empty; texts that come again are held once."""
+        parts = self._cells.pop(column)
+        if not any(any(part.dictionary.to_pylist()) for part in parts):
+            return ()
+        texts, places = _distinct(parts)
+        return tuple(map(texts.to_pylist().__getitem__, places.tolist()))
+
+    def side(self, column: str, given: Listing | None) -> tuple[Sequence[Item], array[int]]:
+        """Contents or styles, sorted by id, and which of them each row names.
+
+        Raises ManifestError for a name that is none of those given.
+        """
+        names, places = _distinct(self._cells.pop(column))
+        items: Sequence[Item]
+        if given is None and not is_address(self.source.uri):
+            items, order = PathItems.sorted(names, self.source.folder(), self.source.field)
+        else:
+            named = names.to_pylist()
+            found = (
+                self._files(named) if given is None else self._known(column, named, places, given)
+            )
+            order = np.array(sorted(range(len(found)), key=lambda place: found[place].id))
+            items = tuple(found[place] for place in order.tolist())
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        return items, array("q", ranks[places].tobytes())
+
+    def _files(self, names: Sequence[str]) -> list[Item]:
+        folder = self.source.folder()
+        return [Item(masked(name), self.source.image(folder, name)) for name in names]
+
+    def _known(
+        self, column: str, names: Sequence[str], places: Numbers, given: Listing
+    ) -> list[Item]:
+        """The items that are so named. Raises ManifestError for the first row with a name that none has."""
+        known = {item.id: item for item in given.items}
+        ids = list(map(masked, names))
+        strange = np.array([id_ not in known for id_ in ids])
+        if not strange.any():
+            return [known[id_] for id_ in ids]
+        row = int(np.argmax(strange[places]))
+        name = ids[places[row]]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise self.source.error(
+            next(islice(chain.from_iterable(self._numbers), row, None)),
+            f"{column}: found {name!r}; {hint}accepted: an id of {column}s.path (a path "
+            f"in it{', or the name of a blend' if column == 'style' else ''}); without `{column}s` in the manifest, "
+            "a path relative to this file",
+        )
+
+
+def _texts(batch: Batch, column: str) -> pa.Array:
+    """A column as Arrow has it, "" where there is none."""
+    cells = batch.columns.get(column)
+    if cells is None:
+        return constant_column("", len(batch))
+    return text_column([text or "" for text in cells]) if isinstance(cells, list) else cells
+
+
+def _distinct(parts: Sequence[pa.DictionaryArray]) -> tuple[pa.Array, Numbers]:
+    """The distinct texts, ascending, and for each cell of all parts the place of its text among them.
+
+    Sorting takes the time of one table of hashes over all texts, and half its memory.
+    """
+    texts = pa.concat_arrays([part.dictionary for part in parts])
+    order = pc.array_sort_indices(texts)
+    texts = texts.take(order)
+    is_new = np.ones(len(texts), dtype=bool)
+    is_new[1:] = numbers_of(pc.not_equal(texts[1:], texts[:-1]).cast(pa.int8()))
+    place = np.empty(len(texts), np.int64)
+    place[numbers_of(order)] = np.cumsum(is_new) - 1
+    starts = np.cumsum([0, *(len(part.dictionary) for part in parts)]).tolist()
+    cells = [
+        place[start + numbers_of(part.indices)] for start, part in zip(starts, parts, strict=False)
+    ]
+    return texts.take(number_column(np.flatnonzero(is_new))), np.concatenate(cells)
+
+
+def _extras(columns: Mapping[str, list[str | None]]) -> list[Texts]:
+    """Cells of further columns by row, without those that a row lacks."""
+    return [
+        tuple((n, t) for n, t in zip(columns, row, strict=True) if t is not None)
+        for row in zip(*columns.values(), strict=True)
+    ]

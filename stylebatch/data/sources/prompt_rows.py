@@ -8,7 +8,7 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.source import NOWHERE, USUAL, Item, Ref
 from stylebatch.data.sources.table import TableRows
-from stylebatch.data.tables.reader import Row
+from stylebatch.data.tables.row_batches import Row
 from stylebatch.data.tables.table_columns import Columns
 from stylebatch.masking import masked
 

@@ -18,7 +18,8 @@ from stylebatch.data.sources.origins import is_read
 from stylebatch.data.sources.outputs import refuse_output
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.source import USUAL, Item, Ref
-from stylebatch.data.tables.reader import FORMATS, Row, Table
+from stylebatch.data.tables.reader import FORMATS, Table
+from stylebatch.data.tables.row_batches import Batch, Row
 from stylebatch.data.tables.table_columns import Columns, shown
 from stylebatch.data.tables.text_lines import suffix_of
 from stylebatch.errors import ManifestError
@@ -49,9 +50,16 @@ class TableRows(LocalFiles):
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """(row number from 1, text of each column). Raises ManifestError for a table that this program wrote."""
+        blank = dict.fromkeys(self.columns.known, "")
+        for batch in self.batches():
+            for number, row in batch.rows():
+                yield number, blank | row
+
+    def batches(self) -> Iterator[Batch]:
+        """As `rows`, by columns; a known one that is missing may be missing."""
         refuse_output(self.uri, self.field)
         table = Table(self.uri, self.columns)
-        yield from table.rows()
+        yield from table.batches()
         self._notes = table.notes()
 
     def carried(self, item: Item) -> Texts:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import PurePath
 
+from stylebatch.data.tables.row_batches import Row
 from stylebatch.data.tables.table_columns import Header, plain, shown
 from stylebatch.data.tables.text_lines import MAX_LINE, lines_of, open_text, suffix_of
 from stylebatch.errors import ManifestError
@@ -19,12 +20,10 @@ from stylebatch.words import counted
 
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_SEPARATOR = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
+SEPARATOR = re.compile(r'"?sep=(.)"?\s*$', re.IGNORECASE)
 
 
-def read_delimited(
-    uri: str, header: Header, notes: list[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
+def read_strictly(uri: str, header: Header, notes: list[str]) -> Iterator[tuple[int, Row]]:
     """(row number from 1, texts of the known columns); adds notes for the user to `notes` after the last row."""
     # csv's own limit is 128 KiB a cell; this one is a setting of the module
     csv.field_size_limit(MAX_LINE)
@@ -33,11 +32,10 @@ def read_delimited(
         first = next((line for line in lines if line.strip()), "")
         if not first:
             raise ManifestError(f"{uri}: is empty; accepted: a header and rows")
-        delimiter = "\t" if suffix_of(uri) == ".tsv" else ","
-        if separator := _SEPARATOR.match(first):  # Excel's `sep=;` before the header
+        if separator := SEPARATOR.match(first):  # Excel's `sep=;` before the header
             delimiter, first = separator[1], next(lines, "")
         else:
-            delimiter = _delimiter_of(first, delimiter, header.columns.required)
+            delimiter = delimiter_of(first, uri, header.columns.required)
         records = _Records(uri, chain([first], lines), delimiter)
         names = next(records, [])
         found = header.match(names, "the header")
@@ -59,8 +57,9 @@ def read_delimited(
         )
 
 
-def _delimiter_of(line: str, usual: str, required: Sequence[str]) -> str:
-    """The delimiter with which the header has the required columns, else the usual one."""
+def delimiter_of(line: str, uri: str, required: Sequence[str]) -> str:
+    """The delimiter with which the header has the required columns, else the usual one of such a file."""
+    usual = "\t" if suffix_of(uri) == ".tsv" else ","
     for delimiter in (usual, *DELIMITERS):
         names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
         if {plain(name) for name in names} >= set(required):

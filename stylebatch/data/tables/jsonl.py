@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from stylebatch.data.tables.row_batches import Batch, Row, batched
 from stylebatch.data.tables.table_columns import Header
 from stylebatch.data.tables.text_lines import lines_of, open_text
 from stylebatch.errors import ManifestError
@@ -28,8 +29,12 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def read_jsonl(uri: str, header: Header, notes: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, texts of the known columns in the line)."""
+def read_jsonl(uri: str, header: Header, notes: list[str]) -> Iterator[Batch]:
+    """Texts of the known columns in each line; a row has the number of its line."""
+    return batched(_rows(uri, header))
+
+
+def _rows(uri: str, header: Header) -> Iterator[tuple[int, Row]]:
     is_first = True
     with open_text(uri) as file:
         for number, line in enumerate(lines_of(file, uri), 1):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from stylebatch.data.places import for_arrow
+from stylebatch.data.tables.row_batches import Batch, Cells
 from stylebatch.data.tables.table_columns import Header
 from stylebatch.errors import ManifestError
 
@@ -21,19 +22,17 @@ BATCH_BYTES = 16 * 2**20
 BATCH_ROWS = 8192
 
 
-def read_parquet(
-    uri: str, header: Header, notes: list[str]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """(row number from 1, texts of the known columns). Raises OSError for a file that is no Parquet."""
+def read_parquet(uri: str, header: Header, notes: list[str]) -> Iterator[Batch]:
+    """Texts of the known columns. Raises OSError for a file that is no Parquet."""
     import pyarrow as pa
 
     try:
-        yield from _rows(uri, header)
+        yield from _batches(uri, header)
     except pa.ArrowException as error:
         raise OSError(str(error)) from None
 
 
-def _rows(uri: str, header: Header) -> Iterator[tuple[int, dict[str, str]]]:
+def _batches(uri: str, header: Header) -> Iterator[Batch]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(for_arrow(uri), pre_buffer=False, buffer_size=2**20) as file:
@@ -56,12 +55,11 @@ def _rows(uri: str, header: Header) -> Iterator[tuple[int, dict[str, str]]]:
             size = rows_at_once(file, group, set(stored))
             for batch in file.iter_batches(size, row_groups=[group], columns=list(stored)):
                 texts = {
-                    column: texts_of(uri, number, column, batch.column(name))
+                    column: _cells(uri, number, column, batch.column(name))
                     for name, column in stored.items()
                 }
-                for cells in zip(*texts.values(), strict=True):
-                    yield number, dict(zip(texts, cells, strict=True))
-                    number += 1
+                yield Batch(range(number, number + len(batch)), texts)
+                number += len(batch)
 
 
 def rows_at_once(file: pq.ParquetFile, group: int, names: set[str]) -> int:
@@ -119,6 +117,21 @@ def _is_plain(kind: pa.DataType) -> bool:
         or types.is_date(kind)
         or types.is_null(kind)
     )
+
+
+def _cells(uri: str, first: int, column: str, values: pa.Array) -> Cells:
+    """As `texts_of`, and as a column of Arrow where it is one of texts."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if _is_binary(values.type):
+        try:
+            # by way of bytes, for Parquet does not check that text is UTF-8
+            return values.cast(pa.large_binary()).cast(pa.large_string()).fill_null("")
+        except pa.ArrowInvalid:
+            pass
+    return list(texts_of(uri, first, column, values))
 
 
 def texts_of(uri: str, first: int, column: str, values: pa.Array) -> list[str]:

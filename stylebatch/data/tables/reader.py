@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from stylebatch.data.places import is_file, is_folder
-from stylebatch.data.tables.delimited import read_delimited
 from stylebatch.data.tables.jsonl import read_jsonl
 from stylebatch.data.tables.parquet_table import read_parquet
+from stylebatch.data.tables.row_batches import Batch, Cells, Row
 from stylebatch.data.tables.table_columns import SHOWN, Columns, Header, shown
 from stylebatch.data.tables.text_lines import suffix_of
+from stylebatch.data.tables.tidy_delimited import read_delimited
 from stylebatch.errors import ManifestError, StorageError
 from stylebatch.words import counted
 
-Row = dict[str, str]
-FORMATS: dict[str, Callable[[str, Header, list[str]], Iterator[tuple[int, Row]]]] = {
+FORMATS: dict[str, Callable[[str, Header, list[str]], Iterator[Batch]]] = {
     ".csv": read_delimited,
     ".tsv": read_delimited,
     ".jsonl": read_jsonl,
@@ -42,16 +42,22 @@ class Table:
 
         Raises ManifestError, naming file, row and column, for anything that cannot be read without loss.
         """
-        suffix = suffix_of(self.uri)
         blank = dict.fromkeys(self.columns.known, "")
+        for batch in self.batches():
+            for number, row in batch.rows():
+                yield number, blank | row
+
+    def batches(self) -> Iterator[Batch]:
+        """As `rows`, by columns; known ones that are missing or empty may be missing."""
+        suffix = suffix_of(self.uri)
         if not is_file(self.uri):
             what = "it is a folder" if is_folder(self.uri) else "there is no such file"
             raise ManifestError(f"{self.uri}: cannot be read as {suffix[1:]} rows: {what}")
+        read = FORMATS.get(suffix, read_delimited)
         try:
-            for number, found in FORMATS.get(suffix, read_delimited)(
-                self.uri, self._header, self._notes
-            ):
-                yield number, blank | self._checked(number, found)
+            for batch in read(self.uri, self._header, self._notes):
+                columns = {name: _trimmed(cells) for name, cells in batch.columns.items()}
+                yield from self._checked(Batch(batch.numbers, columns))
         except StorageError:  # a store that does not answer says nothing of the table
             raise
         except (OSError, UnicodeError) as error:
@@ -59,8 +65,19 @@ class Table:
                 f"{self.uri}: cannot be read as {suffix[1:]} rows: {shown(str(error), 300)}"
             ) from None
 
-    def _checked(self, number: int, found: Row) -> Row:
-        row = {column: text.strip() for column, text in found.items()}
+    def _checked(self, batch: Batch) -> Iterator[Batch]:
+        """The batch, or its rows before the first that cannot be taken, and the error."""
+        known = [cells for name, cells in batch.columns.items() if name in self._known]
+        if not all(map(_is_plain, known)):
+            for i, (number, row) in enumerate(batch.rows()):
+                try:
+                    self._check(number, row)
+                except ManifestError:
+                    yield batch.head(i)
+                    raise
+        yield batch
+
+    def _check(self, number: int, row: Row) -> None:
         for column, text in row.items():
             if column not in self._known:
                 continue
@@ -78,7 +95,6 @@ class Table:
                 )
             if len(text) <= 4 and text.casefold() in EMPTY_WORDS:
                 self._empty_words[column, text] += 1
-        return row
 
     def error(self, number: int, text: str) -> ManifestError:
         """An error that names the file and the row."""
@@ -99,6 +115,30 @@ class Table:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         named = ", ".join(shown(name) for name in names[:SHOWN])
         return f"columns passed over: {named}{more} (known here: {', '.join(self.columns.known)})"
+
+
+def _trimmed(cells: Cells) -> Cells:
+    if isinstance(cells, list):
+        return [None if text is None else text.strip() for text in cells]
+    import pyarrow.compute as pc  # imports numpy, which a manifest is checked without
+
+    return pc.utf8_trim_whitespace(cells)
+
+
+def _is_plain(cells: Cells) -> bool:
+    """Whether nothing is wrong with these texts, nor odd."""
+    if isinstance(cells, list):
+        return False
+    import pyarrow.compute as pc
+
+    lengths = pc.min_max(pc.binary_length(cells)).as_py()
+    if not len(cells) or lengths["max"] > MAX_TEXT:
+        return not len(cells)
+    odd = [pc.match_substring(cells, "\0")]
+    if lengths["min"] <= max(map(len, EMPTY_WORDS)):
+        words = f"^({'|'.join(EMPTY_WORDS)})$"
+        odd.append(pc.match_substring_regex(cells, words, ignore_case=True))
+    return not any(pc.any(one).as_py() for one in odd)
 
 
 def require_text(where: object, *texts: str) -> None:
