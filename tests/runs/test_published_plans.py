@@ -79,6 +79,26 @@ def test_a_plan_needs_neither_weights_nor_network(
     }
 
 
+def test_16_styles_stay_on_a_card_of_24_gb_beside_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = small_manifest(tmp_path, contents=16, styles=16, steps=50)
+    engine = "engine={host_gb: 10.0, batch_gb: 6.0}"
+    options = ("model={name: sd15, dtype: float16}", "image={size: 512}", "output.shard_size=256")
+    found = _plan(manifest, capsys, engine, "features.codec=x8", *options)
+    assert found["block"] == [16, 16]
+    assert found["evaluations"] == found["fewest_evaluations"]
+    assert found["features"] == {"styles": "held", "contents": "hosted", "codec": "x8"}
+    forecast = found["forecast"]
+    # a number of 5.9 million at 49 timesteps: int8 of styles, float16 of contents
+    of_styles, of_contents = 16 * 49 * 5_898_240, 16 * 49 * 5_898_240 * 2
+    assert forecast["host_bytes"] == of_contents
+    assert of_styles < forecast["peak_bytes"] < 16e9
+    alone = _plan(manifest, capsys, "engine={batch_gb: 6.0}", "features.codec=x8", *options)
+    assert alone["evaluations"] > found["evaluations"]
+    assert alone["forecast"]["host_bytes"] == 0
+
+
 def test_a_run_stops_with_the_command_to_type(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
