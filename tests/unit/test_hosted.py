@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from stylebatch.engine.ladder import is_device_fault, is_out_of_memory
 from stylebatch.methods.styleid import hosted
 from stylebatch.methods.styleid.features import SiteFeatures
 from stylebatch.methods.styleid.hosted import HostedFeatures
@@ -125,6 +126,26 @@ def test_the_next_timestep_is_on_its_way_while_one_is_used() -> None:
     require_equal(first, made(501))
     features.at(1)
     assert features._coming is None
+
+
+@pytest.mark.usefixtures("pinned")
+def test_a_machine_without_pinned_memory_is_no_fault_of_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = ["CUDA error: out of memory", "CUDA error: an illegal memory access was encountered"]
+
+    def refuse(*_: object, pin_memory: bool = False, **__: object) -> Tensor:
+        raise RuntimeError(said[0])
+
+    features = HostedFeatures(torch.device("cuda", 0))
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(MemoryError, match=r"engine\.host_gb: the machine gave no") as short:
+        features.keep(1, made(1))
+    assert is_out_of_memory(short.value)
+    del said[0]
+    with pytest.raises(RuntimeError, match="illegal") as fault:
+        features.keep(1, made(1))
+    assert is_device_fault(fault.value)
 
 
 def test_on_a_cpu_nothing_is_copied() -> None:

@@ -102,11 +102,23 @@ class Ferry:
         size, slab = tensor.nbytes, self._slab
         if slab.used + size > slab.memory.nbytes:
             # the former ones are kept by the tensors in them
-            memory = torch.empty(max(SLAB_BYTES, size), dtype=torch.uint8, pin_memory=True)
-            slab = self._slab = Slab(memory)
+            slab = self._slab = Slab(_pinned(max(SLAB_BYTES, size)))
         part = slab.memory[slab.used : slab.used + size]
         slab.used += math.ceil(size / ALIGNMENT) * ALIGNMENT
         return part.view(tensor.dtype).view(tensor.shape)
+
+
+def _pinned(num_bytes: int) -> Tensor:
+    """Uninitialised pinned memory. Raises MemoryError where the machine has none, which a worker answers with smaller parts."""
+    try:
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+    except RuntimeError as error:
+        # it speaks of CUDA, and would be taken for a fault of the device
+        if "out of memory" not in str(error):
+            raise
+        raise MemoryError(
+            f"engine.host_gb: the machine gave no {num_bytes:,} bytes of pinned memory; accepted: less than it has free for each worker"
+        ) from error
 
 
 def _mapped(function: Callable[[Tensor], Tensor], features: SiteFeatures) -> SiteFeatures:
