@@ -42,10 +42,10 @@ class Conditioning:
         """The rows with these numbers, modulo the number of rows, so that batch 1 gives any row."""
 
         def pick(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x[[row % x.shape[0] for row in rows]]
+            return None if x is None else _picked(x, rows)
 
         return Conditioning(
-            self.hidden[[row % self.hidden.shape[0] for row in rows]],
+            _picked(self.hidden, rows),
             pick(self.pooled),
             pick(self.time_ids),
             pick(self.mask),
@@ -81,6 +81,20 @@ class Conditioning:
         if mask is None:
             mask = torch.ones(self.hidden.shape[:2], dtype=torch.bool, device=self.hidden.device)
         return F.pad(mask, (0, tokens - mask.shape[1]))
+
+
+def _picked(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """The rows with these numbers, modulo the number of rows.
+
+    Neighbours are a view, and a single row is repeated: numbers of rows would be copied to a GPU, and the copy waits for all that it
+    computes.
+    """
+    places = [row % len(x) for row in rows]
+    if len(x) == 1:
+        return x.repeat(len(places), *[1] * (x.dim() - 1))
+    if places and places == list(range(places[0], places[0] + len(places))):
+        return x[places[0] : places[-1] + 1]
+    return x[places]
 
 
 class SelfAttention(Protocol):

@@ -295,3 +295,16 @@ def test_sd2_layout_with_linear_projections_and_upcast_attention_is_edited_alike
         edited = model.predict_noise(x, 500, cond)
     assert torch.allclose(plain, edited, atol=1e-5)
     assert recorder.take()[11]["k"].shape == (2, 2, 256, 16)
+
+
+@pytest.mark.parametrize("rows", [[], [0], [1, 2], [2, 0], [0, 1, 2], [2, 3], [4, 4]])
+def test_rows_of_conditioning_are_counted_modulo_their_number(rows: list[int]) -> None:
+    for count in (1, 3):
+        hidden, pooled = (torch.arange(count * 10.0).view(count, 2, 5), torch.arange(float(count)))
+        found = Conditioning(hidden, pooled).select(rows)
+        places = [row % count for row in rows]
+        assert torch.equal(found.hidden, hidden[places])
+        assert found.hidden.is_contiguous()
+        assert found.pooled is not None
+        assert torch.equal(found.pooled, pooled[places])
+        assert found.time_ids is None

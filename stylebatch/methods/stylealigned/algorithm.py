@@ -237,11 +237,12 @@ class StyleAligned(StyleAlignedOptions):
             )
         found = []
         # one less: the reference is in every batch; its eps is the same in each, since it sees itself alone
-        for part in torch.arange(x.shape[0]).split(batch - 1):
-            rows = part.tolist()
+        for first in range(0, x.shape[0], batch - 1):
+            part = x[first : first + batch - 1]
+            rows = range(first, first + len(part))
             together = reference.prompts.joined(prompts.select(rows))
-            with self._aligned(model, 1 + len(rows), together.halves):
-                eps = together.predict(model, torch.cat([reference.start, x[rows]]), step)
+            with self._aligned(model, 1 + len(part), together.halves):
+                eps = together.predict(model, torch.cat([reference.start, part]), step)
             found.append(eps[1:])
         return eps[:1], torch.cat(found)
 
