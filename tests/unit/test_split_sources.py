@@ -87,7 +87,7 @@ def test_all_splits_are_read_as_one_where_that_is_said(tmp_path: Path) -> None:
     found = list_contents(ContentSpec(path=str(tmp_path), split="all", kind="webdataset", limit=4))
     assert [item.split for item in found.items] == [""] * 4
     assert len({item.id for item in found.items}) == 4
-    assert found.notes[0] == "contents: read as webdataset, the splits train, val as one"
+    assert found.notes[0] == "contents: read as webdataset, all splits (train, val) as one"
     assert "contents: 4 of 6 images taken (limit: 4)" in found.notes
     folder = list_contents(ContentSpec(path=str(tmp_path / "folder"), split="all"))
     assert Counter(item.label for item in folder.items) == {"cat": 4, "dog": 2}

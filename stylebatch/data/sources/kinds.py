@@ -8,10 +8,11 @@ from stylebatch.data.image_section import SourceOptions
 from stylebatch.data.places import exists
 from stylebatch.data.sources.annotated import VocImages
 from stylebatch.data.sources.coco import CocoImages
+from stylebatch.data.sources.container_files import ContainerFiles
 from stylebatch.data.sources.files_output import FilesOutput
 from stylebatch.data.sources.hub_datasets import local_copy
 from stylebatch.data.sources.image_folder import ImageFolder
-from stylebatch.data.sources.outputs import annotations_of, output_around
+from stylebatch.data.sources.outputs import annotations_of, output_above
 from stylebatch.data.sources.parquet_images import ParquetImages
 from stylebatch.data.sources.patterns import is_pattern, root_of
 from stylebatch.data.sources.saved import SavedDataset
@@ -124,8 +125,9 @@ def open_source(uri: str, field: str, options: SourceOptions = USUAL) -> Source:
 def form_of(source: Source) -> str:
     """In which form the annotations of a source are, or those were that an output of ours was made of; COCO for all others."""
     name = name_of(source)
-    if name not in FORMS and not is_pattern(source.uri):
-        output = output_around(source.uri)
+    # other kinds have not asked a store for outputs, which may not list what lies around a file
+    if isinstance(source, ContainerFiles) and not is_pattern(source.uri):
+        output = output_above(source.uri)
         name = annotations_of(output) if output is not None else ""
     return name if name in FORMS else FORMS[0]
 

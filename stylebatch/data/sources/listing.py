@@ -125,7 +125,11 @@ def _list_parts(source: Source, parts: Sequence[Source], *, in_splits: bool) -> 
     """Images of all splits of a source: each with its split, within which limits hold, or as one."""
     sifter = Sifter(source)
     listed = [(part, sifter.sifted(_checked(part))) for part in parts]
-    everything = [replace(item, split=split_of(part)) for part, items in listed for item in items]
+    everything = [
+        replace(item, split=split_of(part)) if in_splits else item
+        for part, items in listed
+        for item in items
+    ]
     _require_unique(everything, f"{source.field}.path: {source.uri}")
     items: list[Item] = []
     notes: dict[str, list[str]] = {}
@@ -142,13 +146,15 @@ def _list_parts(source: Source, parts: Sequence[Source], *, in_splits: bool) -> 
             notes.setdefault(note, []).append(split_of(part))
     of_all: list[str] = []
     if not in_splits:
-        items, of_all = chosen([replace(item, split="") for item in everything], source)
+        items, of_all = chosen(everything, source)
     if not items:
         raise source.fault("found no images in its splits; accepted: at least one")
     source.types = joined_types([part.types for part, _ in listed])
     for one in itertools.chain.from_iterable(part.class_lists for part, _ in listed):
         source.learn_classes(one.where, one.names, of_objects=one.of_objects)
-    how = "split by split" if in_splits else f"the splits {', '.join(map(split_of, parts))} as one"
+    how = (
+        "split by split" if in_splits else f"all splits ({', '.join(map(split_of, parts))}) as one"
+    )
     kind = f"{source.field}: read as {name_of(source)}, {how}"
     told = [*_of_splits(source, notes), *of_all, *sifter.end()]
     return Listing(items, Sources.of(source), (kind, *told))
