@@ -14,6 +14,7 @@ import mimetypes
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,8 @@ S3_CONFIG: dict[str, Any] = {
     "max_pool_connections": 32,
 }
 """For botocore: about 30 seconds of pauses in all, and a minute for a stalled connection. What fsspec's configuration says goes first."""
+PAGE = 1000
+"""Objects that one request lists at most."""
 PART_BYTES = 32 << 20
 PARTS_AT_ONCE = 4
 MARK = "stylebatch-write"
@@ -48,6 +51,10 @@ class S3Store(Store):
 
     def ls(self, folder: str, start: str = "") -> Iterator[tuple[str, Facts]]:
         return self._pages(folder, start, "/")
+
+    def page(self, folder: str) -> list[tuple[str, Facts]] | None:
+        found = list(islice(self._pages(folder, "", "/"), PAGE))
+        return found if len(found) < PAGE else None
 
     def find(self, folder: str) -> Iterator[tuple[str, Facts]]:
         return self._pages(folder, "", "")

@@ -57,6 +57,10 @@ class Store:
             if path != folder and path.rpartition("/")[2].startswith(start):
                 yield path, facts_of(info)
 
+    def page(self, folder: str) -> list[tuple[str, Facts]] | None:
+        """What `ls` tells, where that takes one request; None where it takes more, or the store does not say."""
+        return None
+
     def find(self, folder: str) -> Iterator[tuple[str, Facts]]:
         """Every file in a folder and those beneath, in any order."""
         for path, facts in self.ls(folder):

@@ -12,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import IO, Any
 
+from stylebatch.data.one_look import asked, is_looking
+from stylebatch.errors import OddFileError, UnansweredError
 from stylebatch.folder import Folder, RemoteFolder
-from stylebatch.local_files import Advice, Facts
+from stylebatch.local_files import Advice, Facts, explained
 from stylebatch.paths import is_address
 
 INPUT = Advice(
@@ -25,6 +27,8 @@ INPUT = Advice(
 )
 AT_ONCE = 1 << 22
 """Bytes that are asked of a store at once where a file is read from its beginning to its end."""
+AHEAD = 1 << 18
+"""Bytes that a request for a part of a file brings at least: readers of Parquet ask for a few at a time, most of them at its end."""
 READERS = 32
 """Threads that read small files of a store, whose answers take longer than their bytes."""
 GLANCE = 1000
@@ -35,9 +39,29 @@ Stamp = tuple[int, int, int, str]
 
 def facts_at(address: str) -> Facts | None:
     """Of a stored file; None for a folder and where nothing is. Raises StorageError for a store that does not answer."""
-    folder, name = _split(address)
-    facts = folder.facts(name) if name else None
+    facts = asked(("facts", address), lambda: _facts_at(address))
     return facts if facts is not None and facts.is_file else None
+
+
+def _facts_at(address: str) -> Facts | None:
+    folder, name = _split(address)
+    if not name:
+        return None
+    # A page of the folder's listing tells of many files that are looked for in it.
+    page = _page(folder) if is_looking() else None
+    return folder.facts(name) if page is None else page.get(name)
+
+
+def _page(folder: Folder) -> dict[str, Facts] | None:
+    """What is in a folder of a store, sorted; None where that is more than one request tells."""
+    if not isinstance(folder, RemoteFolder):
+        return None
+    store, root = folder.store, folder.root
+    with explained(folder.shown, "listed", folder.advice, kind=Exception, become=UnansweredError):
+        found = asked(("page", folder.shown), lambda: store.page(root))
+    return (
+        None if found is None else {path.rpartition("/")[2]: facts for path, facts in sorted(found)}
+    )
 
 
 def is_file(place: str) -> bool:
@@ -47,7 +71,9 @@ def is_file(place: str) -> bool:
 
 def is_folder(place: str) -> bool:
     """Whether a folder is there, of a store one that holds anything."""
-    return Folder.at(place, INPUT).exists if is_address(place) else os.path.isdir(place)
+    if not is_address(place):
+        return os.path.isdir(place)
+    return asked(("folder", place), lambda: Folder.at(place, INPUT).exists)
 
 
 def exists(place: str) -> bool:
@@ -66,7 +92,8 @@ def stamp_of(place: str) -> Stamp:
     facts = facts_at(place)
     if facts is None:
         raise FileNotFoundError(2, os.strerror(2), place)
-    return facts.size_bytes, int(facts.modified * 1e9), 0, facts.version
+    # The version tells all; listings tell the time more exactly than a look at one file does.
+    return facts.size_bytes, 0 if facts.version else int(facts.modified * 1e9), 0, facts.version
 
 
 def part_of(place: str, offset: int, count: int) -> bytes:
@@ -102,6 +129,9 @@ def entries_of(folder: str) -> dict[str, bool]:
     """Names in a folder, sorted, and whether each is a folder. Raises OSError."""
     if is_address(folder):
         there = Folder.at(folder, INPUT)
+        page = _page(there) if is_looking() else None
+        if page is not None:
+            return {name: not facts.is_file for name, facts in page.items()}
         files = there.list()
         return {name: name not in files for name in there.names()}
     with os.scandir(folder) as entries:
@@ -134,8 +164,29 @@ def name_in(folder: str, place: str) -> str:
 
 def first_names(address: str) -> list[str]:
     """Names of some files in a folder of a store and below it, in the order of its listing; hidden ones left out."""
-    found = islice(Folder.at(address, INPUT).find(), GLANCE)
-    return [name for name, _ in found if not _is_hidden(name)]
+    names = asked(("first", address), lambda: _first_names(address))
+    return [name for name in names if not _is_hidden(name)]
+
+
+def _first_names(address: str) -> list[str]:
+    return [name for name, _ in islice(Folder.at(address, INPUT).find(), GLANCE)]
+
+
+def names_in(folder: str, prefix: str = "") -> list[str]:
+    """As `Folder.names`."""
+    return asked(("names", folder, prefix), lambda: Folder.at(folder, INPUT).names(prefix))
+
+
+def small_file(folder: str, name: str, most: int) -> bytes | None:
+    """The bytes of a file, None where there is none, or one that is too large."""
+    return asked(("file", folder, name, most), lambda: _small_file(folder, name, most))
+
+
+def _small_file(folder: str, name: str, most: int) -> bytes | None:
+    try:
+        return Folder.at(folder, INPUT).read(name, most)
+    except (FileNotFoundError, OddFileError):
+        return None
 
 
 def names_below(address: str) -> list[str]:
@@ -157,13 +208,14 @@ def _split(address: str) -> tuple[Folder, str]:
 
 
 class StoredFile(io.RawIOBase):
-    """A file of a store that is read by ranged requests. It holds nothing, and need not be closed."""
+    """A file of a store that is read by ranged requests, of `AHEAD` bytes at least, which it holds. It need not be closed."""
 
     def __init__(self, address: str) -> None:
         facts = facts_at(address)
         if facts is None:
             raise FileNotFoundError(2, os.strerror(2), address)
         self.address, self.length, self._at = address, facts.size_bytes, 0
+        self._start, self._held = 0, b""
 
     def readable(self) -> bool:
         return True
@@ -182,7 +234,15 @@ class StoredFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         count = min(len(view), self.length - self._at)
-        data = part_of(self.address, self._at, count) if count > 0 else b""
+        data = self._part(count) if count > 0 else b""
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def _part(self, count: int) -> bytes:
+        if count > AHEAD:
+            return part_of(self.address, self._at, count)
+        if not self._start <= self._at <= self._at + count <= self._start + len(self._held):
+            self._start = max(0, min(self._at, self.length - AHEAD))
+            self._held = part_of(self.address, self._start, AHEAD)
+        return self._held[self._at - self._start :][:count]

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from stylebatch.data.image_section import SourceOptions
+from stylebatch.data.one_look import one_look
 from stylebatch.data.rows import Cell, Diagonal, with_texts
 from stylebatch.data.sources.listing import Listing, list_contents, list_styles
 from stylebatch.data.sources.pairs import PairList, list_pairs
@@ -52,6 +53,7 @@ class Inputs:
         return len(self.axes[0]), len(self.axes[1]) if len(self.axes) > 1 else 1
 
 
+@one_look()
 def list_inputs(spec: RunSpec, find: Callable[[ModelSpec], Checkpoint] = find_checkpoint) -> Inputs:
     """All that a run is made of. A start does this once, however often it plans. `find`: the model's files.
 

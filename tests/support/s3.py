@@ -102,6 +102,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     number: int
+    was_damaged: bool = False
 
 
 Fault = Callable[[Request], str]
@@ -115,7 +116,8 @@ def unreliable(request: Request) -> str:
         return "pass"
     more = ("cut",) if request.method == "GET" else ()
     # The lock is read while its heartbeat is written: what this server kept damaged would stand until the next beat.
-    if request.method == "GET" or ".run.lock" not in request.path:
+    # An upload that comes damaged twice ends a run.
+    if request.method == "GET" or not (request.was_damaged or ".run.lock" in request.path):
         more = (*more, "damaged")
     return draw.choice(("500", "503", "reset", "lost", *more))
 
@@ -143,7 +145,8 @@ class Proxy:
 
     def decide(self, method: str, path: str, headers: dict[str, str], body: bytes) -> str:
         with self._lock:
-            action = self.fault(Request(method, path, headers, body, len(self.seen)))
+            was_damaged = (method, path, "damaged") in self.seen
+            action = self.fault(Request(method, path, headers, body, len(self.seen), was_damaged))
             self.seen.append((method, path, action))
         return action
 
@@ -190,7 +193,7 @@ class _Proxied(BaseHTTPRequestHandler):
             self._cut_off()
             return
         if action == "damaged":
-            body = _changed(body)
+            body = _changed(body, 1)
         with self.proxy.uploading if self.command == "PUT" else nullcontext():
             status, answered, data = self._passed_on(headers, body)
         if action == "lost":
@@ -199,7 +202,7 @@ class _Proxied(BaseHTTPRequestHandler):
         if action == "slow":
             time.sleep(self.proxy.slow_s)
         if action == "damaged":
-            data = _changed(data)
+            data = _changed(data, 2)  # else it would mend what came damaged
         self._answer(status, answered, data, half=action == "cut")
         if action == "cut":
             self._cut_off()
@@ -245,5 +248,5 @@ class _Proxied(BaseHTTPRequestHandler):
         """Nothing."""
 
 
-def _changed(data: bytes) -> bytes:
-    return data[:-1] + bytes([data[-1] ^ 1]) if data else data
+def _changed(data: bytes, bit: int) -> bytes:
+    return data[:-1] + bytes([data[-1] ^ bit]) if data else data

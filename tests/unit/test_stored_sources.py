@@ -7,6 +7,7 @@ import json
 import pickle
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stylebatch import object_store
 from stylebatch.data.image_section import ContentSpec, SourceOptions
-from stylebatch.data.places import StoredFile, part_of
+from stylebatch.data.one_look import one_look
+from stylebatch.data.places import StoredFile, is_file, part_of
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.data.sources.listing import Listing, list_contents, list_images
 from stylebatch.data.sources.pairs import PairList, list_pairs
@@ -308,6 +311,43 @@ def test_files_beside_images_are_asked_for_once_each(s3: str, there: str) -> Non
         asked += [path for method, path, _ in proxy.seen if method == "GET" and "/dog/" in path]
         endings = sorted(path.partition("?")[0][-5:] for path in asked if "list-type" not in path)
         assert endings == [".json", ".json", "0.txt", "1.txt", "2.cls", "3.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "most"),
+    [("outputs/first", {}, 10), ("hub", {"split": "test"}, 9), ("beside", {}, 14), ("set", {"split": "val"}, 12)],
+)  # fmt: skip
+def test_a_listing_asks_a_store_for_each_thing_once(
+    s3: str, there: str, name: str, options: dict[str, Any], most: int
+) -> None:
+    spec = ContentSpec(path=f"{there}/{name}", **options)
+    with proxied(s3) as proxy:
+        found = list_contents(spec)
+        looks = [(method, path) for method, path, _ in proxy.seen]
+        # `continuation-token` and the like are not in these: each of the folders fits a page
+        assert max(Counter(looks).values()) <= 2
+        assert len(looks) <= most
+        assert list_contents(spec).items == found.items
+        assert len(proxy.seen) > len(looks)  # what was told is not kept for the next plan
+
+
+def test_a_folder_of_more_files_than_a_page_tells_is_asked_by_name(
+    s3: str, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "PAGE", 2)
+    with one_look(), proxied(s3) as proxy:
+        assert is_file(f"{there}/beside/cat/4.png")
+        assert not is_file(f"{there}/beside/cat/gone.png")
+        assert proxy.asked("HEAD", ".png") == 2
+        monkeypatch.setattr(object_store, "PAGE", 1000)
+        assert is_file(f"{there}/rowed/b/1.png")
+        assert not is_file(f"{there}/rowed/b")
+        assert not is_file(f"{there}/rowed/b/gone.png")
+        assert proxy.asked("HEAD") == 2
+        Folder.at(f"{there}/rowed").write("late.txt", b"x")
+        assert not is_file(f"{there}/rowed/late.txt")
+    assert is_file(f"{there}/rowed/late.txt")
+    Folder.at(f"{there}/rowed").remove("late.txt")
 
 
 def test_a_random_member_is_one_ranged_request(s3: str, there: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from stylebatch.data.places import facts_at, part_of
+from stylebatch.data.places import AHEAD, facts_at, part_of
 from stylebatch.paths import is_address
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 MARK, END = b"\xff\xff\xff\xff", b"\xff\xff\xff\xff\0\0\0\0"
 """Begins a message; ends a stream: one without an end was cut short, even where it stops behind a whole batch."""
-AHEAD = 1 << 18
-"""Bytes of a store that one request brings at least, since what is used of a batch lies close together beside its pictures."""
 MAX_METADATA = 1 << 26
 HELD = 16
 """Batches of stores that a process keeps, without their pictures: images are mostly read in order."""

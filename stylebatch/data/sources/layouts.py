@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from stylebatch.data.one_look import asked
 from stylebatch.data.places import is_file, is_folder, name_in, opened
 from stylebatch.data.sources.holdings import SPLITS, files_below, no_split, one_of
 from stylebatch.data.sources.patterns import find, is_pattern
@@ -133,6 +134,10 @@ def _is_description(path: str) -> bool:
 
 def read_description(path: str) -> Any:
     """Raises DocumentError for what is no YAML."""
+    return asked(("description", path), lambda: _parsed(path))
+
+
+def _parsed(path: str) -> Any:
     with opened(path) as file:
         return parse(file.read(MAX_BYTES))
 

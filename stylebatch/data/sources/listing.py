@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.image_section import ContentSpec, SourceSpec
+from stylebatch.data.one_look import one_look
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.places import is_folder
 from stylebatch.data.sources.captions import with_captions
@@ -42,6 +43,7 @@ class Listing:
     notes: tuple[str, ...]
 
 
+@one_look()
 def list_images(source: Source) -> Listing:
     """Images of a source. Raises ManifestError, naming its field, when nothing is found or two have the same id."""
     parts = parts_of(source) if is_whole(source) else []
@@ -67,11 +69,13 @@ def list_images(source: Source) -> Listing:
     return Listing(items, Sources.of(source), (kind, *source.notes(), *left_out, *told))
 
 
+@one_look()
 def list_styles(spec: SourceSpec, by: SplitBy = NO_SPLITS) -> Listing:
     """Styles of a folder or a table, the rows of a blend as one."""
     return _list_split(open_source(spec.path, "styles", spec), by)
 
 
+@one_look()
 def list_contents(spec: ContentSpec, by: SplitBy = NO_SPLITS) -> Listing:
     """Contents with their masks (those of rows, and those of the folder for rows that name none) and label images.
 

@@ -8,9 +8,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any
 
-from stylebatch.data.places import INPUT, absolute
-from stylebatch.errors import ManifestError, OddFileError
-from stylebatch.folder import Folder
+from stylebatch.data.places import absolute, names_in, small_file
+from stylebatch.errors import ManifestError
 from stylebatch.paths import is_address
 
 PICTURES = "images"
@@ -25,7 +24,8 @@ MAX_RUN_BYTES = 64 * 2**20
 def is_output(uri: str) -> bool:
     """Whether a run of this program wrote the folder: by its run.json, or by a shard's commit where that is damaged."""
     if is_address(uri):
-        return is_written(Folder.at(uri, INPUT))
+        is_committed = any(fnmatch(name, COMMIT) for name in names_in(uri, "metadata/"))
+        return is_committed or _is_ours(_json(uri, "run.json"))
     folder = Path(uri)
     path = folder / "run.json"
     try:
@@ -44,18 +44,12 @@ def _is_ours(run: Any) -> bool:
     return isinstance(run, dict) and run.keys() >= {"digest", "identity", "plan"}
 
 
-def is_written(folder: Folder) -> bool:
-    """As `is_output`, of a folder in a store."""
-    if any(fnmatch(name, COMMIT) for name in folder.names("metadata/")):
-        return True
-    return _is_ours(_json(folder, "run.json"))
-
-
-def _json(folder: Folder, name: str) -> Any:
+def _json(output: str, name: str) -> Any:
     """None for what cannot be read."""
+    data = small_file(output, name, MAX_RUN_BYTES)
     try:
-        return json.loads(folder.read(name, MAX_RUN_BYTES))
-    except (FileNotFoundError, OddFileError, ValueError, RecursionError):
+        return None if data is None else json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 
@@ -88,14 +82,14 @@ def output_around(uri: str) -> str | None:
 
 def classes_of(output: str) -> list[str]:
     """Names of an output's classes by number; none where it does not record them."""
-    run = _json(Folder.at(output, INPUT), "run.json")
+    run = _json(output, "run.json")
     found = run.get("labels") if _is_ours(run) else None
     return found if isinstance(found, list) and all(isinstance(n, str) for n in found) else []
 
 
 def annotations_of(output: str) -> str:
     """The form of annotations that an output keeps; "" for none."""
-    run = _json(Folder.at(output, INPUT), "run.json")
+    run = _json(output, "run.json")
     if not _is_ours(run):
         return ""
     identity = run["identity"] if isinstance(run["identity"], dict) else {}
@@ -104,21 +98,21 @@ def annotations_of(output: str) -> str:
 
 def commits_of(output: str) -> list[str]:
     """Names of an output's committed shards, such as train-00000, in order."""
-    names = Folder.at(output, INPUT).names("metadata/")
+    names = names_in(output, "metadata/")
     return [PurePath(n).name.removesuffix(MARKER) for n in names if fnmatch(n, COMMIT)]
 
 
 def format_of(output: str) -> str:
     """The format of the committed shards; "" where there is none."""
     for name in commits_of(output)[:1]:
-        told = _json(Folder.at(output, INPUT), f"metadata/{name}{MARKER}")
+        told = _json(output, f"metadata/{name}{MARKER}")
         return str(told.get("format", "webdataset")) if isinstance(told, dict) else ""
     return ""
 
 
 def shards_of(output: str, suffix: str, folder: str = "data") -> tuple[list[str], int]:
     """Paths of the files of an output's committed shards, in order, and how many others there are."""
-    names = Folder.at(output, INPUT).names(f"{folder}/")
+    names = names_in(output, f"{folder}/")
     stored = [name for name in names if fnmatch(name, f"{folder}/{SHARD}{suffix}")]
     marked = set(commits_of(output))
     whole = [name for name in stored if PurePath(name).stem in marked]
@@ -127,7 +121,7 @@ def shards_of(output: str, suffix: str, folder: str = "data") -> tuple[list[str]
 
 def lacking(output: str) -> str:
     """How many of the planned shards are committed, for people; "" for all, and where no plan is there that can be read."""
-    run, committed = _json(Folder.at(output, INPUT), "run.json"), len(commits_of(output))
+    run, committed = _json(output, "run.json"), len(commits_of(output))
     planned = run["plan"].get("num_shards") if _is_ours(run) and isinstance(run["plan"], dict) else 0  # fmt: skip
     if not isinstance(planned, int) or committed >= planned:
         return ""
@@ -162,4 +156,4 @@ def _stored_outputs(address: str) -> list[str]:
     # In s3://data the name is that of a bucket, and there is no folder above.
     if name in OUTPUT_FOLDERS and not above.endswith("/"):
         folders.append(above)
-    return [folder for folder in folders if is_written(Folder.at(folder))]
+    return [folder for folder in folders if is_output(folder)]

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from stylebatch.data.places import INPUT
-from stylebatch.data.sources.outputs import COMMIT, is_written
+from stylebatch.data.sources.outputs import COMMIT, is_output
 from stylebatch.folder import Folder
 
 
@@ -24,7 +24,7 @@ def stored_listing(address: str) -> StoredListing:
     """What lies in a folder and below. Raises StorageError for a store that does not answer."""
     folder = Folder.at(address, INPUT)
     paths = [PurePosixPath(name) for name, _ in folder.find()]
-    outputs = _outputs(folder, paths)
+    outputs = _outputs(address, paths)
     hidden: dict[str, None] = {}
     kept: list[PurePosixPath] = []
     for path in paths:
@@ -52,9 +52,9 @@ def _files_first(path: PurePosixPath) -> list[tuple[bool, str]]:
     return [*((True, part) for part in path.parts[:-1]), (False, path.name)]
 
 
-def _outputs(folder: Folder, paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
+def _outputs(address: str, paths: Iterable[PurePosixPath]) -> set[PurePosixPath]:
     """Outputs of this program beneath the folder, by a commit or by their run.json."""
     # The address itself is looked at before: a commit of that one has two parts.
     found = {path.parent.parent for path in paths if path.match(COMMIT) and len(path.parts) > 2}
     records = (path.parent for path in paths if path.name == "run.json" and len(path.parts) > 1)
-    return found | {above for above in records if is_written(folder.sub(above.as_posix()))}
+    return found | {above for above in records if is_output(f"{address}/{above}")}
