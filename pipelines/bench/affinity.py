@@ -1,4 +1,4 @@
-"""The cost of several workers inverting the same images: shards handed out by the run's queue, and by turns.
+"""The cost of several workers inverting the same images: shards handed out by the run's queue, in stretches, and by turns.
 
 The queue and the plan are those of a run of 128 contents x 64 styles; time is virtual, a shard takes as long as its
 evaluations. A worker keeps one group of contents and as many groups of styles as the plan says.
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipelines.bench.record import Figure, Outcome, Size
 from stylebatch.engine.queue import ShardQueue
+from stylebatch.engine.ranks import stretch
 from stylebatch.manifest import load_spec
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
@@ -84,9 +85,22 @@ def queued(plan: Plan, num_workers: int) -> int:
 
 
 def by_turns(plan: Plan, num_workers: int) -> int:
-    """The same where worker k takes every n-th shard, as ranks do."""
-    workers = [Resident(plan) for _ in range(num_workers)]
-    return sum(workers[shard % num_workers].evaluations(shard) for shard in plan.shards)
+    """The same where worker k takes every n-th shard."""
+    return _shared(plan, [plan.shards[number::num_workers] for number in range(num_workers)])
+
+
+def in_stretches(plan: Plan, num_workers: int) -> int:
+    """The same where worker k takes neighbours, as ranks do."""
+    numbers = range(num_workers)
+    return _shared(plan, [stretch(plan.shards, number, num_workers) for number in numbers])
+
+
+def _shared(plan: Plan, parts: Sequence[Sequence[int]]) -> int:
+    total = 0
+    for part in parts:
+        worker = Resident(plan)
+        total += sum(map(worker.evaluations, part))
+    return total
 
 
 def affinity(size: Size) -> Outcome:
@@ -100,6 +114,7 @@ def affinity(size: Size) -> Outcome:
             label = f"blocks of {rows} x {columns}, {workers} workers"
             for name, total in (
                 ("queue", queued(resolved, workers)),
+                ("in stretches", in_stretches(resolved, workers)),
                 ("by turns", by_turns(resolved, workers)),
             ):
                 more = 100.0 * (total / alone - 1.0)

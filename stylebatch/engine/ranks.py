@@ -53,7 +53,7 @@ def _meant_several() -> bool:
 
 
 class RanksEngine(LocalEngine):
-    """As the local engine, for every k-th shard of k ranks."""
+    """As the local engine, for one stretch of the shards of several ranks."""
 
     name = "accelerate"
 
@@ -124,8 +124,7 @@ class RanksEngine(LocalEngine):
         threads: int,
         executed: Executed | None,
     ) -> None:
-        # strided, not in spans: a resume leaves a few shards, which are then spread evenly
-        mine = shards[self.state.process_index :: self.state.num_processes]
+        mine = stretch(shards, self.state.process_index, self.state.num_processes)
         if mine:
             super().render(plan, output, mine, threads=threads, executed=executed)
         with _together():
@@ -137,6 +136,14 @@ class RanksEngine(LocalEngine):
         with _together():
             broadcast_object_list(parcel, from_process=0)
         return parcel[0]
+
+
+def stretch(shards: Sequence[int], rank: int, ranks: int) -> Sequence[int]:
+    """The rank's share: neighbours, which have contents and styles in common; as many as any other rank's, or one less or more.
+
+    A resume shares out anew what is left, so that it too is spread evenly.
+    """
+    return shards[rank * len(shards) // ranks : (rank + 1) * len(shards) // ranks]
 
 
 @contextmanager

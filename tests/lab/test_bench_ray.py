@@ -39,15 +39,16 @@ def test_two_workers_and_the_queue_are_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_queue_costs_no_more_inversions_than_turns(tmp_path: Path) -> None:
+def test_queue_and_stretches_cost_no_more_inversions_than_turns(tmp_path: Path) -> None:
     done = bench(tmp_path, "affinity")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "bench_ray.json").read_text())
     more = {f["name"]: f["value"] for f in record["parts"]["affinity"]["figures"]}
-    assert len(more) == 12
-    for name, value in more.items():
-        assert 0 <= value <= more[name.replace("queue", "by turns")]
-    assert any(more[n] < more[n.replace("queue", "by turns")] for n in more if "queue" in n)
+    assert len(more) == 18
+    for way in ("queue", "in stretches"):
+        of_way = {name: value for name, value in more.items() if way in name}
+        assert all(0 <= of_way[n] <= more[n.replace(way, "by turns")] for n in of_way)
+        assert any(of_way[n] < more[n.replace(way, "by turns")] for n in of_way)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from pipelines.proofs.crashes import descendants, named
 from stylebatch.engine.engines import engine_name, open_engine
+from stylebatch.engine.ranks import stretch
 from stylebatch.errors import ManifestError
 from stylebatch.progress import Progress
 from stylebatch.spec import EngineSpec
@@ -79,6 +81,14 @@ def test_two_torchrun_ranks_write_the_same_bytes(
     assert done.stdout.count("samples/s") >= 1
     shards = [e["shard"] for e in events(done.stderr) if e["event"] == "committed"]
     assert 0 < len(shards) < sum(name.endswith(".tar") for name in expected)  # rank 1 made others
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("shards", [range(5, 36), [2, 3, 9, 30, 31, 32, 33], [4], []])
+def test_ranks_share_out_neighbours_evenly(shards: Sequence[int], ranks: int) -> None:
+    shares = [list(stretch(shards, rank, ranks)) for rank in range(ranks)]
+    assert [shard for share in shares for shard in share] == list(shards)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 @pytest.mark.parametrize(("asked", "told"), [("2", True), ("1", False)])
