@@ -21,6 +21,7 @@ from stylebatch.planning.batches import batch_pictures, batch_rows
 from stylebatch.planning.choice import UNKNOWN, choose
 from stylebatch.planning.grid import ProductGrid
 from stylebatch.planning.layout import Layout
+from stylebatch.planning.forecast import row_seconds
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.profiles import Profile
 from stylebatch.planning.sample_bytes import sample_bytes
@@ -88,7 +89,7 @@ class Rendering:
     def __init__(self, plan: Plan, profile: Profile = DEVICE) -> None:
         self.plan, self.profile, self.numbers = plan, profile, plan.shards
         layout, self.options = plan.layout, plan.options
-        self.row_s = profile.row_seconds(min(plan.batch, layout.samples_per_block))
+        self.row_s = row_seconds(plan, profile)
         self.is_cached = layout.choice is not None and layout.choice.styles == "cached"
         self.prepares = [layout.prepare_evaluations(axis) for axis in (0, 1)]
         axes = layout.work.axes

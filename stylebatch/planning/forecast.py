@@ -103,8 +103,7 @@ def device_seconds(plan: Plan, profile: Profile) -> float:
     mean = _mean_pixels(plan)
     of_picture = mean / profile.size**2
     of_row = (mean if window == whole else window) / profile.size**2
-    batch = min(plan.batch, layout.samples_per_block * plan.options.rows_per_sample)
-    rows = profile.row_seconds(batch, uncut=plan.options.relates_rows) * of_row
+    rows = row_seconds(plan, profile) * of_row
     encoded = layout.num_prepared
     pictures = encoded * profile.encode_s + samples * profile.decode_s
     return (
@@ -112,6 +111,12 @@ def device_seconds(plan: Plan, profile: Profile) -> float:
         + (pictures + samples * profile.sample_s) * of_picture
         + profile.load_s
     )
+
+
+def row_seconds(plan: Plan, profile: Profile) -> float:
+    """Of a network row of the profile's size, in the batches that the plan makes."""
+    batch = min(plan.batch, plan.layout.samples_per_block * plan.options.rows_per_sample)
+    return profile.row_seconds(batch, uncut=plan.options.relates_rows)
 
 
 def _workers(plan: Plan) -> int:
