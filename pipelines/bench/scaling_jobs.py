@@ -19,9 +19,9 @@ from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.models.family import Memory
 from stylebatch.planning.batches import batch_pictures, batch_rows
 from stylebatch.planning.choice import UNKNOWN, choose
+from stylebatch.planning.forecast import row_seconds
 from stylebatch.planning.grid import ProductGrid
 from stylebatch.planning.layout import Layout
-from stylebatch.planning.forecast import row_seconds
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.profiles import Profile
 from stylebatch.planning.sample_bytes import sample_bytes
