@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 JSON = "json"
 """A text that is JSON; the other types have Arrow's names."""
 GAP = "gap"
+MAX_ALIKE = 1000
+"""Sets of names and tags that are counted before they are taken apart."""
 _LIST = "list:"
 _SCALARS = {bool: "bool", str: "string", dict: JSON, type(None): GAP}
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -37,13 +39,25 @@ class Kinds:
         self._total = 0
         self._counts: Counter[str] = Counter()
         self._seen: set[tuple[str, str]] = set()
+        self._alike: dict[tuple[str, ...], int] = {}
 
     def add(self, found: Mapping[str, Any]) -> None:
         """Values as JSON has them."""
         self._total += 1
         if found:
-            self._counts.update(found.keys())
-            self._seen.update([(name, _tag(value)) for name, value in found.items()])
+            # images of a source are alike: those of the same names and tags are only counted
+            alike = (*found, *map(_tag, found.values()))
+            self._alike[alike] = self._alike.get(alike, 0) + 1
+            if len(self._alike) >= MAX_ALIKE:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Count what was found alike, by name."""
+        for alike, count in self._alike.items():
+            names, tags = alike[: len(alike) // 2], alike[len(alike) // 2 :]
+            self._counts.update(dict.fromkeys(names, count))
+            self._seen.update(zip(names, tags, strict=True))
+        self._alike.clear()
 
     def add_texts(self, found: Mapping[str, str]) -> None:
         """Cells of a table, which are texts whatever they mean."""
@@ -67,6 +81,7 @@ class Kinds:
 
     def facts(self) -> dict[str, Any]:
         """What was learned, as JSON has it."""
+        self._settle()
         seen = sorted(map(list, self._seen))
         return {"total": self._total, "counts": dict(self._counts), "seen": seen}
 
@@ -78,6 +93,7 @@ class Kinds:
 
     def types(self, total: int | None = None) -> dict[str, str]:
         """Type of each column that holds anything, in the order of their names. `total`: images, where not all were added."""
+        self._settle()
         total = self._total if total is None else total
         tags: dict[str, set[str]] = {}
         for name, tag in self._seen:

@@ -28,9 +28,12 @@ class Sifter:
         self._example = ""
         self._emptied = 0
 
-    def sifted(self, items: Sequence[Item]) -> list[Item]:
-        """The images with the objects that are taken. Those that lose all stay, without label where objects label them."""
-        return [self._sifted(item) if item.regions else item for item in items]
+    def sifted(self, items: list[Item]) -> list[Item]:
+        """The same list, its images with the objects that are taken. Those that lose all stay, without label where objects label them."""
+        for place, item in enumerate(items):
+            if item.regions:
+                items[place] = self._sifted(item)
+        return items
 
     def _sifted(self, item: Item) -> Item:
         chosen = item.regions

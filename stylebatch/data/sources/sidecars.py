@@ -25,6 +25,7 @@ from stylebatch.data.tables.table_columns import shown
 MAX_BYTES = 1 << 20
 NAMED = 12
 _DECODER = json.JSONDecoder()
+_JSON_SPACE = " \t\n\r"
 
 
 class Described(NamedTuple):
@@ -48,6 +49,8 @@ class Sidecars:
         self._missed = {
             name: key for name in ("label", "caption") if (key := getattr(options, name))
         }
+        self._key_of = {name: self._missed.get(name, name) for name in TEXTS}
+        self._is_drawn = options.captions == "drawn"
         self._keys: dict[str, None] = {}
         self._texts: dict[str, str] = {}
         self.kinds = Kinds()
@@ -70,7 +73,7 @@ class Sidecars:
         # A key that was asked for goes before .txt, which goes before the usual key.
         if "txt" in texts and not (caption and self.options.caption):
             text = self._text("txt", texts["txt"], image)
-            if self.options.captions == "drawn":
+            if self._is_drawn:
                 text = told(text.splitlines(), self.options)
             caption = text or caption
         label = self._plain(found, "label", image) if found else ""
@@ -101,20 +104,19 @@ class Sidecars:
 
     def _plain(self, found: Mapping[str, Any], field: str, image: str) -> str:
         """The text or number of a field; of a list, its first text."""
-        key = (getattr(self.options, field) if field in NAMED_BY_OPTIONS else None) or field
+        key = self._key_of[field]
         if key not in found:
             return ""
-        self._missed.pop(field, None)
+        if self._missed:
+            self._missed.pop(field, None)
         value = found[key]
-        if field == "caption" and _are_texts(value) and self.options.captions == "drawn":
+        if field == "caption" and self._is_drawn and _are_texts(value):
             return told(value, self.options)
         if isinstance(value, list) and value:
             value = value[0]
         if isinstance(value, str):
-            try:
-                # JSON can hold half a surrogate pair, which UTF-8 cannot.
-                value.encode()
-            except UnicodeEncodeError:
+            # JSON can hold half a surrogate pair, which UTF-8 cannot.
+            if not value.isascii() and not _is_unicode(value):
                 self._note(f"`{key}` of .json that is no Unicode", image)
                 return ""
             return value.replace("\0", "").strip()
@@ -138,7 +140,8 @@ class Sidecars:
 
     def _text(self, kind: str, data: bytes, image: str) -> str:
         try:
-            return data.decode("utf-8-sig").replace("\0", "").strip()
+            # not by the codec `utf-8-sig`, which is slow
+            return data.decode().removeprefix("\ufeff").replace("\0", "").strip()
         except UnicodeDecodeError:
             self._note(f".{kind} that is no UTF-8", image)
             return ""
@@ -195,6 +198,15 @@ def _are_texts(value: Any) -> bool:
         return False
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def further_of(found: Mapping[str, Any], options: SourceOptions) -> dict[str, Any]:
     """What JSON holds beside label, caption and licence."""
     named = [(getattr(options, n) if n in NAMED_BY_OPTIONS else None) or n for n in TEXTS]
@@ -206,11 +218,14 @@ def further_of(found: Mapping[str, Any], options: SourceOptions) -> dict[str, An
 def parsed(data: bytes) -> Any:
     """The JSON value; None for what is none."""
     try:
-        return _DECODER.decode(data.decode())
+        text = data.decode()
+        found, end = _DECODER.raw_decode(text)
+        if end == len(text) or not text[end:].strip(_JSON_SPACE):
+            return found
     except (ValueError, RecursionError):
         pass
     try:
-        # The slower way comes second: it knows byte order marks and UTF-16.
+        # The slower way comes second: it knows byte order marks, UTF-16 and leading space.
         return json.loads(data)
     except (ValueError, RecursionError):
         return None

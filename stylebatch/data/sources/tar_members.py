@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Callable, Iterator
+from zlib import adler32
 
 BLOCK = 512
 WINDOW = 1 << 14
@@ -17,8 +17,9 @@ WINDOW = 1 << 14
 MAX_NAME = 1 << 16
 MAX_EXTENDED = 1 << 20
 _EMPTY = bytes(BLOCK)
-_HEADER = struct.Struct("100s24x12s12x8sB100x6s82x155s12x")
-"""Name, size, checksum, kind, magic, prefix."""
+_HEADER = struct.Struct("100s24x12s12x8sB100x6s82xB166x")
+"""Name, size, checksum, kind, magic, first byte of the prefix."""
+_PREFIX = slice(345, 500)
 _FILES = frozenset(b"07\0")
 _FILE = ord("0")
 _WITHOUT_DATA = frozenset(b"123456")
@@ -81,8 +82,9 @@ def members(file: Window) -> Iterator[Member]:
         block = file.read(at, BLOCK)
         if len(block) < BLOCK:
             raise DamagedTar("it is cut short: its end is missing", last)
-        name, digits, checksum, kind, magic, prefix = _HEADER.unpack(block)
-        if not _agrees(block, checksum):
+        name, digits, checksum, kind, magic, has_prefix = _HEADER.unpack(block)
+        # the short way first, which is that of nearly all headers
+        if adler32(block) & 0xFFFF != _WANTED.get(checksum) and not _agrees(block, checksum):
             if block == _EMPTY:
                 return _require_end(file, at, last)
             raise DamagedTar("found no tar header" if last else _why_no_tar(block), last)
@@ -99,17 +101,17 @@ def members(file: Window) -> Iterator[Member]:
         data = at + BLOCK
         # This comes before the skip, behind which only the end would seem to be missing.
         if size < 0 or data + size > file.length:
-            named = extended.name or _name(name, magic, prefix)
+            named = extended.name or _name(name, magic, block)
             raise DamagedTar(f"it is cut short within the member {named[:200]}", last)
         at = data + (size + BLOCK - 1) // BLOCK * BLOCK
         if kind in _EXTENDING:
             extended.read(file, kind, data, size, last)
             continue
         if not extended.is_used:
-            last = _name(name, magic, prefix)
+            last = _name(name, magic, block) if has_prefix else _text(name.partition(b"\0")[0])
             yield last, data, size, _kind(kind, last) if kind != _FILE or last[-1:] == "/" else ""
             continue
-        last = extended.name or _name(name, magic, prefix)
+        last = extended.name or _name(name, magic, block)
         what = "sparse file" if extended.is_sparse else _kind(kind, last)
         # Extended headers are about one member alone.
         extended = _Extended()
@@ -136,7 +138,7 @@ def _agrees(block: bytes, checksum: bytes) -> bool:
     wanted = _WANTED.get(checksum)
     if wanted is None:
         wanted = _wanted(checksum)
-    if (zlib.adler32(block) & 0xFFFF) == wanted:
+    if adler32(block) & 0xFFFF == wanted:
         return True
     stated = _number(checksum)
     # Some old programs summed signed bytes.
@@ -182,13 +184,10 @@ def _number(field: bytes) -> int:
         return -1
 
 
-def _name(name: bytes, magic: bytes, prefix: bytes) -> str:
+def _name(name: bytes, magic: bytes, block: bytes) -> str:
     """With the prefix that POSIX headers may have; old GNU ones keep times there."""
-    short = name.partition(b"\0")[0]
-    if prefix[0] and magic == b"ustar\0":
-        short = prefix.partition(b"\0")[0] + b"/" + short
-    # as `_text`, which three million calls would make felt
-    return short.decode("utf-8", "surrogateescape")
+    short, prefix = name.partition(b"\0")[0], block[_PREFIX].partition(b"\0")[0]
+    return _text(prefix + b"/" + short if prefix and magic == b"ustar\0" else short)
 
 
 class _Extended:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.sources.sidecars import Sidecars, level
@@ -22,6 +22,14 @@ Parts = dict[str, Span]
 """Where members of a sample lie, by extension."""
 
 
+class Layout(NamedTuple):
+    """Extensions of a sample's members: of its image, of what is read beside it, and of what is not."""
+
+    image: str | None
+    read: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
 class TarWalk:
     """One tar at `path`; `prefix`: what ids begin with. The counts are complete after the last item."""
 
@@ -31,7 +39,7 @@ class TarWalk:
         self.passed_over: Counter[str] = Counter()
         self.unread: Counter[str] = Counter()
         self.sidecars = Sidecars(source.options)
-        self._images: dict[tuple[str, ...], str | None] = {}
+        self._layouts: dict[tuple[str, ...], Layout] = {}
         self._names: dict[str, str] = {}
 
     def items(self, file: Window) -> Iterator[Item]:
@@ -89,21 +97,21 @@ class TarWalk:
             return None
         suffixes = tuple(parts)
         # Samples of a tar are alike: what holds for one need not be found out again.
-        if suffixes not in self._images:
-            self._images[suffixes] = self._image_of(suffixes)
-        suffix = self._images[suffixes]
+        layout = self._layouts.get(suffixes)
+        if layout is None:
+            layout = self._layouts[suffixes] = self._layout_of(suffixes)
+        suffix = layout.image
         if suffix is None:
             for other in parts:
                 self.passed_over[f".{other}, without an image beside it"] += 1
             return None
         name = self._names[suffix]
         texts: dict[str, bytes] = {}
-        for other, (offset, size) in parts.items():
-            if other in (suffix, SEGMENTATION):
-                continue
-            if other not in Sidecars.READ:
-                self.unread[other] += 1
-            elif self.sidecars.is_small(other, size):
+        for other in layout.unread:
+            self.unread[other] += 1
+        for other in layout.read:
+            offset, size = parts[other]
+            if self.sidecars.is_small(other, size):
                 texts[other] = file.read(offset, size)
         found = self.sidecars.read(texts, name)
         label = found.label
@@ -119,6 +127,12 @@ class TarWalk:
             member = f"{self._names[SEGMENTATION]}\0{spans_text(parts[SEGMENTATION], None)}"
             item = replace(item, segmentation=Ref(self.path, member, self.source.field))
         return item
+
+    def _layout_of(self, suffixes: tuple[str, ...]) -> Layout:
+        image = self._image_of(suffixes)
+        others = [suffix for suffix in suffixes if suffix not in (image, SEGMENTATION)]
+        read = tuple(suffix for suffix in others if suffix in Sidecars.READ)
+        return Layout(image, read, tuple(suffix for suffix in others if suffix not in read))
 
     def _image_of(self, suffixes: tuple[str, ...]) -> str | None:
         """The extension of the sample's image: the one that the options name, else the only one, or the only one without dots."""
