@@ -9,7 +9,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from stylebatch.data.image_section import SourceOptions
@@ -52,8 +52,15 @@ class Ref:
 
 NOWHERE = Ref("")
 """Of an item without an image of its own, such as a blend."""
-# Items share one empty mapping: a million of them would each have a dict.
-_NOTHING: Mapping[str, Any] = {}
+
+
+class _Nothing(dict[str, Any]):
+    """The further columns of an item without any; all share one."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+_NOTHING: Mapping[str, Any] = _Nothing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Part:
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, init=False)
 class Item:
     """One thing that a source lists. `label` is a class name or "", `license` an identifier or "".
 
@@ -87,18 +94,21 @@ class Item:
     `size`: width and height of the image as it is displayed, where the source knows them; `split`: the one that the source has it in,
     "" where nobody asks; `captions`: all, where a sample draws one of several; `segmentation`: an image of labels; `origin`: id of
     the original that a sample of ours was made from, where the splits of a run follow from it.
+    A million items are 80 MB less where they have no room for what only some have: that stays with the class.
     """
+
+    __slots__ = ("caption", "id", "label", "license", "ref")
 
     id: str
     ref: Ref
-    label: str = ""
-    caption: str = ""
-    license: str = ""
+    label: str
+    caption: str
+    license: str
     parts: tuple[Part, ...] = ()
     mask: Ref | None = None
     reference: Ref | None = None
     # Neither a dict nor the packed polygons of regions can be hashed.
-    extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, hash=False)
+    extra: Mapping[str, Any] = field(default=_NOTHING, hash=False)
     number: int = 0
     regions: tuple[Region, ...] = field(default=(), hash=False)
     size: tuple[int, int] | None = None
@@ -106,6 +116,29 @@ class Item:
     captions: tuple[str, ...] = ()
     segmentation: Ref | None = None
     origin: str = ""
+
+    def __new__(
+        cls, id: str, ref: Ref, label: str = "", caption: str = "", license: str = "", **more: Any
+    ) -> Item:
+        """`more`: the other fields."""
+        if unknown := more and more.keys() - _DEFAULTS.keys():
+            raise TypeError(f"an item has no {', '.join(sorted(unknown))}")
+        further = {name: value for name, value in more.items() if value != _DEFAULTS[name]}
+        item = object.__new__(_FullItem if further else Item)
+        _set_id(item, id)
+        _set_ref(item, ref)
+        _set_label(item, label)
+        _set_caption(item, caption)
+        _set_license(item, license)
+        if further:
+            for name, default in _DEFAULTS.items():
+                object.__setattr__(item, name, further.get(name, default))
+        return item
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        usual = (self.id, self.ref, self.label, self.caption, self.license)
+        names = _DEFAULTS if isinstance(self, _FullItem) else ()
+        return _item, (usual, {name: getattr(self, name) for name in names})
 
     @property
     def mask_id(self) -> str:
@@ -121,6 +154,24 @@ class Item:
             yield f"mask of {self.id}", self.mask
         if self.segmentation is not None:
             yield f"segmentation of {self.id}", self.segmentation
+
+
+_set_id, _set_ref, _set_label, _set_caption, _set_license = (
+    # slots, past what keeps an item frozen
+    vars(Item)[name].__set__
+    for name in ("id", "ref", "label", "caption", "license")
+)
+_DEFAULTS = {one.name: one.default for one in fields(Item) if one.name not in Item.__slots__}
+
+
+class _FullItem(Item):
+    """An item with room for every field."""
+
+    __slots__ = tuple(_DEFAULTS)
+
+
+def _item(usual: tuple[Any, ...], further: dict[str, Any]) -> Item:
+    return Item(*usual, **further)
 
 
 class Source(ABC):

@@ -14,6 +14,8 @@ from stylebatch.data.sources.source import Item, Ref, Source
 from stylebatch.data.sources.tar_members import BLOCK, DamagedTar, Member, Window, members
 
 IMAGE_NAMES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+MAX_KNOWN = 1000
+"""Ends of names that are kept with the extension that they are."""
 SEGMENTATION = "segmentation.png"
 """Member with the label image of a sample, as our own outputs have it."""
 Span = tuple[int, int]
@@ -45,21 +47,27 @@ class TarWalk:
     def items(self, file: Window) -> Iterator[Item]:
         """Raises ManifestError for two images in a sample, and for damage that the options do not allow."""
         key, parts, names = "", Parts(), self._names
+        known: dict[str, str] = {}
         for name, offset, size, kind in self._members(file):
-            start = name.rfind("/") + 1
-            dot = name.find(".", start)
-            # A name without a dot, or one that begins with it, has no extension.
-            if kind or dot <= start or name[0] == "/" or (".." in name and _leads_up(name)):
-                self._pass_over(name, kind, has_suffix=dot > start)
-                continue
-            stem, suffix = name[:dot], name[dot + 1 :].lower()
-            # A sample's members are neighbours, so that one pass with little memory suffices.
-            if stem != key:
-                item = self._sample(file, parts)
-                if item is not None:
-                    yield item
-                key, parts = stem, {}
-                self._names = names = {}
+            # Most members go on with a sample, in a way that another one did.
+            suffix = known.get(name[len(key) :]) if key and name.startswith(key) else None
+            if suffix is None or kind:
+                start = name.rfind("/") + 1
+                dot = name.find(".", start)
+                # A name without a dot, or one that begins with it, has no extension.
+                if kind or dot <= start or name[0] == "/" or (".." in name and _leads_up(name)):
+                    self._pass_over(name, kind, has_suffix=dot > start)
+                    continue
+                stem, suffix = name[:dot], name[dot + 1 :].lower()
+                if len(known) < MAX_KNOWN:
+                    known[name[dot:]] = suffix
+                # A sample's members are neighbours, so that one pass with little memory suffices.
+                if stem != key:
+                    item = self._sample(file, parts)
+                    if item is not None:
+                        yield item
+                    key, parts = stem, {}
+                    self._names = names = {}
             if suffix in parts:
                 raise self.source.fault(
                     f"{self.path}: found the member {name} twice; accepted: each once. Next: pack the tar anew"
