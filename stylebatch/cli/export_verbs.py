@@ -199,4 +199,7 @@ def _format(text: str, option: str) -> OutputFormat:
     if text in _formats():
         return text  # type: ignore[return-value]
     accepted = _targets() if option == "--to" else _formats()
-    raise ManifestError(f"{option}: found {text!r}; accepted: {', '.join(accepted)}")
+    hint = f". Next: `--to files --annotations {text.lower()}` writes these beside the pictures"
+    raise ManifestError(
+        f"{option}: found {text!r}; accepted: {', '.join(accepted)}{hint if text.lower() in _forms() else ''}"
+    )

@@ -397,4 +397,7 @@ def test_the_command_says_what_it_took(
     assert main([*words, "--where", "strukture > 0.1"]) == 2
     assert "did you mean structure" in capsys.readouterr().err
     assert main([*words[:2], "--to", "zip", *words[4:]]) == 2
+    assert "--to files --annotations" not in capsys.readouterr().err
+    assert main([*words[:2], "--to", "COCO", *words[4:]]) == 2
+    assert "Next: `--to files --annotations coco` writes these" in capsys.readouterr().err
     assert main(["merge", source, "--output", str(tmp_path / "both")]) == 2
