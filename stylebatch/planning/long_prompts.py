@@ -73,7 +73,7 @@ class _Rows(Sequence[PromptRow]):
         if index >= len(self):
             raise IndexError(index)
         image, place = divmod(index, len(self.axis))
-        return self.axis.at(place, self.images[image])
+        return self.axis.prompts.texts_at(self.axis.places[place], self.images[image])
 
 
 def _long(

@@ -101,8 +101,7 @@ class Prompts(Sequence[PromptRow]):
     def at(self, index: int, image: Item | None = None, mask: str = "") -> PromptRow:
         """A prompt, over an `image` of `contents` with the id of its `mask`."""
         number, copy = divmod(index, self.source.per_prompt)
-        if image is None and self.over_images:
-            image = ANY_IMAGE
+        image = ANY_IMAGE if image is None and self.over_images else image
         row = self._filled(number, image, mask)
         # the hash is of what is asked for, never of the place: rows may be added and moved
         name = row.id or _hash_of(row)
@@ -114,6 +113,11 @@ class Prompts(Sequence[PromptRow]):
         given = self.seeds[number] if self.seeds else None
         seed = sample_seed(self.run_seed, id_, "") if given is None else (given + copy) % MAX_SEED
         return row._replace(id=id_, seed=seed)
+
+    def texts_at(self, index: int, image: Item | None = None, mask: str = "") -> PromptRow:
+        """As `at`, in a third of the time: without the id and the seed, which are hashes."""
+        image = ANY_IMAGE if image is None and self.over_images else image
+        return self._filled(index // self.source.per_prompt, image, mask)
 
     @property
     def labels(self) -> set[str]:
