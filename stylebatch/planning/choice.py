@@ -185,7 +185,7 @@ def _may_cache(
         if former.styles == "cached" and _fits(former, cost, conditions)
     }
     if choice.codec == "trajectory":
-        return conditions.evaluation_s is not None or not fitting
+        return conditions.evaluation_s is not None or fitting <= {"trajectory"}
     return choice.codec != "x8" or "x" not in fitting
 
 

@@ -118,6 +118,18 @@ def test_latents_are_cached_where_features_are_too_large_or_the_disk_too_slow(
     assert chosen(1e4) == latents
 
 
+def test_latents_alone_go_with_either_source_of_contents(resolve: Resolve, tmp_path: Path) -> None:
+    given = (f"features.cache={tmp_path / 'cache'}", "features.source=cached")
+    room = Measurements(room_bytes=resolve(*given, "features.codec=trajectory").layout.cache_bytes)
+    # little memory, so that holding queries costs blocks
+    for codec, conditions in (("trajectory", Measurements()), ("auto", room)):
+        found = resolve(*given, f"features.codec={codec}", images=2.0, conditions=conditions)
+        assert set(found.chosen.costs) >= {
+            FeatureSources("cached", contents, "trajectory") for contents in ("held", "recomputed")
+        }
+        assert found.choice == FeatureSources("cached", "recomputed", "trajectory")
+
+
 def test_latents_cost_an_evaluation_per_style_block_and_timestep(
     resolve: Resolve, tmp_path: Path
 ) -> None:

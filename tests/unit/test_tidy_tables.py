@@ -117,6 +117,18 @@ def test_a_fault_behind_many_tidy_rows_is_named_by_its_row(
         assert [number for number, _ in found] == list(range(1, 30))
 
 
+@pytest.mark.parametrize("place", [0, 1, 7])
+def test_a_mark_that_files_one_behind_the_other_leave_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    monkeypatch.setattr(tidy_delimited, "PIECE_BYTES", 64)
+    path = tmp_path / "pairs.csv"
+    rows = [f"{chr(0xFEFF) * (i == place)}{i}.png,s.png" for i in range(12)]
+    path.write_text("\n".join(["content,style", *rows]))
+    found, _, _ = _assert_readers_agree(path)
+    assert found[place][1]["content"] == f"\ufeff{place}.png"
+
+
 @pytest.mark.parametrize(
     "text",
     [

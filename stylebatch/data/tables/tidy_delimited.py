@@ -157,7 +157,8 @@ def _counts(column: pa.Array) -> bool:
 
 def _require_tidy(lines: bytes, delimiter: str) -> None:
     """Raise UntidyError for control characters, and for quotes that do not enclose whole cells of one line."""
-    if len(lines.translate(None, _CONTROL)) < len(lines):
+    # a byte order mark before the first cell, as of files one behind the other, is text, but Arrow would drop it
+    if lines.startswith(codecs.BOM_UTF8) or len(lines.translate(None, _CONTROL)) < len(lines):
         raise UntidyError
     if lines.count(b"\r") > lines.count(b"\r\n"):
         raise UntidyError
