@@ -155,7 +155,9 @@ def in_splits(spec: RunSpec, inputs: Inputs, former: Sequence[Mapping[str, str]]
     """`inputs` shared out among the splits of `spec`, unless they are already. `former`: of each axis, the splits of ids in use."""
     if spec.split is None or inputs.axes[0].splits:
         return inputs
-    axes, listed, notes = shared_out(spec, inputs.axes, inputs.listed, inputs.set_of, former)
+    axes, listed, notes = shared_out(
+        spec, inputs.axes, inputs.listed, inputs.set_of, former, inputs.sources
+    )
     return replace(inputs, axes=axes, listed=listed, notes=(*inputs.notes, *notes))
 
 

@@ -20,6 +20,7 @@ import xxhash
 from stylebatch.data.rows import Cell
 from stylebatch.data.sources.origins import key_of, originals_of
 from stylebatch.data.sources.path_items import with_facts
+from stylebatch.data.sources.source import Sources
 from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError
@@ -32,6 +33,7 @@ from stylebatch.words import counted
 NAMED = 4
 MOST_SPLITS = 20
 OTHER_SEEDS = 1000
+NO_SOURCES = Sources({})
 
 
 def split_by(spec: RunSpec, field: str) -> SplitBy:
@@ -79,8 +81,9 @@ def shared_out(
     listed: Sequence[Cell] | None,
     set_of: tuple[int, ...] | None,
     former: Sequence[Mapping[str, str]] = (),
+    sources: Sources = NO_SOURCES,
 ) -> Shared:
-    """`former`: of each axis, the splits of ids that an output has.
+    """`former`: of each axis, the splits of ids that an output has. `sources`: those of the images.
 
     Raises ManifestError for a split that gets nothing, or has a name that no reader takes.
     """
@@ -88,13 +91,13 @@ def shared_out(
     if split is None:
         return axes, listed, ()
     of_rows, of_columns = (*former, {}, {})[:2]
-    rows = axes[0].in_splits(_splits_of(split, axes, set_of, of_rows))
+    rows = axes[0].in_splits(_splits_of(split, axes, set_of, of_rows, sources))
     notes = [_line(rows)]
     columns = list(axes[1:])
     if split.styles:
         styles = axes[1]
         assert isinstance(styles, ImageAxis)
-        columns[0] = styles.in_splits(splits_of_images(split, styles, of_columns))
+        columns[0] = styles.in_splits(splits_of_images(split, styles, of_columns, sources))
         notes.append(_line(columns[0]))
         listed, crossing = _within(listed, rows, columns[0])
         if crossing:
@@ -110,11 +113,12 @@ def _splits_of(
     axes: tuple[Axis, ...],
     set_of: tuple[int, ...] | None,
     former: Mapping[str, str],
+    sources: Sources,
 ) -> tuple[str, ...]:
     """The split of each row."""
     rows = axes[0]
     if isinstance(rows, ImageAxis):
-        return splits_of_images(split, rows, former)
+        return splits_of_images(split, rows, former, sources)
     assert isinstance(rows, PromptAxis)
     if split.exact:
         raise ManifestError(
@@ -123,14 +127,14 @@ def _splits_of(
     if set_of is not None:
         sets = axes[1]
         assert isinstance(sets, ImageAxis)
-        of_sets = splits_of_images(split, sets, {})
+        of_sets = splits_of_images(split, sets, {}, sources)
         return tuple(of_sets[column] for column in set_of)
     # copies of one prompt are as alike as samples of one content; records tell its text, for a second generation
     return tuple(_drawn(split, rows.at(place).prompt) for place in range(len(rows)))
 
 
 def splits_of_images(
-    split: SplitSpec, axis: ImageAxis, former: Mapping[str, str]
+    split: SplitSpec, axis: ImageAxis, former: Mapping[str, str], sources: Sources = NO_SOURCES
 ) -> tuple[str, ...]:
     """The split of each image. Raises ManifestError for names that are none."""
     if split.exact:
@@ -143,7 +147,11 @@ def splits_of_images(
     for name in sorted(names):
         if fault := name_fault(name):
             raise ManifestError(f"split: {axis.name}s: {fault}")
-    usual = _usual_names(split, axis, names)
+    fields = {item.ref.source for item in axis.items} & sources.by_field.keys()
+    is_told = any(sources.by_field[field].names_splits for field in fields)
+    usual = {name: usual_name(name) for name in names}
+    if split.source and not is_told and USUAL.keys().isdisjoint(usual.values()):
+        usual = _names_of_folders(axis, names)
     twice = [split for split, count in Counter(usual.values()).items() if count > 1]
     if twice:
         alike = ", ".join(name for name in sorted(names) if usual[name] == twice[0])
@@ -153,11 +161,8 @@ def splits_of_images(
     return tuple(usual[item.split] for item in axis.items)
 
 
-def _usual_names(split: SplitSpec, axis: ImageAxis, names: Collection[str]) -> dict[str, str]:
-    """Splits by the source's names of them. Raises ManifestError where folders seem to be something else."""
-    usual = {name: usual_name(name) for name in names}
-    if not split.source or not USUAL.keys().isdisjoint(usual.values()):
-        return usual
+def _names_of_folders(axis: ImageAxis, names: Collection[str]) -> dict[str, str]:
+    """Splits by the names of folders. Raises ManifestError where these seem to be something else."""
     # COCO's folders are train2017 and val2017
     short = {name: usual_name(name.rstrip("0123456789")) for name in names}
     if USUAL.keys().isdisjoint(short.values()):

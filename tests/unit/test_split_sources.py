@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.planning.resolve import plan
 from stylebatch.spec import SplitSpec
+from stylebatch.spec.output import OutputFormat
 from stylebatch.spec.splits import short_form
 from tests.support.generations import generation
 from tests.support.images import write_inputs
@@ -299,6 +301,22 @@ def test_splits_that_are_misunderstood_are_refused(tmp_path: Path, eps_folder: P
     split = {"validation": 0.2, "styles": True}
     with pytest.raises(ManifestError, match=r"split.styles: method img2img has no styles"):
         load_spec(manifest(tmp_path, eps_folder, **sections, split=split))
+
+
+@pytest.mark.parametrize("kind", get_args(OutputFormat))
+def test_splits_of_an_output_have_any_names(
+    kind: OutputFormat, tmp_path: Path, eps_folder: Path
+) -> None:
+    write_inputs(tmp_path)
+    rows = [{"content_id": f"{i}.png"} for i in range(4)]
+    generation(tmp_path / "first", rows, kind, splits=["v", "train2", "v", "val"])
+    image = "image" if kind == "parquet" else None
+    sections = {"contents": {"path": "first", "image": image}, "styles": {"path": "styles"}}
+    for told in ({"validation", "train2", "v"}, {"train2", "v"}):
+        resolved = plan(load_spec(manifest(tmp_path, eps_folder, **sections, split="source")))
+        assert resolved.summary()["splits"].keys() == told
+        shutil.rmtree(tmp_path / "first")
+        generation(tmp_path / "first", rows[:3], kind, splits=["v", "train2", "v"])
 
 
 DOCUMENTED = re.findall(

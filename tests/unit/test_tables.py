@@ -144,6 +144,7 @@ SLIPS = {
     "key twice": ("r.jsonl", '{"path": "a.png", "label": "x", "label": "y"}\n', "row 1: found column `label` twice"),
     "no header": ("r.csv", "a.png,cat,x\n", "header has no `path`.*first row must name the columns"),
     "no name": ("r.csv", "path,label,\na.png,cat,x\n", "row 1: column 3 has no name"),
+    "a number without a name": ("r.csv", "path,label,\na.png,cat,7\n", "row 1: column 3 has no name"),
     "list": ("r.jsonl", '{"path": "a.png", "label": ["x"]}\n', "row 1: label: found list"),
     "boolean": ("r.jsonl", '{"path": "a.png", "label": true}\n', "row 1: label: found true"),
     "array": ("r.jsonl", '[{"path": "a.png"}]', "line 1: found list, the beginning of a JSON array"),

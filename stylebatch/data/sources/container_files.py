@@ -67,6 +67,10 @@ class ContainerFiles(Source):
             )
         return splits
 
+    @property
+    def names_splits(self) -> bool:
+        return self._output is not None
+
     def _splits_of(self, found: Found) -> list[str]:
         names = (self._split_of(found, file) for file in found.files)
         return list(dict.fromkeys(name for name in names if name))

@@ -80,6 +80,8 @@ class SavedDataset(Source):
         self.types = self._kinds.types()
         self._numbers = []  # a source holds nothing of what it listed
 
+    names_splits = True
+
     def splits(self) -> list[str]:
         splits_file = os.path.join(self.uri, SPLITS_FILE)
         if not is_file(splits_file):

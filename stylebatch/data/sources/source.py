@@ -225,6 +225,11 @@ class Source(ABC):
         """Names that the option `split` takes here, in order; none where the source has no splits."""
         return []
 
+    @property
+    def names_splits(self) -> bool:
+        """Whether the splits are written down as such, under any names; else folders may be taken for some. Known after `splits`."""
+        return False
+
     def size(self, ref: Ref) -> int | None:
         """Bytes of an image, without reading it; 0 where that takes too long to tell, None where there is no such image."""
         return 0

@@ -150,8 +150,8 @@ def _check_width(
 
 
 def _check_index(uri: str, number: int, position: int, cell: str) -> None:
-    """Refuse text in a column without a name; it may be empty, or number the rows."""
-    if cell.strip() and not cell.strip().isdecimal():
+    """Refuse a cell in a column without a name, but for the first, which may number the rows."""
+    if cell.strip() and not (position == 0 and cell.strip().isdecimal()):
         raise ManifestError(
             f"{uri}: row {number}: column {position + 1} has no name in the header and holds {shown(cell, 40)!r}; accepted: a name "
             "for each column"

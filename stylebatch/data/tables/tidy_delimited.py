@@ -79,7 +79,8 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The header: `found` are positions of columns by name; `counting` positions of those without one, which number the rows."""
+    """The header: `found` are positions of columns by name; `counting` positions of those without one, empty but for the first, which
+    may number the rows."""
 
     delimiter: str
     width: int
@@ -124,7 +125,7 @@ class _Layout:
         found = {name: columns[i] for name, i in self.found.items()}
         # rows of empty cells alone do not count as rows
         blank = any(not pc.min(pc.binary_length(found[name])).as_py() for name in self.required)
-        if blank or not all(_counts(columns[i]) for i in self.counting):
+        if blank or not all(_is_index(columns[i], i) for i in self.counting):
             raise UntidyError
         yield found
 
@@ -148,11 +149,12 @@ class _Layout:
         return {int(name): pc.utf8_trim_whitespace(table[name]).combine_chunks() for name in wanted}
 
 
-def _counts(column: pa.Array) -> bool:
-    """Whether a column without a name is empty, or numbers the rows as pandas does."""
+def _is_index(column: pa.Array, position: int) -> bool:
+    """Whether a column without a name is empty, or is the first and numbers the rows as pandas does."""
     import pyarrow.compute as pc
 
-    return bool(pc.all(pc.match_substring_regex(column, "^[0-9]*$")).as_py())
+    accepted = "^[0-9]*$" if position == 0 else "^$"
+    return bool(pc.all(pc.match_substring_regex(column, accepted)).as_py())
 
 
 def _require_tidy(lines: bytes, delimiter: str) -> None:
