@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import torch
 
 from stylebatch.engine.run_record import ComputePlace
 from stylebatch.features.bandwidth import cache_room, measure_bandwidth
 from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.lanes import Lanes
 from stylebatch.models.loading import load_model, placement
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
@@ -39,11 +40,20 @@ def measure(
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
     bandwidth = measure_bandwidth(cache)
-    with network_threads(threads):
-        seconds = evaluation_seconds(
-            model or load_model(plan.spec.model), plan.image_size[0], plan.batch
-        )
+    model = model or load_model(plan.spec.model)
+    with network_threads(threads), closing(lanes_of(plan, model, threads)) as lanes:
+        model.lanes = lanes
+        try:
+            seconds = evaluation_seconds(model, plan.image_size[0], plan.batch)
+        finally:
+            model.lanes = None
     return Measurements(seconds, bandwidth.read, bandwidth.write, cache_room(cache), batch_gb)
+
+
+def lanes_of(plan: Plan, model: Denoiser, threads: int) -> Lanes:
+    """The lanes that evaluations of a plan go in: on a CPU as many as memory and threads allow."""
+    on_cpu = model.device.type == "cpu" and plan.spec.model.offload == "none"
+    return Lanes(plan.batches_at_once if on_cpu else 1, threads)
 
 
 @contextmanager

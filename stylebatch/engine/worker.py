@@ -3,7 +3,7 @@
 A shard is made in these steps:
 1. The inputs of a block are decoded (ahead of need, on a thread) and fitted to the run's size.
 2. The block's rows and columns are prepared (inverted, encoded), which stays for the next blocks, and its samples are rendered
-   together, in batches that the plan fixes (`renderer.py`). On a CPU batches of pairs go side by side.
+   together, in batches that the plan fixes (`renderer.py`). On a CPU evaluations go side by side (`models/lanes.py`).
 3. A thread measures and encodes the pictures of this block, and appends them to the shard in key order, while the next one
    is rendered.
 4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
@@ -29,13 +29,13 @@ import torch
 from stylebatch.data.images import encode
 from stylebatch.engine.decoders import Decoders
 from stylebatch.engine.ladder import Rung, is_out_of_memory
+from stylebatch.engine.measure import lanes_of
 from stylebatch.engine.renderer import Renderer, Rendering
 from stylebatch.errors import SampleError
 from stylebatch.folder import Folder
 from stylebatch.methods.user import users_of
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.models.denoiser import Denoiser
-from stylebatch.models.lanes import Lanes
 from stylebatch.models.loading import load_model
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
@@ -89,8 +89,7 @@ class Worker:
             self._finisher = ThreadPoolExecutor(1, thread_name_prefix="encode")
             held.callback(self._decoders.close)
             held.callback(self._finisher.shutdown, wait=True, cancel_futures=True)
-            on_cpu = self.model.device.type == "cpu" and self.plan.spec.model.offload == "none"
-            self._lanes = Lanes(self.plan.batches_at_once if on_cpu else 1, self.threads)
+            self._lanes = lanes_of(self.plan, self.model, self.threads)
             held.callback(self._lanes.close)
             self._fingerprints = Fingerprints(self.output)
             self._renderer = self._make_renderer()

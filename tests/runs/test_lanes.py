@@ -16,7 +16,9 @@ import torch
 from hypothesis import given, settings
 
 from stylebatch.diffusion.attention import attend
+from stylebatch.engine import measure as measuring
 from stylebatch.engine.worker import Worker
+from stylebatch.features.bandwidth import Bandwidth
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.methods.styleid.algorithm import StyleID
@@ -120,6 +122,25 @@ def test_a_worker_renders_as_many_batches_at_once_as_threads_and_memory_allow(
     assert used == {get_ident()}  # inversions are the caller's
     assert render(2).keys() == alone.keys()
     assert len(used - {get_ident()}) == (lanes if lanes > 1 else 0)
+
+
+def test_what_is_measured_goes_in_the_lanes_of_a_run(
+    tmp_path: Path, eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "measure_bandwidth", lambda _: Bandwidth(1.0, 1.0))
+    monkeypatch.setattr(measuring, "SECONDS", 0.5)
+    manifest = small_manifest(tmp_path, contents=2, styles=2)
+    resolved = plan(load_spec(manifest, [f"features.cache={tmp_path / 'cache'}", "engine.batch=4"]))
+    calls: list[tuple[int, int]] = []
+    eps_model.on_evaluations = lambda rows: calls.append((get_ident(), rows))
+    try:
+        measuring.measure(resolved, threads=2, batch_gb=None, model=eps_model)
+    finally:
+        eps_model.on_evaluations = None
+    beside = [rows for thread, rows in calls if thread != get_ident()]
+    assert beside
+    assert set(beside) == {2}
+    assert eps_model.lanes is None
 
 
 @settings(max_examples=200, deadline=None)
