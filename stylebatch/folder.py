@@ -37,7 +37,7 @@ from stylebatch.local_files import (
 )
 from stylebatch.masking import masked
 from stylebatch.object_store import connect
-from stylebatch.remote_files import Pieces, Store
+from stylebatch.remote_files import Pieces, Store, by_name
 
 COPY_BYTES, MOST_BYTES = 1 << 20, 1 << 34
 _Asking = AbstractContextManager[None]
@@ -305,8 +305,8 @@ class RemoteFolder(Folder):
     def _listed(self, prefix: str) -> dict[str, Facts]:
         folder, start = _split(prefix)
         with self._asking(folder, "listed"):
-            found = sorted(self.store.ls(self._path(folder), start))
-        return {folder + path.rpartition("/")[2]: facts for path, facts in found}
+            found = by_name(self.store.ls(self._path(folder), start))
+        return {folder + name: facts for name, facts in found.items()}
 
     def find(self, within: str = "") -> Iterator[tuple[str, Facts]]:
         with self._asking(within, "listed"):

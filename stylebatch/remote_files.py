@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -161,6 +161,12 @@ class Pieces(io.RawIOBase):
 
     def tell(self) -> int:
         return self._file.tell()
+
+
+def by_name(found: Iterable[tuple[str, Facts]]) -> dict[str, Facts]:
+    """What a folder holds, sorted. Object stores may have a file and a folder of one name: it stands for the file."""
+    ordered = sorted(found, key=lambda one: (one[0], one[1].is_file))
+    return {path.rpartition("/")[2]: facts for path, facts in ordered}
 
 
 def facts_of(info: dict[str, Any]) -> Facts:

@@ -17,6 +17,7 @@ from stylebatch.errors import OddFileError, UnansweredError
 from stylebatch.folder import Folder, RemoteFolder
 from stylebatch.local_files import Advice, Facts, explained
 from stylebatch.paths import is_address
+from stylebatch.remote_files import by_name
 
 INPUT = Advice(
     *[
@@ -59,9 +60,7 @@ def _page(folder: Folder) -> dict[str, Facts] | None:
     store, root = folder.store, folder.root
     with explained(folder.shown, "listed", folder.advice, kind=Exception, become=UnansweredError):
         found = asked(("page", folder.shown), lambda: store.page(root))
-    return (
-        None if found is None else {path.rpartition("/")[2]: facts for path, facts in sorted(found)}
-    )
+    return None if found is None else by_name(found)
 
 
 def is_file(place: str) -> bool:

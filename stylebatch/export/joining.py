@@ -37,8 +37,10 @@ class Contents:
         return len(self._alike)
 
     def named(self, output: int, content: str) -> str:
-        """A name of its own for each."""
-        return f"{content}\0{self._bytes_of(output, content)}"
+        """A name of its own for each: its bytes, or those that another output knows under its name, else this."""
+        others = (self._bytes_of(other, content) for other in range(len(self._known)))
+        data = self._bytes_of(output, content) or next(filter(None, others), "")
+        return f"bytes {data}" if data else f"unknown {content}"
 
     def _bytes_of(self, output: int, content: str) -> str:
         # ids of originals are names in another output

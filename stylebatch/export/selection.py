@@ -170,7 +170,8 @@ class _Found:
             return np.zeros(len(table), np.int64)
         codes, values = self._codes[which], table[column].to_pylist()
         if self.joined is not None and output is not None:
-            values = [self.joined.contents.named(output, value) for value in values]
+            named = {value: self.joined.contents.named(output, value) for value in set(values)}
+            values = [named[value] for value in values]
         numbers = (codes.setdefault(value, len(codes)) for value in values)
         return np.fromiter(numbers, np.int64, len(table))
 

@@ -134,6 +134,20 @@ def test_contents_are_known_by_their_bytes_where_both_outputs_know_them(
     assert len(rows_of(tmp_path / "both")) == len(names[0]) + len(names[1])
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_originals_of_joined_outputs_do_not_repeat_where_one_knows_no_bytes(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    outputs = []
+    for number in range(2):
+        rows = [{"content_id": f"{i}.png", "style_id": f"{number}.jpg"} for i in range(8)]
+        outputs.append(generation(tmp_path / f"o{number}", rows, name=f"n{number}"))
+    _knows(outputs[0], **{f"{i}.png": str(i) for i in range(8)})
+    export([outputs[number] for number in order], tmp_path / "both", ExportOptions(originals=0.5))
+    added = [row["content_id"] for row in rows_of(tmp_path / "both") if row["is_original"]]
+    assert sorted(added) == [f"{i}.png" for i in range(8)]
+
+
 def test_originals_of_one_name_are_each_an_original(tmp_path: Path) -> None:
     outputs = []
     for number in range(2):

@@ -16,6 +16,8 @@ import fsspec
 import pytest
 
 from stylebatch import object_store
+from stylebatch.data.one_look import one_look
+from stylebatch.data.places import entries_of, is_file, is_folder
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.data.sources.listing import list_images
 from stylebatch.errors import ManifestError, OutputLockedError, SampleError, StorageError
@@ -339,6 +341,26 @@ def test_a_stored_folder_lists_what_the_same_folder_on_disk_lists(
     for inside in (f"{address}/old", f"{address}/old/metadata"):
         with pytest.raises(ManifestError, match="belongs to old, an output of this program"):
             list_images(open_source(inside, "contents"))
+
+
+def test_a_file_and_a_folder_may_have_one_name(s3: str, address: str, tmp_path: Path) -> None:
+    """Object stores know no folders: `cat` may stand beside `cat/a.png`."""
+    there = Folder.at(address)
+    _pictures(tmp_path, ["a.png"])
+    there.put("cat/a.png", tmp_path / "a.png")
+    for name in ("cat", "notes"):
+        there.write(name, b"12345")
+    assert there.names() == ["cat", "notes"]
+    assert {name: facts.size_bytes for name, facts in there.list().items()} == {
+        "cat": 5,
+        "notes": 5,
+    }
+    with one_look():
+        assert is_file(f"{address}/cat")
+        assert is_folder(f"{address}/cat")
+        assert entries_of(address) == {"cat": False, "notes": False}
+    listed = list_images(open_source(address, "contents"))
+    assert [(item.id, item.label) for item in listed.items] == [("cat/a.png", "cat")]
 
 
 @pytest.mark.parametrize(
