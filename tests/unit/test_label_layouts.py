@@ -398,6 +398,13 @@ def test_annotations_of_an_output_tell_no_originals(tmp_path: Path) -> None:
     )
     assert len(list_contents(spec).items) == 1
     told = rf"contents\.annotations: .*{tmp_path}/out, an output, .*`path: {tmp_path}/out`"
+    put(tmp_path, "out/cat/1--s--000000001.jpg", out___data__yaml="{names: [cat], train: cat}")
+    put(tmp_path, **{"out___cat___1--s--000000001__txt": "0 .5 .5 .1 .1"})
+    for kind in ("coco", "yolo"):  # which find the files themselves
+        found = ContentSpec(path=f"{tmp_path}/out", kind=kind)
+        assert len(list_contents(found).items) == 1
+        with pytest.raises(ManifestError, match=told):
+            list_contents(found, SplitBy(origins=True))
     with pytest.raises(ManifestError, match=told):
         list_contents(spec, SplitBy(origins=True))
 

@@ -48,7 +48,7 @@ def origin_column(source: Source) -> str:
 def with_origins(items: list[Item], source: Source) -> list[Item]:
     """`items` with the ids of their originals, as far as there are any."""
     column = origin_column(source)
-    if not column and source.options.annotations is not None:
+    if not column and "annotations" in source.takes:
         _refuse_annotated_output(source)
     return (
         [replace(item, origin=_origin(item, source, column)) for item in items] if column else items
@@ -61,8 +61,8 @@ def _refuse_annotated_output(source: Source) -> None:
     if output is not None:
         raise source.fault(
             f"found annotations of pictures in {output}, an output, with `split` by fractions: they do not tell which pictures were "
-            f"made from one original; accepted: `path: {output}` without `annotations`, whose records tell (objects are read from them as "
-            "well), or `split: source`",
+            f"made from one original; accepted: `path: {output}` without `annotations` and `kind`, whose records tell (objects are read "
+            "from them as well), or `split: source`",
             "annotations",
         )
 
