@@ -14,6 +14,7 @@ import typer
 from stylebatch.cli.app import NAME, command
 from stylebatch.cli.json_lines import FLAG, json_lines
 from stylebatch.cli.messages import print_problem, saved, unexpected
+from stylebatch.cli.process_end import keeping_code
 from stylebatch.cli.streams import cleaned_streams
 from stylebatch.errors import Interrupted, LeaderFailedError, StylebatchError
 
@@ -26,15 +27,21 @@ BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0 complete, 1 a check failed or an unexpected error, 2 bad input, 3 too many
     failed samples, 4 locked or changed plan, 5 storage, 130 or 143 interrupted)."""
-    if os.environ.get(COMPLETION) and argv is None:
+    if argv is not None:
+        return _run(list(argv), owns_process=False)
+    if os.environ.get(COMPLETION):
         command().main(prog_name=NAME)  # ends this process
-    words = sys.argv[1:] if argv is None else list(argv)
+    kept = keeping_code()  # before libraries register what they do at exit
+    return kept(_run(sys.argv[1:], owns_process=True))
+
+
+def _run(words: list[str], *, owns_process: bool) -> int:
     as_json = FLAG in words
     with ExitStack() as stack:
         if as_json:
-            stack.enter_context(json_lines(until_exit=argv is None))
+            stack.enter_context(json_lines(until_exit=owns_process))
         stack.enter_context(cleaned_streams())
-        if argv is None:
+        if owns_process:
             faulthandler.enable(2, all_threads=False)
         _configure_libraries()  # before any verb imports them
         try:

@@ -66,6 +66,18 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_what_libraries_do_at_exit_leaves_the_code_as_it_is() -> None:
+    """Such as a thread of C++ that is at work when its destructor runs. What Python does at exit is still done."""
+    code = (
+        "import atexit, ctypes, sys\nlibrary = ctypes.CDLL(None)\nlibrary.__cxa_atexit(library.abort, None, None)\n"
+        "from stylebatch.cli import main\nsys.argv = ['stylebatch', 'nonsense']\ncode = main()\n"
+        "atexit.register(print, 'done at exit')\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "done at exit\n")
+    assert "nonsense" in done.stderr
+
+
 def test_every_line_on_the_descriptor_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     with json_lines(until_exit=False):
         os.write(2, b"of a library\n\xff\xfe no text\rover\x1b[1m it \xe2\x80\xa8 and on\n\n")
