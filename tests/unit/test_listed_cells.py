@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stylebatch.data.rows import Cell, ListedCells, facts_of, with_texts
+from stylebatch.data.rows import Cell, ListedCells, facts_of, num_repeated, with_texts
 from stylebatch.data.sources.pairs import PairList, list_pairs
 from stylebatch.errors import ManifestError
 from stylebatch.planning.identity import rows_digest
@@ -89,3 +89,26 @@ def test_empty_lines_do_not_count_as_rows(tmp_path: Path) -> None:
         2,
         3,
     ]
+
+
+@pytest.mark.parametrize("with_texts", [True, False])
+@pytest.mark.parametrize("with_extras", [True, False])
+def test_repeated_rows_are_counted(with_texts: bool, with_extras: bool) -> None:
+    draw = random.Random(5)
+    pairs = [(draw.randrange(6), draw.randrange(4)) for _ in range(50)]
+    labels = tuple(draw.choice(("", "cat")) for _ in pairs) if with_texts else ()
+    extras = tuple((("score", draw.choice("12")),) for _ in pairs) if with_extras else ()
+    rows, columns = (array("q", side) for side in zip(*pairs, strict=True))
+    cells = ListedCells(rows, columns, range(1, 51), labels, (), extras)
+    distinct = {(one.row, one.column, one.label, one.extra) for one in cells}
+    assert num_repeated(cells) == len(cells) - len(distinct) > 0
+    assert num_repeated(cells[:1]) == 0
+
+
+def test_a_list_tells_of_repeated_rows(tmp_path: Path) -> None:
+    path, once = tmp_path / "pairs.csv", "content,style,score\na.png,s.png,1\nb.png,s.png,1\n"
+    path.write_text(once + "a.png,s.png,2\n")
+    assert not any("earlier" in note for note in list_pairs(PairList(str(path))).notes)
+    path.write_text(once + "./a.png,s.png,1\na.png,s.png,1\n")
+    notes = list_pairs(PairList(str(path))).notes
+    assert any(note.startswith("pairing: ") and "earlier" in note for note in notes), notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -20,7 +20,7 @@ from stylebatch.data.arrow_columns import (
     text_column,
 )
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.rows import ListedCells, Texts
+from stylebatch.data.rows import ListedCells, Texts, num_repeated
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.listing import Listing
 from stylebatch.data.sources.path_items import PathItems
@@ -31,6 +31,7 @@ from stylebatch.data.tables.table_columns import Columns
 from stylebatch.errors import ManifestError
 from stylebatch.masking import masked
 from stylebatch.paths import is_address
+from stylebatch.words import counted
 
 COLUMNS = Columns(("content", "style"), ("label", "caption"), carries=True)
 
@@ -82,7 +83,15 @@ def list_pairs(
     for listing in given:
         sources |= listing.sources
     notes = (*(note for listing in given for note in listing.notes), *source.notes())
-    return ListedPairs(found, others, pairs, sources, notes)
+    return ListedPairs(found, others, pairs, sources, (*notes, *_repeated(pairs)))
+
+
+def _repeated(pairs: ListedCells) -> Iterator[str]:
+    if count := num_repeated(pairs):
+        yield (
+            f"pairing: {counted(count, 'row')} of {len(pairs):,} say{'s' * (count == 1)} what an earlier one says; each gives a sample "
+            "more, of an equal picture"
+        )
 
 
 class _Table:
