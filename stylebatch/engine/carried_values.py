@@ -14,6 +14,7 @@ from stylebatch.errors import SampleError, StorageError
 from stylebatch.planning.axes import ImageAxis
 from stylebatch.planning.carried import OF_PAIRS
 from stylebatch.planning.plan import Plan, Sample
+from stylebatch.store.fingerprints import OF_COLUMNS, PAIR
 
 MOST_KEPT = 1024
 """Inputs whose values are kept: an input has many samples in a block."""
@@ -50,10 +51,10 @@ class CarriedValues:
     def _of_rows(self, sample: Sample) -> Iterator[tuple[str, dict[str, Any]]]:
         """Of the rows of prompts and of pairs that a sample is made of, names and cells."""
         for axis in self.of_rows:
-            name, extra = f"pair {sample.listed.number}", sample.listed.extra
+            name, extra = f"{PAIR}{sample.listed.number}", sample.listed.extra
             if axis != OF_PAIRS and sample.prompt is not None:
                 name, extra = f"prompt {sample.prompt.id}", sample.prompt.extra
-            yield f"{name}: columns", self._values(axis, dict(extra))
+            yield f"{name}{OF_COLUMNS}", self._values(axis, dict(extra))
 
     def _of_item(self, axis: int, index: int) -> Mapping[str, Any]:
         place = (axis, index)
@@ -64,7 +65,7 @@ class CarriedValues:
         values = self._kept[place]
         # each time: the stats of every shard that it is in must name it
         item = self.plan.images(axis)[index]
-        self.check([(f"{self.plan.axes[axis].name} {item.id}: columns", _hash_of(values))])
+        self.check([(f"{self.plan.axes[axis].name} {item.id}{OF_COLUMNS}", _hash_of(values))])
         return values
 
     def _read(self, axis: int, index: int) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def select(given: Sequence[Rendered], options: ExportOptions) -> Selection:
         _column_of_contents(given) if options.originals else None,
         options.seed,
         Joined(schema.names, [one.folder for one in given]) if len(given) > 1 else None,
+        any(one.run.export is not None and len(one.run.export.outputs) > 1 for one in given),
     )
     wanted = _wanted_splits(options.splits, given)
     for number, output in enumerate(given):
@@ -111,6 +112,7 @@ class _Found:
     content: str | None
     seed: int
     joined: Joined | None
+    of_joined: bool
     num_success: int = 0
     num_fulfilled: int = 0
     num_unknown: int = 0
@@ -213,7 +215,7 @@ class _Found:
                 of_split = split[kept] == one
                 places = kept[of_split]
                 is_added[of_split] = _donors(content[places], hashes[places], options.originals)
-            told.append(_words_of_originals(content[kept], is_added))
+            told.append(_words_of_originals(content[kept], is_added, self.of_joined))
         # stable: within a split the order stays
         order = np.argsort(split[kept], kind="stable")
         # a sample, and behind it the content that it gives
@@ -300,11 +302,15 @@ def _donors(content: Numbers, hashes: Numbers, share: float) -> NDArray[np.bool_
     return is_added
 
 
-def _words_of_originals(content: Numbers, is_added: NDArray[np.bool_]) -> str:
+def _words_of_originals(content: Numbers, is_added: NDArray[np.bool_], of_joined: bool) -> str:
+    """`of_joined`: contents of one name may be different ones, which the records do not tell."""
     counts = Counter(content[is_added].tolist())
     most = max(counts.values(), default=0)
-    often = f", up to {most} times each" if most > 1 else ""
-    return f"{counted(int(is_added.sum()), 'original')} added, of {counted(len(counts), 'content')}{often}"
+    contents, often = counted(len(counts), "content"), f", up to {most} times each"
+    if of_joined and most > 1:
+        contents = f"contents of {counted(len(counts), 'name')}"
+        often = f", up to {most} of one name (outputs were joined: they may be different contents)"
+    return f"{counted(int(is_added.sum()), 'original')} added, of {contents}{often if most > 1 else ''}"
 
 
 def _split_of(shard: CommittedShard) -> str:

@@ -23,6 +23,8 @@ from stylebatch.store.output_record import ShardStats, brief
 COLUMNS = ("file", "xxh3")
 _MOST_BYTES = 1 << 34
 NAMED = 3
+PAIR, OF_COLUMNS = "pair ", ": columns"
+"""How names of rows of a list of pairs begin, and how those of carried columns end."""
 
 
 class Fingerprints:
@@ -106,12 +108,27 @@ def spread(known: Mapping[str, str], count: int) -> dict[str, str]:
 
 def changed(output: Folder, names: list[str]) -> InputChangedError:
     """What is said of files that have other bytes than before."""
-    listed = ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return InputChangedError(
-        f"{output}: the bytes of {listed} changed since samples were made of {'it' if len(names) == 1 else 'them'}; "
-        "accepted: inputs as they were.\n"
-        "Next: bring the former file back, give the new one another name, or render into a directory of its own with --output DIR."
+    listed = ", ".join(map(_told, names[:NAMED])) + (", ..." if len(names) > NAMED else "")
+    has_pairs = any(name.startswith(PAIR) for name in names)
+    back = (
+        "the former rows in their order, which go by their numbers,"
+        if has_pairs
+        else "the former file"
     )
+    return InputChangedError(
+        f"{output}: {listed} changed since samples were made of {'it' if len(names) == 1 else 'them'}; "
+        "accepted: inputs as they were.\n"
+        f"Next: bring {back} back, give the new one another name, or render into a directory of its own with --output DIR."
+    )
+
+
+def _told(name: str) -> str:
+    owner = name.removesuffix(OF_COLUMNS)
+    if owner == name:
+        return f"the bytes of {name}"
+    if owner.startswith(PAIR):
+        owner = f"row {owner.removeprefix(PAIR)} of the pairs"
+    return f"the carried columns of {owner}"
 
 
 def _read(output: Folder) -> pa.Table:

@@ -156,6 +156,11 @@ def test_originals_of_one_name_are_each_an_original(tmp_path: Path) -> None:
         _knows(outputs[-1], a=str(number))
     told = " ".join(export(outputs, tmp_path / "both", ExportOptions(originals=0.5)).told)
     assert "2 originals added, of 2 contents" in told
+    export(outputs, tmp_path / "joined")
+    told = " ".join(
+        export([tmp_path / "joined"], tmp_path / "more", ExportOptions(originals=0.5)).told
+    )
+    assert "2 originals added, of contents of 1 name, up to 2 of one name" in told
 
 
 def test_an_output_without_splits_is_all_train(two: tuple[Path, Path], tmp_path: Path) -> None:
