@@ -387,6 +387,19 @@ def test_the_folder_of_the_split_is_meant(tmp_path: Path) -> None:
         listed(tmp_path, tmp_path / "instances_val2017.json")
 
 
+@pytest.mark.parametrize(("split", "by"), [("all", SplitBy()), (None, SplitBy(source=True))])
+def test_the_files_that_coco_finds_are_told_of_each_split(
+    tmp_path: Path, split: str | None, by: SplitBy
+) -> None:
+    for name in ("train", "valid"):
+        put(tmp_path, f"{name}/1.jpg", **{f"{name}___annotations__json": coco("1.jpg")})
+    listing = list_contents(ContentSpec(path=str(tmp_path), kind="coco", split=split), by)
+    assert listing.notes[1:] == (
+        "contents (train): annotations of train/annotations.json",
+        "contents (valid): annotations of valid/annotations.json",
+    )
+
+
 def test_annotations_of_an_output_tell_no_originals(tmp_path: Path) -> None:
     run = json.dumps({"digest": "", "identity": {}, "plan": {}})
     put(tmp_path, "out/images/train/cat/1--s--000000001.jpg", out___run__json=run)

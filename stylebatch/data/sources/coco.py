@@ -231,9 +231,9 @@ class CocoImages(LocalFiles):
         return self.fault(f"{self._file}: {what}", "annotations")
 
     def notes(self) -> list[str]:
-        files = [name_in(self.uri, part.file) for part in self._read]
-        told = f"{self.field}: annotations of {', '.join(files)}"
-        return [*super().notes(), *([told] if self.options.annotations is None else [])]
+        found = self._read if self.options.annotations is None else ()
+        files = ", ".join(name_in(self.uri, part.file) for part in found)
+        return [*super().notes(), *([f"{self.field}: annotations of {files}"] if files else [])]
 
     def passed_over(self) -> Counter[str]:
         return self._passed_over
