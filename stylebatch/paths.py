@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Annotated
 
@@ -19,10 +20,32 @@ _STORE = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[^/]|(?<=file://)/|(?<=local://)/
 # Schemes by name for `s3:bucket/x`; any other two letters or more need a slash, since `C:x` is a Windows path.
 _ADDRESS = re.compile(rf"\s*(?:[a-z][a-z0-9+.-]+:[/\\]|(?:{'|'.join(_SCHEMES)}):)", re.IGNORECASE)
 
+ODD_PATH = re.compile(r"//|(?:^|/)\.\.?(?:/|$)")
+"""Matches paths that `plain_path` may change."""
+_HOST = re.compile(r"([^:]*:/*[^/]*)(/?)(.*)", re.DOTALL)
+
 
 def is_address(text: str) -> bool:
     """Whether `text` is a URL, maybe mistyped: `s3://bucket/x`, `s3:/bucket/x`, `s3:bucket/x`; `C:/x` is not."""
     return _ADDRESS.match(text) is not None
+
+
+def plain_path(text: str) -> str:
+    """The path or address without `.`, `..` and, of a path, doubled slashes: as text, whatever links are on the way."""
+    if not ODD_PATH.search(text):
+        return text
+    if not is_address(text):
+        # of two slashes at the beginning normpath keeps both
+        return f"/{posixpath.normpath(text).lstrip('/')}" if text[0] == "/" else posixpath.normpath(text)  # fmt: skip
+    address, mark, query = text.partition("?")
+    place, slash, path = _HOST.fullmatch(address).group(1, 2, 3)  # type: ignore[union-attr]  # it matches any text
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part != ".":
+            parts.append(part)  # empty ones stay: `a//b` is another object of a store
+    return f"{place}{slash}{'/'.join(parts)}{mark}{query}"
 
 
 def _local(text: str) -> str:

@@ -30,6 +30,7 @@ from stylebatch.data.sources.splitting import (
 )
 from stylebatch.data.tables.reader import require_text
 from stylebatch.errors import ManifestError
+from stylebatch.paths import plain_path
 
 NAMED = 6
 
@@ -188,6 +189,7 @@ def _checked(source: Source) -> list[Item]:
             require_text(f"{where}: image {number}", *texts)
         items.append(with_captions(item))
     _require_unique(items, where)
+    _require_files_once(items, where)
     # A kind that reads further columns from where they are knows their types itself.
     if not source.types and any(item.extra for item in items):
         source.types = types_of(items)
@@ -203,6 +205,21 @@ def _uncollected(items: Iterator[Item]) -> Iterator[Item]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _require_files_once(items: Sequence[Item], where: str) -> None:
+    """Raise ManifestError where a row names a file by a way from elsewhere, and another the same from the table's folder."""
+    from_elsewhere = {
+        plain_path(item.ref.place): item.id
+        for item in items
+        if not item.ref.member or item.ref.member.startswith("../")
+    }
+    for item in items if from_elsewhere else ():
+        other = from_elsewhere.get(plain_path(item.ref.place), item.id)
+        if other != item.id:
+            raise ManifestError(
+                f"{where}: {other!r} and {item.id!r} are one file; accepted: each image once"
+            )
 
 
 def _require_unique(items: Sequence[Item], where: str) -> None:

@@ -30,7 +30,7 @@ from stylebatch.data.tables.row_batches import Batch
 from stylebatch.data.tables.table_columns import Columns
 from stylebatch.errors import ManifestError
 from stylebatch.masking import masked
-from stylebatch.paths import is_address
+from stylebatch.paths import ODD_PATH, is_address, plain_path
 from stylebatch.words import counted
 
 COLUMNS = Columns(("content", "style"), ("label", "caption"), carries=True)
@@ -145,7 +145,7 @@ class _Table:
 
         Raises ManifestError for a name that is none of those given.
         """
-        names, places = _distinct(self._cells.pop(column))
+        names, places = self._spelled(*_distinct(self._cells.pop(column)), given)
         items: Sequence[Item]
         if given is None and not is_address(self.source.uri):
             items, order = PathItems.sorted(names, self.source.folder(), self.source.field)
@@ -159,6 +159,24 @@ class _Table:
         ranks = np.empty(len(order), np.int64)
         ranks[order] = np.arange(len(order))
         return items, array("q", ranks[places].tobytes())
+
+    def _spelled(
+        self, names: pa.Array, places: Numbers, given: Listing | None
+    ) -> tuple[pa.Array, Numbers]:
+        """Names of one file as one."""
+        is_whole = pc.match_substring_regex(names, "^/|:/")
+        is_mixed = given is None and pc.any(is_whole).as_py() and not pc.all(is_whole).as_py()
+        if not is_mixed and not pc.any(pc.match_substring_regex(names, ODD_PATH.pattern)).as_py():
+            return names, places
+        texts = names.to_pylist()
+        if given is None:
+            texts = self.source.spelled(texts)
+        else:
+            # ids of other kinds than paths may have such parts
+            known = {item.id for item in given.items}
+            texts = [name if masked(name) in known else plain_path(name) for name in texts]
+        names, now = _distinct([text_column(texts).dictionary_encode()])
+        return names, now[places]
 
     def _files(self, names: Sequence[str]) -> list[Item]:
         folder = self.source.folder()

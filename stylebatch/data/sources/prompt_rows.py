@@ -11,6 +11,7 @@ from stylebatch.data.sources.table import TableRows
 from stylebatch.data.tables.row_batches import Row
 from stylebatch.data.tables.table_columns import Columns
 from stylebatch.masking import masked
+from stylebatch.paths import plain_path
 
 TEXT_COLUMNS = ("prompt", "negative_prompt", "seed", "label", "caption", "id")
 IMAGE_COLUMNS = ("image", "mask", "reference")
@@ -34,6 +35,7 @@ class PromptRows(TableRows):
     def items(self) -> Iterator[Item]:
         kinds = Kinds()
         for number, row in self.rows():
+            row |= {name: plain_path(row[name]) for name in IMAGE_COLUMNS if row.get(name)}
             image, mask, reference = (self._ref(row, name) for name in IMAGE_COLUMNS)
             texts = row | {name: masked(row[name]) for name in IMAGE_COLUMNS if row.get(name)}
             yield Item(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from stylebatch.data.image_section import SourceOptions
@@ -24,7 +24,7 @@ from stylebatch.data.tables.table_columns import Columns, shown
 from stylebatch.data.tables.text_lines import suffix_of
 from stylebatch.errors import ManifestError
 from stylebatch.masking import masked
-from stylebatch.paths import is_address
+from stylebatch.paths import is_address, plain_path
 
 TEXTS = ("label", "caption", "license")
 FURTHER = {"contents": ("mask",), "styles": ("blend", "weight")}
@@ -94,12 +94,29 @@ class TableRows(LocalFiles):
             return self.ref(self.beside(path))
         return self.within(folder, path)
 
+    def spelled(self, paths: Sequence[str]) -> list[str]:
+        """Paths of rows, those of one file alike: plain, and from the table's folder where one of them is."""
+        found = [plain_path(path) for path in paths]
+        of_file: dict[str, str] = {}
+        for path in sorted(found, key=_directness):
+            of_file.setdefault(self._whole(path), path)
+        return [of_file[self._whole(path)] for path in found]
+
+    def _whole(self, path: str) -> str:
+        whole = self.beside(path)
+        whole = whole if is_address(whole) else os.path.abspath(whole)
+        return whole.removeprefix("file://")
+
     def error(self, number: int, text: str) -> ManifestError:
         """What is wrong in a row."""
         return ManifestError(f"{self.uri}: row {number}: {text}")
 
     def notes(self) -> list[str]:
         return self._notes
+
+
+def _directness(path: str) -> tuple[bool, bool, bool, str]:
+    return is_address(path), os.path.isabs(path), path.startswith("../"), path
 
 
 class PathTable(TableRows):
@@ -131,7 +148,7 @@ class PathTable(TableRows):
         yield from gather(rows, f"{self.field}.path: {self.uri}")
 
     def _item(self, number: int, row: Row) -> Item:
-        image = row["path"]
+        image = plain_path(row["path"])
         # A column that other tables know may be a further one of this.
         mask = row["mask"] if "mask" in self.columns.known else ""
         if not image:
