@@ -214,6 +214,24 @@ class ImageSpec(Section):
         "dropped, 0 keeps every part",
     )
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _is_of_a_square(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            raise ValueError(
+                "names both sides at once; sides that differ are `width` and `height`, for methods that render prompts"
+            )
+        return value
+
+    @field_validator("fill", mode="before")
+    @classmethod
+    def _is_no_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(
+                "accepted: red, green and blue from 0 to 255, such as [0, 0, 0], which is black"
+            )
+        return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+
     @property
     def unused(self) -> list[str]:
         """Notes on options that are given and mean nothing to the mode."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from stylebatch.data.sources.kinds import name_of
 from stylebatch.data.sources.source import Item, Ref, Sources
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.planning.layout import Layout
@@ -56,8 +57,11 @@ def lost_refs(tried: Sequence[tuple[str, Ref]], sources: Sources, field: str) ->
     lost = [name for name, ref in tried if sources.size(ref) is None]
     if not lost:
         return []
+    source = sources.by_field.get(field)
+    is_listed = source is None or name_of(source) == "table"
+    base = "; those of a table are relative to its folder" if is_listed else ""
     what = "all" if len(lost) == len(tried) else f"{len(lost)} of"
     return [
-        f"{field}: {what} {len(tried)} paths that were tried lead nowhere (no such file), such as {shown(lost[0], 120)}; those of a "
-        "table are relative to its folder. Those samples will fail"
+        f"{field}: {what} {len(tried)} paths that were tried lead nowhere (no such file), such as {shown(lost[0], 120)}{base}. "
+        "Those samples will fail"
     ]

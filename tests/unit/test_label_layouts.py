@@ -253,6 +253,7 @@ def test_coco_finds_its_files_where_the_kind_alone_is_named(tmp_path: Path) -> N
     spec = ContentSpec(path=str(root), kind="coco")
     both = list_contents(spec, SplitBy(source=True))
     assert [item.split for item in both.items] == ["train", "train", "val"]
+    assert not any(note.endswith(" of ") for note in both.notes), both.notes
     named = list_contents(
         ContentSpec(path=str(root), annotations=str(root / "annotations")), SplitBy(source=True)
     )

@@ -22,6 +22,7 @@ from stylebatch.data.sources.source import Item, Ref
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.planning.resolve import plan
+from stylebatch.words import counted
 from tests.support.images import picture
 from tests.support.packed import encoded, tar
 
@@ -82,7 +83,7 @@ def test_what_is_left_is_of_the_chosen_and_can_be_seen(
             sifter.end()
         return
     told = " ".join(sifter.end())
-    assert (f"{lost['class']} objects of other classes" in told) == bool(lost["class"])
+    assert (f"{counted(lost['class'], 'object')} of other classes" in told) == bool(lost["class"])
     assert (f"{lost['flat']} without area" in told) == bool(lost["flat"])
     assert (f"{lost['out']} outside their image" in told) == bool(lost["out"])
 
@@ -124,6 +125,9 @@ def test_two_of_the_classes_of_yolo_are_kept(tmp_path: Path) -> None:
         "contents: 3 objects of other classes left out (person 3), among them all of 1 image",
         "contents: objects that cannot be used are left out: 1 without area (such as in train/ccc.png)",
     )
+    yolo(tmp_path / "mixed", "train", a=f"0 {BOX}3 {BOX}")
+    told = listed(tmp_path / "mixed", "cat").notes
+    assert "contents: 1 object of other classes left out (person 1)" in told
     # the labels of images follow, and may be asked for
     assert [i.id for i in listed(tmp_path, "cat", "dog", labels=("cat",)).items] == ["train/a.png"]  # fmt: skip
     with pytest.raises(ManifestError) as error:

@@ -416,3 +416,17 @@ def test_input_paths_are_joined_and_the_output_path_is_not(tmp_path: Path) -> No
     assert joined["model"]["path"] == str(tmp_path / "m")
     assert joined["output"]["path"] == "out"
     assert data["contents"] == {"path": "c"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"size": [128, 64]}, "`width` and `height`"),
+        ({"fill": "black"}, r"such as \[0, 0, 0\]"),
+    ],
+)
+def test_sizes_and_colours_in_other_words_are_told_what_is_accepted(
+    given: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        ImageSpec(**given)

@@ -129,6 +129,9 @@ def test_an_image_in_two_splits_is_refused(tmp_path: Path) -> None:
     spec = ContentSpec(path=str(tmp_path), annotations=str(tmp_path / "instances_*.json"))
     with pytest.raises(ManifestError, match=r"'a.png' is in the splits train and val; accepted: e"):
         list_contents(spec, SplitBy(source=True))
+    both = spec.model_copy(update={"split": "all"})
+    with pytest.raises(ManifestError, match=r"'a.png' is in the splits train and val; accepted: e"):
+        list_contents(both)
 
 
 def test_limits_and_labels_hold_for_each_split(tmp_path: Path) -> None:

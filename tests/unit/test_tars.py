@@ -127,8 +127,14 @@ def test_an_image_among_several_is_the_one_without_dots_or_the_one_named(tmp_pat
         listed(path)
     tar(path, {"a.jpg": PNG, "b.mp4": b"x"})
     assert "1 passed over: 1 .mp4, without an image beside it" in " ".join(listed(path).notes)
-    with pytest.raises(ManifestError, match=r"no rows in .*passed over: 1 \.jpg, without"):
+    with pytest.raises(ManifestError, match=r"contents\.image: .*found 'png'.*accepted: jpg$"):
         listed(path, image="png")
+    tar(path, {"a.jpg": PNG, "a.content.jpg": PNG, "a.json": {"text": "t"}})
+    for _ in range(2):  # found, and kept by an index
+        with pytest.raises(
+            ManifestError, match=r"mean 'content\.jpg'\? accepted: jpg, content\.jpg$"
+        ):
+            listed(path, image="content")
 
 
 def test_keys_that_no_json_has_are_refused_with_those_that_are(tmp_path: Path) -> None:

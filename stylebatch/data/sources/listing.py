@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from stylebatch.data.image_section import ContentSpec, SourceSpec
@@ -135,7 +135,8 @@ def _list_parts(source: Source, parts: Sequence[Source], *, in_splits: bool) -> 
         for part, items in listed
         for item in items
     ]
-    _require_unique(everything, f"{source.field}.path: {source.uri}")
+    splits = (split_of(part) for part, items in listed for _ in items)
+    _require_unique(everything, f"{source.field}.path: {source.uri}", splits)
     items: list[Item] = []
     notes: dict[str, list[str]] = {}
     for part, found in listed:
@@ -222,8 +223,11 @@ def _require_files_once(items: Sequence[Item], where: str) -> None:
             )
 
 
-def _require_unique(items: Sequence[Item], where: str) -> None:
-    """Raise ManifestError where two items have one id. A set of a million ids takes 50 MB, their hashes take 8."""
+def _require_unique(items: Sequence[Item], where: str, splits: Iterable[str] = ()) -> None:
+    """Raise ManifestError where two items have one id; `splits`: of the items, where these have some.
+
+    A set of a million ids takes 50 MB, their hashes take 8.
+    """
     import numpy as np  # which a manifest is checked without
 
     hashes = np.fromiter((hash(item.id) for item in items), np.int64, len(items))
@@ -232,13 +236,13 @@ def _require_unique(items: Sequence[Item], where: str) -> None:
         return
     # Equal hashes may be chance: only then are the ids themselves compared.
     seen: dict[str, str] = {}
-    for item in items:
-        if seen.get(item.id, item.split) != item.split:
+    for item, split in zip(items, itertools.chain(splits, itertools.repeat("")), strict=False):
+        if seen.get(item.id, split) != split:
             raise ManifestError(
-                f"{where}: {item.id!r} is in the splits {seen[item.id]} and {item.split}; accepted: each image in one"
+                f"{where}: {item.id!r} is in the splits {seen[item.id]} and {split}; accepted: each image in one"
             )
         if item.id in seen:
             raise ManifestError(
                 f"{where}: {item.id!r} stands there twice; accepted: each image once"
             )
-        seen[item.id] = item.split
+        seen[item.id] = split

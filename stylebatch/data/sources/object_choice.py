@@ -89,9 +89,9 @@ class Sifter:
         count, named = self._others.total(), self._others.most_common(NAMED)
         others = ", ".join(f"{shown(name, 40)} {n:,}" for name, n in named)
         more = f" and {len(self._others) - NAMED} more classes" if len(self._others) > NAMED else ""
+        emptied = f", among them all of {counted(self._emptied, 'image')}" if self._emptied else ""
         yield (
-            f"{source.field}: {counted(count, 'object')} of other classes left out ({others}{more}), "
-            f"among them all of {counted(self._emptied, 'image')}"
+            f"{source.field}: {counted(count, 'object')} of other classes left out ({others}{more}){emptied}"
             if count
             else f"{source.field}: no objects are of other classes than the chosen"
         )

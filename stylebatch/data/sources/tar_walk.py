@@ -18,6 +18,7 @@ MAX_KNOWN = 1000
 """Ends of names that are kept with the extension that they are."""
 SEGMENTATION = "segmentation.png"
 """Member with the label image of a sample, as our own outputs have it."""
+BARE = ", without an image beside it"
 Span = tuple[int, int]
 """Offset and bytes."""
 Parts = dict[str, Span]
@@ -111,7 +112,7 @@ class TarWalk:
         suffix = layout.image
         if suffix is None:
             for other in parts:
-                self.passed_over[f".{other}, without an image beside it"] += 1
+                self.passed_over[f".{other}{BARE}"] += 1
             return None
         name = self._names[suffix]
         texts: dict[str, bytes] = {}

@@ -23,7 +23,7 @@ from stylebatch.data.sources.sidecars import Sidecars, further_of, parsed
 from stylebatch.data.sources.source import USUAL, Item, Ref
 from stylebatch.data.sources.tar_index import IndexWriter, read_index
 from stylebatch.data.sources.tar_members import Window
-from stylebatch.data.sources.tar_walk import Span, TarWalk, spans_of
+from stylebatch.data.sources.tar_walk import BARE, IMAGE_NAMES, Span, TarWalk, spans_of
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.errors import ManifestError, SampleError, StorageError
 from stylebatch.paths import is_address
@@ -45,11 +45,29 @@ class TarImages(ContainerFiles):
     def items(self) -> Iterator[Item]:
         self._begin()
         self._begin_classes()
-        found = self.files()
+        found, is_empty = self.files(), True
         for file in found.files:
-            yield from self._of_tar(absolute(file), self.prefix(found, file))
+            for item in self._of_tar(absolute(file), self.prefix(found, file)):
+                is_empty = False
+                yield item
+        if is_empty and self.options.image is not None:
+            self._require_members(self.options.image)
         self._sidecars.require_used(self)
         self.types = self._sidecars.types()
+
+    def _require_members(self, image: str) -> None:
+        """Raise ManifestError where samples have images, of which the options name none."""
+        bare = [
+            reason.removesuffix(BARE)[1:] for reason in self._passed_over if reason.endswith(BARE)
+        ]
+        images = [one for one in bare if one.rpartition(".")[2] in IMAGE_NAMES]
+        if images:
+            near = next((one for one in images if image.lower() in one.split(".")), "")
+            hint = f"did you mean {near!r}? " if near else ""
+            raise self.fault(
+                f"found {image!r}, which no sample has; {hint}accepted: {', '.join(images)}",
+                "image",
+            )
 
     def _begin(self) -> None:
         self._passed_over: Counter[str] = Counter()
