@@ -14,6 +14,7 @@ from stylebatch.reports.card import Head, tags, write_page
 from stylebatch.reports.parameters import option
 from stylebatch.store.loaders import few_shards
 from stylebatch.store.output_record import RunRecord
+from stylebatch.store.sinks.annotations import form_of, notes_on_splits
 from stylebatch.words import counted
 
 
@@ -41,12 +42,17 @@ def write_export_card(
         "digest": record.digest[:16],
         "export": [f"{line[0].upper()}{line[1:]}." for line in _choice(exported, told)],
         "methods": list(_methods(exported)),
-        "hints": [hint] if hint else [],
+        "hints": [*([hint] if hint else []), *_of_annotations(exported, record)],
         "kinds": tuple(kind.name for kind in kinds_of(columns)),
         "measures": [measure for measure in MEASURES if measure.column in columns],
         "lineage": record.lineage,
     }
     write_page(head, values, output)
+
+
+def _of_annotations(exported: Exported, record: RunRecord) -> list[str]:
+    is_written = exported.format == "files" and "objects" in exported.schema.names
+    return notes_on_splits(form_of(record), exported.selection.splits) if is_written else []
 
 
 def _size(plan: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from stylebatch.store.loaders import loader_hints
 from stylebatch.store.output_record import Origin
 from stylebatch.store.records import SEGMENTATION, input_names, schema_of_plan
 from stylebatch.store.sinks import sink_of
+from stylebatch.store.sinks.annotations import notes_on_splits
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.words import counted
 
@@ -145,11 +146,16 @@ def _values(plan: Plan, splits: Mapping[str, int]) -> dict[str, object]:
         "model": plan.model,
         "fingerprint": str(plan.identity["model_fingerprint"])[:16],
         "digest": plan.digest[:16],
-        "hints": loader_hints(plan),
+        "hints": [*loader_hints(plan), *_of_annotations(plan, splits)],
         "kinds": kinds,
         "measures": measures_of(kinds),
         "lineage": list(lineage(plan)),
     }
+
+
+def _of_annotations(plan: Plan, splits: Mapping[str, int]) -> list[str]:
+    is_written = plan.spec.output.format == "files" and plan.has_objects
+    return notes_on_splits(str(plan.identity.get("annotations", "")), splits) if is_written else []
 
 
 def markdown(text: str) -> str:

@@ -83,7 +83,7 @@ def rendered(
                     }
                     sample.files.update(looks)
                 if annotations:
-                    told["objects"] = NO_OBJECTS | _box(sample.row["label"], labels)
+                    told["objects"] = NO_OBJECTS | box(sample.row["label"], labels)
                 sample.row.update(told)
                 sink.write(sample)
             sink.commit({"shard": shard, "plan_digest": run.digest, "evaluations": 10})
@@ -91,7 +91,7 @@ def rendered(
     return folder
 
 
-def _box(label: str, labels: Sequence[str]) -> dict[str, Any]:
+def box(label: str, labels: Sequence[str]) -> dict[str, Any]:
     """The only object of a sample."""
     number = labels.index(label)
     told: dict[str, Any] = {"bbox": [[2.0, 3.0, 8.0, 6.0]], "area": [48.0], "iscrowd": [0]}

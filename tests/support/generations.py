@@ -14,6 +14,7 @@ from stylebatch.folder import Folder
 from stylebatch.reports.report import report
 from stylebatch.spec import canonical_json
 from stylebatch.spec.output import OutputFormat
+from stylebatch.store.label_columns import OBJECTS
 from stylebatch.store.output_record import RunRecord
 from stylebatch.store.sinks import sink_of
 from tests.support.sink_records import SCHEMA, record, run_of
@@ -39,7 +40,12 @@ def generation(
         }
         for n, row in enumerate(rows)
     ]
-    further = {key: pa.string() for row in rows for key in row if key not in SCHEMA.names}
+    further = {
+        key: OBJECTS if key == "objects" else pa.string()
+        for row in rows
+        for key in row
+        if key not in SCHEMA.names
+    }
     schema = pa.schema([*SCHEMA, *further.items()])
     named = splits or ["train"] * len(rows)
     order = list(dict.fromkeys(named))

@@ -150,8 +150,8 @@ def yolo_parts(root: str, description: str, fault: Fault) -> list[Part]:
         raise fault(f"{description}: {error}", "annotations") from None
     parts: list[Part] = []
     lost: list[str] = []
-    for key in KEYS if isinstance(found, dict) else ():
-        for path in _paths(found.get(key)):
+    for key, value in _folders_in(found).items():
+        for path in _paths(value):
             folder = _below(root, path)
             if folder is None and path.lower().endswith(".txt"):
                 file = _below(root, path, is_file)
@@ -170,6 +170,19 @@ def yolo_parts(root: str, description: str, fault: Fault) -> list[Part]:
             "annotations",
         )
     return parts
+
+
+def _folders_in(description: Any) -> dict[str, Any]:
+    """Folders of images by split: those of train, val and test, or of any names where this program wrote the file."""
+    found = description if isinstance(description, dict) else {}
+    own = found.get("splits")
+    if (
+        isinstance(own, dict)
+        and own
+        and all(path == f"images/{name}" for name, path in own.items())
+    ):
+        return own
+    return {key: found.get(key) for key in KEYS}
 
 
 def _paths(value: Any) -> Iterator[str]:

@@ -90,6 +90,10 @@ class YoloImages(AnnotatedImages):
         if not self._parts:
             super()._require_no_output()
 
+    @property
+    def names_splits(self) -> bool:
+        return self._description != ""
+
     def splits(self) -> list[str]:
         found = self._described_parts()
         return list(dict.fromkeys(part.split for part in found)) if found else super().splits()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -31,6 +31,8 @@ from stylebatch.store.sinks.tree import FILE, IMAGES, below, key_of
 ANNOTATIONS, LABELS, DESCRIPTION = "annotations", "labels", "data.yaml"
 COLUMNS = [FILE, "width", "height", "objects"]
 CHUNK = 1 << 20
+OWN_NAMES = "splits"
+"""In a `data.yaml`: folders of images by the names of their splits."""
 
 
 def is_annotation(file: str) -> bool:
@@ -287,20 +289,41 @@ class _Yolo(_Writer):
         self.target.write(f"{LABELS}/{split}/{_stem(name)}.txt", "".join(lines).encode())
 
     def end(self) -> None:
-        splits = list(self._splits)
-        if not splits:
+        if not self._splits:
             return
-        train = "train" if "train" in splits else splits[0]
-        # not the test split: a trainer picks its model by what stands here
-        validation = next((s for s in ("validation", "val") if s in splits), train)
-        # without `path`, readers count from this file's folder and not from where they are started
-        paths = {"train": f"{IMAGES}/{train}", "val": f"{IMAGES}/{validation}"}
-        paths |= {"test": f"{IMAGES}/test"} if "test" in splits else {}
-        # JSON is YAML
-        lines = [f"{name}: {json.dumps(path)}\n" for name, path in paths.items()]
+        found = _yolo_splits(self._splits)
+        # without `path`, readers count from this file's folder and not from where they are started; JSON is YAML
+        lines = [f'{name}: "{IMAGES}/{split}"\n' for name, split in found.items()]
+        if _needs_names(self._splits):
+            lines += [f"{OWN_NAMES}:\n"]
+            lines += [f'  "{split}": "{IMAGES}/{split}"\n' for split in self._splits]
         lines += [f"kpt_shape: [{self._keypoints}, 3]\n"] if self._keypoints else []
         names = (f"  {n}: {json.dumps(name)}\n" for n, name in self.categories().items())
         self.target.write(DESCRIPTION, "".join([*lines, "names:\n", *names]).encode())
+
+
+def _yolo_splits(splits: Collection[str]) -> dict[str, str]:
+    """What is train, val and test to readers of YOLO, which ask for the first two whatever there is."""
+    train = "train" if "train" in splits else next(iter(splits))
+    # not the test split: a trainer picks its model by what stands here
+    validation = next((s for s in ("validation", "val") if s in splits), train)
+    return {"train": train, "val": validation} | ({"test": "test"} if "test" in splits else {})
+
+
+def _needs_names(splits: Collection[str]) -> bool:
+    """Whether train, val and test alone would lose a split, or its name."""
+    return "train" not in splits or not set(splits) <= set(_yolo_splits(splits).values())
+
+
+def notes_on_splits(form: str, splits: Collection[str]) -> list[str]:
+    """What people should know of a `data.yaml` whose train and val are other splits."""
+    found = _yolo_splits(splits) if form == "yolo" and splits else {}
+    if not found or (found["train"] != found["val"] and not _needs_names(splits)):
+        return []
+    told = f"; all splits stand under {OWN_NAMES}" if _needs_names(splits) else ""
+    return [
+        f"In data.yaml, where readers of YOLO ask for both, train is {IMAGES}/{found['train']} and val is {IMAGES}/{found['val']}{told}."
+    ]
 
 
 def _line(one: dict[str, Any], width: int, height: int) -> str:
