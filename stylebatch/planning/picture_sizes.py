@@ -10,6 +10,7 @@ from typing import TypeGuard
 from stylebatch.data.fit_modes import NATIVE
 from stylebatch.data.geometry import Size, fitted_size
 from stylebatch.data.image_section import ImageSpec
+from stylebatch.data.pictures.decoding import MIN_SIDE
 from stylebatch.data.source_sizes import Sizes, sizes_of
 from stylebatch.data.sources.source import Sources
 from stylebatch.data.tables.table_columns import shown
@@ -50,7 +51,24 @@ def with_sizes(
         ]
         if told:
             notes.append(f"sizes of {axis.name}s: {', '.join(told)}")
+        notes += _too_small(axis, originals)
     return tuple(found), tuple(notes)
+
+
+def _too_small(axis: ImageAxis, originals: Sequence[Sizes]) -> Iterator[str]:
+    """A note where images are smaller than any that is rendered."""
+    found = [
+        (item.id, size)
+        for item, sizes in zip(axis.items, originals, strict=True)
+        for size in sizes
+        if size is not None and min(size) < MIN_SIDE
+    ]
+    if found:
+        name, size = found[0]
+        yield (
+            f"{axis.name}s with a side under {MIN_SIDE} px: {len(found):,} of {len(axis):,}, such as {shown(name, 80)} "
+            f"({size_words([size])}). Their samples will fail; next: leave them out with `min_side: {MIN_SIDE}`"
+        )
 
 
 def fitted_axes(

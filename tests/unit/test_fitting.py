@@ -274,6 +274,19 @@ def test_a_plan_tells_of_pictures_that_are_stretched(tmp_path: Path) -> None:
         assert not any("stretched" in note for note in padded.notes)
 
 
+def test_a_plan_tells_of_pictures_that_will_fail_for_their_size(tmp_path: Path) -> None:
+    for side, sizes in (("contents", [(400, 7), (8, 8), (1, 1)]), ("styles", [(64, 64)])):
+        (tmp_path / side).mkdir()
+        for number, size in enumerate(sizes):
+            Image.new("RGB", size).save(tmp_path / side / f"{number}.png")
+    sources = "contents: {path: contents}\nstyles: {path: styles}\noutput: {path: out}\n"
+    (tmp_path / "run.yaml").write_text(f"image: {{mode: fit}}\n{sources}", encoding="utf-8")
+    (note,) = [n for n in plan(load_spec(tmp_path / "run.yaml")).notes if "side under" in n]
+    assert note.startswith("contents with a side under 8 px: 2 of 3, such as 0.png (400 x 7 px)")
+    large = load_spec(tmp_path / "run.yaml", ["contents.min_side=8"])
+    assert not any("side under" in note for note in plan(large).notes)
+
+
 def test_the_table_of_modes_is_whole() -> None:
     named = re.findall(r"^\| `(\w+)`", FITTED, re.MULTILINE)
     assert named == [*get_args(FixedMode), *get_args(NativeMode)] == list(get_args(FitMode))
