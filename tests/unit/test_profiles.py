@@ -83,7 +83,10 @@ def test_a_row_takes_what_the_nearest_batch_took(batch: int) -> None:
 
 
 def test_limits_refuse_in_advance() -> None:
-    found = Forecast(7200.0, 2, 10_000, 5_000, 10**9, ONE, False)
+    found = Forecast(
+        device_s=7200.0, workers=2, output_bytes=10_000, cache_bytes=5_000, peak_bytes=10**9, host_bytes=0,
+        profile=ONE, is_scaled=False,
+    )  # fmt: skip
     require_within(found, None, None)
     require_within(found, 1.0, 15_000)
     with pytest.raises(
