@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from stylebatch.data.fit_modes import GREY, FitMode
 from stylebatch.paths import Place
 from stylebatch.section import Section
 
+
+def _as_text(value: Any) -> Any:
+    return str(value) if type(value) is int and value >= 0 else value
+
+
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?$")]
 Level = Annotated[int, Field(ge=0, le=255)]
+Label = Annotated[
+    str,
+    BeforeValidator(_as_text, json_schema_input_type=str | Annotated[int, Field(ge=0)]),
+]
+"""A label, or a whole number that is one."""
 MIN_VISIBILITY = 0.1
 
 
@@ -62,10 +72,12 @@ class SourceOptions(Section):
         description="Which folder above an image is its label, counted from the source: 1 (the default of folders) is the first; "
         "0 for none",
     )
-    labels: tuple[str, ...] | None = Field(
-        None, min_length=1, description="Labels of the images that are read; default all"
+    labels: tuple[Label, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Labels of the images that are read, or names that `classes` gives their numbers; default all",
     )
-    objects: tuple[str, ...] | None = Field(
+    objects: tuple[Label, ...] | None = Field(
         None,
         min_length=1,
         description="Classes of the annotated objects that are read; the others are left out, and counted. Default all",

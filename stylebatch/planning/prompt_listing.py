@@ -67,7 +67,7 @@ def list_prompts(spec: RunSpec, classes: tuple[str, ...] | None = None) -> Liste
         raise ManifestError("prompts: missing; accepted: rows or a template")
     contents = None
     if spec.contents is not None:
-        contents = list_contents(spec.contents, split_by(spec, "contents"))
+        contents = list_contents(spec.contents, split_by(spec, "contents"), classes)
         items = list(named_items(contents.items, classes, "contents.path"))
         contents = replace(contents, items=items)
     named = NamedImages()

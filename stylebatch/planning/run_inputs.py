@@ -102,7 +102,7 @@ def _named_cells(
 
 
 def _of_pairs(spec: RunSpec, classes: tuple[str, ...] | None) -> Inputs:
-    contents, styles, listed, sources, notes = _pairs(spec)
+    contents, styles, listed, sources, notes = _pairs(spec, classes)
     contents = named_items(contents, classes, "contents.path")
     listed = _named_cells(listed, classes)
     _require_what_is_heeded(spec, contents, styles)
@@ -150,18 +150,18 @@ Pairs = tuple[Sequence[Item], Sequence[Item], Sequence[Cell] | None, Sources, tu
 """Contents, styles, the pairs where they are listed, what reads them, and notes."""
 
 
-def _pairs(spec: RunSpec) -> Pairs:
+def _pairs(spec: RunSpec, classes: tuple[str, ...] | None) -> Pairs:
     of_contents, of_styles = split_by(spec, "contents"), split_by(spec, "styles")
     if spec.pairing.path is not None:
         found = list_pairs(
             PairList(spec.pairing.path, SourceOptions(carry=spec.pairing.carry)),
-            None if spec.contents is None else list_contents(spec.contents, of_contents),
+            None if spec.contents is None else list_contents(spec.contents, of_contents, classes),
             None if spec.styles is None else list_styles(spec.styles, of_styles),
         )
         return found.contents, found.styles, found.pairs, found.sources, found.notes
     if spec.contents is None or spec.styles is None:
         raise ManifestError("contents, styles: both are needed unless the pairing is explicit")
-    contents = list_contents(spec.contents, of_contents)
+    contents = list_contents(spec.contents, of_contents, classes)
     styles = list_styles(spec.styles, of_styles)
     listed = _arithmetic(spec, contents, styles)
     notes = (*contents.notes, *styles.notes)

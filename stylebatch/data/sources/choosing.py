@@ -27,8 +27,7 @@ def chosen(
     options, kept = source.options, items
     # The order matters: limits take the first of what labels and the seed left.
     if options.labels is not None:
-        _require_known(options.labels, items if among is None else among, source)
-        wanted = frozenset(options.labels)
+        wanted = _meant(options.labels, items if among is None else among, source)
         kept = [item for item in kept if item.label in wanted]
     if options.shuffle is not None:
         kept = shuffled(kept, options.shuffle)
@@ -69,13 +68,26 @@ def _filters(options: SourceOptions) -> dict[str, object]:
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
-def _require_known(wanted: Sequence[str], items: Sequence[Item], source: Source) -> None:
+def _meant(labels: Sequence[str], items: Sequence[Item], source: Source) -> frozenset[str]:
+    """Labels of images that are wanted: where all are numbers, also by the names that `classes` gives them."""
     counts = Counter(item.label for item in items)
+    numbers: dict[str, str] = {}
+    if all(label.isdecimal() for label in counts if label):
+        numbers = {name: str(n) for n, name in enumerate(source.class_names) if str(n) in counts}
+    wanted = [label if label in counts else numbers.get(label, label) for label in labels]
+    _require_known(wanted, counts, [*numbers], source)
+    return frozenset(wanted)
+
+
+def _require_known(
+    wanted: Sequence[str], counts: Counter[str], names: Sequence[str], source: Source
+) -> None:
     for label in wanted:
         if label not in counts:
-            close = difflib.get_close_matches(label, counts, n=1)
+            close = difflib.get_close_matches(label, [*counts, *names], n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             known = ", ".join(shown(name, 40) for name, _ in counts.most_common(NAMED) if name)
+            known += f"; or by name {', '.join(names[:NAMED])}" if names else ""
             more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
             raise source.fault(
                 f"found {label!r}, which no image has; {hint}accepted: {known or 'none'}{more}",

@@ -77,12 +77,16 @@ def list_styles(spec: SourceSpec, by: SplitBy = NO_SPLITS) -> Listing:
 
 
 @one_look()
-def list_contents(spec: ContentSpec, by: SplitBy = NO_SPLITS) -> Listing:
+def list_contents(
+    spec: ContentSpec, by: SplitBy = NO_SPLITS, classes: Sequence[str] | None = None
+) -> Listing:
     """Contents with their masks (those of rows, and those of the folder for rows that name none) and label images.
 
     Raises ManifestError as `list_images`, and for a content without mask or label image.
     """
-    listed = _list_split(open_source(spec.path, "contents", spec), by)
+    source = open_source(spec.path, "contents", spec)
+    source.class_names = tuple(classes or ())
+    listed = _list_split(source, by)
     if spec.masks is not None:
         listed = _beside(listed, spec.masks, "contents.masks", with_masks)
     if spec.segmentation is not None:

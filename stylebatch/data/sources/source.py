@@ -191,6 +191,9 @@ class Source(ABC):
         self.class_lists: list[ClassList] = []
         """Each that differs, in the order of the files; known once all is listed."""
 
+    class_names: tuple[str, ...] = ()
+    """Those that the manifest gives to numbers."""
+
     @classmethod
     @abstractmethod
     def recognises(cls, uri: str) -> bool:

@@ -39,11 +39,14 @@ def parts_of(source: Source) -> list[Source]:
             "has no splits; accepted: folders such as train and validation, or files of such names. Next: make them, such as with "
             "`split: {validation: 0.2}`"
         )
-    kind = type(source)
-    return [
-        kind(source.uri, source.field, source.options.model_copy(update={"split": name}))
-        for name in names
-    ]
+    return [_with_options(source, split=name) for name in names]
+
+
+def _with_options(source: Source, **changes: Any) -> Source:
+    options = source.options.model_copy(update=changes)
+    other = type(source)(source.uri, source.field, options)
+    other.class_names = source.class_names
+    return other
 
 
 def split_of(source: Source) -> str:
@@ -56,8 +59,7 @@ def reading(source: Source, column: str) -> Source:
     options = source.options
     if options.carry is None or column in options.carry:
         return source
-    carry = (*options.carry, column)
-    return type(source)(source.uri, source.field, options.model_copy(update={"carry": carry}))
+    return _with_options(source, carry=(*options.carry, column))
 
 
 def with_column(items: list[Item], source: Source, column: str) -> list[Item]:
