@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import overload
 
-import numpy as np
-
 Texts = tuple[tuple[str, str], ...]
 """Further cells of a row, by column."""
 
@@ -91,25 +89,6 @@ class ListedCells(Sequence[Cell]):
             self.numbers[index],
             self.extras[index] if self.extras else (),
         )
-
-
-def num_repeated(cells: ListedCells) -> int:
-    """How many cells are in all but their number what an earlier one is."""
-    rows, columns = (np.frombuffer(part, np.int64) for part in (cells.rows, cells.columns))
-    order = np.lexsort((columns, rows))
-    is_again = np.zeros(len(order), np.bool_)
-    is_again[1:] = (np.diff(rows[order]) == 0) & (np.diff(columns[order]) == 0)
-    texts = [part for part in (cells.labels, cells.captions, cells.extras) if part]
-    if not texts:
-        return int(is_again.sum())
-    # of pairs that come once, which are most, no text is looked at
-    is_first = np.append(is_again[1:], False)
-    places = order[is_again | is_first].tolist()
-    pairs = zip(rows[places].tolist(), columns[places].tolist(), strict=True)
-    found = {
-        hash((pair, *(part[n] for part in texts))) for pair, n in zip(pairs, places, strict=True)
-    }
-    return len(places) - len(found)
 
 
 def facts_of(cells: Sequence[Cell]) -> Iterator[tuple[int, int, str, str]]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stylebatch.data.rows import Cell, ListedCells, facts_of, num_repeated, with_texts
-from stylebatch.data.sources.pairs import PairList, list_pairs
+from stylebatch.data.rows import Cell, ListedCells, facts_of, with_texts
+from stylebatch.data.sources.pairs import PairList, list_pairs, num_repeated
 from stylebatch.errors import ManifestError
 from stylebatch.planning.identity import rows_digest
 from stylebatch.planning.listed_pools import ListedPools

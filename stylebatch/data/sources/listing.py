@@ -217,7 +217,7 @@ def _require_files_once(items: Sequence[Item], where: str) -> None:
     from_elsewhere = {
         plain_path(item.ref.place): item.id
         for item in items
-        if not item.ref.member or item.ref.member.startswith("../")
+        if not item.parts and (not item.ref.member or item.ref.member.startswith("../"))
     }
     for item in items if from_elsewhere else ():
         other = from_elsewhere.get(plain_path(item.ref.place), item.id)

@@ -20,7 +20,7 @@ from stylebatch.data.arrow_columns import (
     text_column,
 )
 from stylebatch.data.image_section import SourceOptions
-from stylebatch.data.rows import ListedCells, Texts, num_repeated
+from stylebatch.data.rows import ListedCells, Texts
 from stylebatch.data.sources.further import Kinds
 from stylebatch.data.sources.listing import Listing
 from stylebatch.data.sources.path_items import PathItems
@@ -236,3 +236,22 @@ def _extras(columns: Mapping[str, list[str | None]]) -> list[Texts]:
         tuple((n, t) for n, t in zip(columns, row, strict=True) if t is not None)
         for row in zip(*columns.values(), strict=True)
     ]
+
+
+def num_repeated(cells: ListedCells) -> int:
+    """How many cells are in all but their number what an earlier one is."""
+    rows, columns = (np.frombuffer(part, np.int64) for part in (cells.rows, cells.columns))
+    order = np.lexsort((columns, rows))
+    is_again = np.zeros(len(order), np.bool_)
+    is_again[1:] = (np.diff(rows[order]) == 0) & (np.diff(columns[order]) == 0)
+    texts = [part for part in (cells.labels, cells.captions, cells.extras) if part]
+    if not texts:
+        return int(is_again.sum())
+    # of pairs that come once, which are most, no text is looked at
+    is_first = np.append(is_again[1:], False)
+    places = order[is_again | is_first].tolist()
+    pairs = zip(rows[places].tolist(), columns[places].tolist(), strict=True)
+    found = {
+        hash((pair, *(part[n] for part in texts))) for pair, n in zip(pairs, places, strict=True)
+    }
+    return len(places) - len(found)

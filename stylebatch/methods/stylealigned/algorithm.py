@@ -237,7 +237,7 @@ class StyleAligned(StyleAlignedOptions):
             )
         found = []
         # one less: the reference is in every batch; its eps is the same in each, since it sees itself alone
-        for first in range(0, x.shape[0], batch - 1):
+        for first in range(0, max(1, x.shape[0]), batch - 1):
             part = x[first : first + batch - 1]
             rows = range(first, first + len(part))
             together = reference.prompts.joined(prompts.select(rows))
