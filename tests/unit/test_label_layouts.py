@@ -1,73 +1,22 @@
-"""Data sets with annotations as people have them: nested, by split, described by a file; and paths that are a folder off."""
+"""Data sets with annotations as people have them: nested, by split, described by a file."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stylebatch.data.image_section import ContentSpec, SourceOptions
 from stylebatch.data.sources.kinds import kind_of, open_source
 from stylebatch.data.sources.layouts import labels_beside
-from stylebatch.data.sources.listing import Listing, list_contents, list_images
+from stylebatch.data.sources.listing import list_contents
 from stylebatch.data.sources.splitting import SplitBy
 from stylebatch.errors import ManifestError
-from tests.support.packed import encoded
-
-PNG = encoded(1)
-BOX = "0.5 0.5 0.2 0.4"
-
-
-def put(root: Path, *images: str, **others: str) -> None:
-    """Images, and texts by their paths, in which `___` stands for `/` and `__` for a dot."""
-    for name in images:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(PNG)
-    for name, text in others.items():
-        path = root / name.replace("___", "/").replace("__", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
-def listed(path: Path, annotations: Path | None = None, **options: Any) -> Listing:
-    given = options if annotations is None else {"annotations": str(annotations), **options}
-    return list_images(open_source(str(path), "contents", SourceOptions(**given)))
-
-
-def labels(found: Listing) -> dict[str, str]:
-    return {item.id: item.label for item in found.items}
-
-
-def coco(*names: str, label: str = "cat") -> str:
-    return json.dumps(
-        {
-            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
-            "categories": [{"id": 1, "name": label}],
-            "annotations": [
-                {"image_id": i, "category_id": 1, "bbox": [0, 0, 9, 9]} for i in range(len(names))
-            ],
-        }
-    )
-
-
-def roboflow(root: Path, **changes: str) -> Path:
-    for split in ("train", "valid", "test"):
-        put(root, f"{split}/images/{split}.v1.rf.jpg", f"{split}/images/deep/b.png")
-        put(root, **{f"{split}___labels___{split}__v1__rf__txt": f"1 {BOX}\n"})
-        put(root, **{f"{split}___labels___deep___b__txt": f"0 {BOX}\n"})
-    paths = {"train": "../train/images", "val": "../valid/images", "test": "../test/images"}
-    told = "".join(f"{key}: {path}\n" for key, path in (paths | changes).items())
-    put(root, data__yaml=f"{told}\nnc: 2\nnames: ['cat', 'dog']\nroboflow: {{workspace: x}}\n")
-    put(root, README__roboflow__txt="about", README__dataset__txt="about")
-    return root
-
+from tests.support.layouts import BOX, PNG, coco, labels, listed, put, roboflow
 
 # yolo
 
@@ -332,62 +281,6 @@ def test_files_that_tell_no_splits_are_refused(
         listed(tmp_path, tmp_path / "labels")
 
 
-# a folder off
-
-
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(deep=st.lists(st.sampled_from(["train", "a", "b c"]), max_size=2), form=st.sampled_from(["yolo", "voc"]))  # fmt: skip
-def test_a_path_that_is_a_folder_off_is_told_and_what_is_told_works(
-    tmp_path_factory: pytest.TempPathFactory, deep: list[str], form: str
-) -> None:
-    root = tmp_path_factory.mktemp("off") / "set"
-    inner = "/".join([*deep, "1"])
-    put(root, f"images/{inner}.jpg")
-    path = root / f"labels/{inner}.{'txt' if form == 'yolo' else 'xml'}"
-    path.parent.mkdir(parents=True)
-    path.write_text(f"0 {BOX}" if form == "yolo" else "<annotation/>")
-    (root / "readme.txt").write_text("about")
-    places = [root, root / "images", root / "/".join(["images", *deep[:1]])]
-    for images, xml in itertools.product(places, (root, root / "labels")):
-        found = as_meant(images, xml)
-        assert len(found.items) == 1
-        assert "without annotations" not in " ".join(found.notes)
-
-
-def as_meant(images: Path, xml: Path) -> Listing:
-    """What is listed, if need be by the paths that an error tells."""
-    try:
-        return listed(images, xml)
-    except ManifestError as error:
-        message = str(error)
-    meant = re.search(r"did you mean `([^`]*)`", message)
-    assert meant is not None, message
-    told = dict(part.split(": ") for part in meant[1].split(", "))
-    return listed(Path(told.get("path", str(images))), Path(told.get("annotations", str(xml))))
-
-
-@pytest.mark.parametrize(
-    ("path", "name", "meant"),
-    [("", "1.jpg", "images"), ("", "train/1.jpg", "images"), ("images/train", "train/1.jpg", "images"), ("", "x/1.jpg", None)],
-)  # fmt: skip
-def test_images_that_coco_lists_elsewhere_are_told(
-    tmp_path: Path, path: str, name: str, meant: str | None
-) -> None:
-    put(tmp_path, "images/1.jpg", "images/train/1.jpg", a__json=coco(name, "gone.jpg"))
-    hint = f"did you mean `path: {tmp_path / meant}`" if meant else r"jpg; accepted: the folder"
-    with pytest.raises(ManifestError, match=f"found none of the images that .*{hint}"):
-        listed(tmp_path / path, tmp_path / "a.json")
-
-
-def test_the_folder_of_the_split_is_meant(tmp_path: Path) -> None:
-    put(tmp_path, "train2017/1.jpg", "val2017/1.jpg", a__json=coco("1.jpg"))
-    (tmp_path / "a.json").rename(tmp_path / "instances_val2017.json")
-    with pytest.raises(ManifestError, match=f"did you mean `path: {tmp_path}/val2017`"):
-        listed(tmp_path, tmp_path / "instances_val2017.json")
-
-
 @pytest.mark.parametrize(("split", "by"), [("all", SplitBy()), (None, SplitBy(source=True))])
 def test_the_files_that_coco_finds_are_told_of_each_split(
     tmp_path: Path, split: str | None, by: SplitBy
@@ -438,40 +331,3 @@ def test_annotations_that_are_not_given_are_asked_for(tmp_path: Path, kind: str)
     told = rf"is missing \(.*`annotations: {tmp_path}/Annotations`.*\); accepted: "
     with pytest.raises(ManifestError, match="named as one of COCO" if kind == "coco" else told):
         listed(tmp_path, kind=kind)
-
-
-@pytest.mark.parametrize(
-    ("files", "told"),
-    [
-        ({"annotations___instances_x__json": coco("1.jpg")}, "annotations/instances_x.json"),
-        ({"annotations___instances_train__json": "{}", "annotations___instances_val__json": "{}"}, "annotations"),
-        ({"annotations___instances_a__json": "{}", "annotations___captions_a__json": "{}"}, "annotations/instances_a.json"),
-        ({"Annotations___1__xml": "<annotation/>"}, "Annotations"),
-        ({"labels___train___1__txt": BOX}, "labels"),
-        ({"_annotations__coco__json": coco("1.jpg")}, "_annotations.coco.json"),
-    ],
-)  # fmt: skip
-def test_annotations_that_lie_there_unused_are_told(
-    tmp_path: Path, files: dict[str, str], told: str
-) -> None:
-    put(tmp_path, "images/1.jpg", "images/2.jpg", **files)
-    notes = " ".join(listed(tmp_path).notes)
-    say = f"for its objects say `path: {tmp_path}/images` and `annotations: {tmp_path}/{told}`"
-    assert f"{told} is there and not used; {say}" in notes
-    assert "the only class is images, which seems to be the name of a folder" in notes
-    assert "not used" not in " ".join(listed(tmp_path, kind="folder").notes)
-    assert {i.label for i in listed(tmp_path, label_from=0).items} == {""}
-
-
-def test_annotations_beside_the_images_of_each_split_are_told(tmp_path: Path) -> None:
-    put(tmp_path, "train/1.jpg", train____annotations__coco__json=coco("1.jpg"))
-    told = "train/_annotations.coco.json is there and not used; for its objects say `kind: coco`"
-    assert told in " ".join(listed(tmp_path).notes)
-    assert labels(listed(tmp_path, kind="coco")) == {"train/1.jpg": "cat"}
-
-
-def test_folders_of_classes_are_no_doubt(tmp_path: Path) -> None:
-    put(tmp_path, "cat/1.jpg", "images/2.jpg", "labels/3.jpg", package__json="{}")
-    assert listed(tmp_path).notes[1:] == (
-        "contents: 1 passed over, since they are not read: 1 .json (such as package.json)",
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import random
 import re
 from collections import Counter
@@ -33,7 +32,8 @@ from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from tests.support.beside_images import write_beside
 from tests.support.packed import END, encoded, member, tar
-from tests.support.s3 import BUCKET, Request, proxied, s3_server, short_pauses
+from tests.support.s3 import BUCKET, proxied, s3_server, short_pauses
+from tests.support.saved import listed, save_dataset, told
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "outputs/first/metadata").mkdir()
     (here / "outputs/first/metadata/train-00000_stats.json").write_text("{}")
     write_beside(here)
-    _save(here / "saved", 3, 4, 0)
+    save_dataset(here / "saved", 3, 4, 0)
     return here
 
 
@@ -96,22 +96,6 @@ def there(s3: str, here: Path) -> str:
         if path.is_file():
             folder.put(path.relative_to(here).as_posix(), path)
     return address
-
-
-def listed(place: str, **options: Any) -> Listing:
-    return list_images(open_source(place, "contents", SourceOptions(**options)))
-
-
-def told(found: Listing) -> list[Any]:
-    """All that a run knows of the images, and their bytes as another process reads them."""
-    sources, items = pickle.loads(pickle.dumps((found.sources, found.items)))
-    further = sources.by_field["contents"].further
-    rows = [(i.id, i.label, i.caption, i.license, dict(further(i))) for i in items]
-    assert all(sources.size(item.ref) is not None for item in items)
-    # Backwards first, so that nothing may count on the order.
-    backwards = [sources.read(item.ref) for item in reversed(items)]
-    assert [sources.read(item.ref) for item in items] == backwards[::-1]
-    return [*rows, backwards]
 
 
 @pytest.mark.parametrize(
@@ -183,115 +167,6 @@ def test_folders_of_splits_are_those_of_a_store(here: Path, there: str, name: st
         found.append([(item.id, item.split, item.label) for item in items])
     assert found[0] == found[1]
     assert len({split for _, split, _ in found[0]}) == 2
-
-
-def _save(folder: Path, batches: int, rows: int, size: int) -> None:
-    """As `datasets` saves it: pictures of `size` bytes between other columns, some in files beside it, some missing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    features = {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
-    schema = pa.schema(
-        [("score", pa.float64()), ("image", picture), ("segmentation", pa.binary()), ("label", pa.int64()),
-         ("caption", pa.list_(pa.string())), ("note", pa.string())],
-        {"huggingface": json.dumps({"info": {"features": features}})},
-    )  # fmt: skip
-    (folder / "beside.png").write_bytes(encoded(1))
-    name = "data-00000-of-00001.arrow"
-    with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        for batch in range(batches):
-            numbers = range(batch * rows, (batch + 1) * rows)
-            pictures: list[dict[str, Any]] = [
-                {"bytes": encoded(i) + bytes([i]) * size, "path": None} for i in numbers
-            ]
-            pictures[:2] = [{"bytes": None, "path": "beside.png"}, {"bytes": None, "path": None}]
-            columns = [
-                [i / 2 for i in numbers], pictures, [encoded(i) for i in numbers], [i % 2 for i in numbers],
-                [[f"é {i}", "x"] for i in numbers], [f"n{i}" for i in numbers],
-            ]  # fmt: skip
-            arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-            stream.write_batch(pa.record_batch(arrays, schema=schema))
-    state = {"_data_files": [{"filename": name}], "_split": "train"}
-    (folder / "state.json").write_text(json.dumps(state))
-    (folder / "dataset_info.json").write_text("{}")
-
-
-def test_splits_and_label_images_of_a_saved_dataset_in_a_store(tmp_path: Path, there: str) -> None:
-    _save(tmp_path / "set/train", 3, 4, 0)
-    _save(tmp_path / "set/test", 1, 4, 0)
-    (tmp_path / "set/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    _upload(tmp_path / "set", f"{there}/parts")
-    for split, count in (("train", 9), ("test", 3)):
-        stored, on_disk = (
-            listed(place, split=split) for place in (f"{there}/parts", str(tmp_path / "set"))
-        )
-        assert told(stored) == told(on_disk)
-        labels = [
-            [found.sources.read(i.segmentation) for i in found.items if i.segmentation]
-            for found in (stored, on_disk)
-        ]
-        assert labels[0] == labels[1]
-        assert len(labels[0]) == count
-    with pytest.raises(ManifestError, match=r"contents\.split: .*splits train, test"):
-        listed(f"{there}/parts")
-
-
-def _upload(folder: Path, address: str) -> None:
-    stored = Folder.at(address)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            stored.put(path.relative_to(folder).as_posix(), path)
-
-
-def test_of_a_saved_dataset_in_a_store_pictures_are_asked_for_alone(
-    s3: str, tmp_path: Path, there: str
-) -> None:
-    _save(tmp_path / "set", 3, 16, 150_000)
-    _upload(tmp_path / "set", f"{there}/large")
-    whole = (tmp_path / "set/data-00000-of-00001.arrow").stat().st_size
-    ranges: list[int] = []
-
-    def counting(request: Request) -> str:
-        first, _, last = request.headers.get("Range", "").partition("=")[2].partition("-")
-        is_data = last and ".arrow" in request.path
-        ranges.extend([int(last) + 1 - int(first)] if is_data else [])
-        return "pass"
-
-    with proxied(s3, counting) as proxy:
-        found = listed(f"{there}/large")
-        assert len(found.items) == 45
-        assert sum(ranges) < whole / 3
-        assert proxy.asked("GET", ".arrow") <= 1 + 2 * 3
-        before = len(proxy.seen)
-        item = found.items[7]
-        assert found.sources.read(item.ref).startswith(encoded(8))
-        assert [method for method, _, _ in proxy.seen[before:]] == ["GET"]
-        assert ranges[-1] < 200_000
-        rows = [found.sources.by_field["contents"].further(item) for item in found.items[:15]]
-        assert rows[7] == {"score": 4.0, "note": "n8"}
-        assert len(proxy.seen) - before <= 1 + 4
-
-
-def test_a_saved_dataset_in_a_store_that_is_damaged_is_named(
-    here: Path, there: str, tmp_path: Path
-) -> None:
-    _save(tmp_path / "set", 2, 4, 0)
-    _upload(tmp_path / "set", f"{there}/cut")
-    name, stored = "data-00000-of-00001.arrow", Folder.at(f"{there}/cut")
-    whole = (tmp_path / "set" / name).read_bytes()
-    before = listed(f"{there}/cut")
-    odd = [whole[:length] for length in (len(whole) - 8, len(whole) - 300, len(whole) // 2, 300, 4, 0)]  # fmt: skip
-    odd += [b"\xff\xff\xff\xff\xff\xff\xff\x7f" + whole[8:], b"PAR1" + whole, bytes(len(whole))]
-    for data in odd:
-        stored.write(name, data)
-        with pytest.raises(ManifestError, match=r"contents\.path: .*\.arrow: cannot be read"):
-            listed(f"{there}/cut")
-    assert len(data) == len(whole)
-    stored.write(name, whole[:700])
-    with pytest.raises(SampleError, match="shorter than when it was listed"):
-        before.sources.read(before.items[-1].ref)
-    stored.write("state.json", b"{}")
-    with pytest.raises(ManifestError, match=r"state\.json: found no list `_data_files`"):
-        listed(f"{there}/cut")
 
 
 def test_paths_that_are_a_folder_off_are_told_in_a_store(there: str) -> None:
