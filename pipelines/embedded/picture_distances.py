@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from stylebatch.quality.measures import Floats, Pixels, luma
+from stylebatch.pixel_memory import Pixels
+from stylebatch.quality.measures import Floats, luma
 
 
 def texture_distance(first: Pixels, second: Pixels) -> float:

@@ -24,7 +24,8 @@ from stylebatch.methods.user import users_of
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample
-from stylebatch.quality.measures import measured, reduced
+from stylebatch.quality.measures import measured
+from stylebatch.quality.reduction import Reduction
 from stylebatch.store.label_columns import (
     NO_TRANSFORM,
     objects_value,
@@ -142,7 +143,7 @@ class Rendering:
         self.references: dict[int, Pixels] = {}
         self.cut: set[CellIndex] = set()
         self._encoded: dict[int, bytes] = {}
-        self._reduced: dict[int, Pixels] = {}
+        self._reduced: dict[int, Reduction] = {}
 
     def make(self, block: Block, rows: tuple[int, ...], columns: tuple[int, ...]) -> None:
         """Add the pictures of a part of the block. Raises what the device raises."""
@@ -292,16 +293,16 @@ class Rendering:
 
     def measures(self, sample: Sample, pixels: Pixels) -> dict[str, float]:
         """Quality columns."""
-        inputs = {kind: self._small(one.pixels) for kind, one in self._pictures(sample).items()}
+        inputs = {kind: self._reduction(one.pixels) for kind, one in self._pictures(sample).items()}
         if sample.column in self.references:
-            inputs[REFERENCE.name] = self._small(self.references[sample.column])
-        return measured(pixels, inputs)
+            inputs[REFERENCE.name] = self._reduction(self.references[sample.column])
+        return measured(Reduction(pixels), inputs)
 
-    def _small(self, pixels: Pixels) -> Pixels:
+    def _reduction(self, pixels: Pixels) -> Reduction:
         """An input as it is measured, reduced once for all samples that are made of it."""
         # by identity: the groups and references of this block keep the arrays alive
         if id(pixels) not in self._reduced:
-            self._reduced[id(pixels)] = reduced(pixels)
+            self._reduced[id(pixels)] = Reduction(pixels)
         return self._reduced[id(pixels)]
 
     def inputs(self, sample: Sample) -> dict[str, bytes]:

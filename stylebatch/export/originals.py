@@ -18,6 +18,7 @@ from stylebatch.data.images import encode
 from stylebatch.export.selection import KEPT
 from stylebatch.methods.input_kinds import INPUT_KINDS, MASK, REFERENCE, SET, STYLE, TEXT
 from stylebatch.quality.measures import measured
+from stylebatch.quality.reduction import Reduction
 from stylebatch.store.records import IS_ORIGINAL, option_columns
 from stylebatch.store.sinks.sink import Members, Row
 
@@ -40,6 +41,7 @@ def original(row: Row, members: Members, image: ImageFormat) -> tuple[Row, Membe
     }
     compared = [one.name for one in INPUT_KINDS if one.member in others and one != MASK]
     height, width = pixels.shape[:2]
+    reduction = Reduction(pixels)
     told: dict[str, Any] = {
         "method": METHOD,
         IS_ORIGINAL: True,
@@ -48,7 +50,7 @@ def original(row: Row, members: Members, image: ImageFormat) -> tuple[Row, Membe
         "sha256": hashlib.sha256(result).hexdigest(),
         **{name: _empty(row[name]) for name in _EMPTIED if name in row},
         **dict.fromkeys(("seed", *option_columns(list(row)))),
-        **measured(pixels, dict.fromkeys(compared, pixels)),
+        **measured(reduction, dict.fromkeys(compared, reduction)),
     }
     return row | told, {image.format: result, **others}
 

@@ -23,7 +23,8 @@ from stylebatch.planning.axes import Axis, ImageAxis
 from stylebatch.planning.run_inputs import Inputs
 from stylebatch.spec import RunSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Of records too: 3 has more measures."""
 ROWS_AT_ONCE = 1000
 COLUMNS_AT_ONCE = 1 << 16
 

@@ -1,7 +1,7 @@
 """Measures of a rendered image, alone or compared with its inputs. Arrays are uint8 (H, W, 3) sRGB.
 
-`MEASURES` is the table of measures in every sample's record, computed on 64 x 64 reductions; the other functions keep full
-resolution. A further row in the table is a further column in records, reports, gallery and card.
+`MEASURES` is the table of measures in every sample's record, computed on reductions (`reduction.py`); the other functions keep full
+resolution. A further row in the table is a further column in records, reports, gallery and card. docs/quality.md shows what they say.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from stylebatch.pixel_memory import image_of
+from stylebatch.pixel_memory import Pixels
+from stylebatch.quality.reduction import (
+    LINEAR,
+    RGB_TO_XYZ,
+    WHITE_D65,
+    Reduction,
+    correlation,
+    determination,
+)
 
-Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-REDUCED_SIDE = 64
 LUMA = np.array([0.299, 0.587, 0.114])
-RGB_TO_XYZ = np.array(
-    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-)
-WHITE_D65 = RGB_TO_XYZ.sum(axis=1)
 
 ROLES = {"kept": ("content", "image"), "look": ("style", "reference")}
 """Role -> kinds of inputs that may have it: `kept` gives the structure, `look` the style. The first kind wins."""
@@ -37,7 +37,7 @@ class Measure:
 
     `name`, `unit`, `digits`: how a value is shown; `range`: lowest and highest possible value. `needs`: roles of the inputs
     that it compares with; a run without such inputs has no such column. `says`: an explanation, with `{kept}` and `{look}`
-    for those inputs. `of`: its function of the reduced result and inputs, finite for every picture.
+    for those inputs. `of`: its function of the `Reduction` of the result and of those of the inputs, finite for every picture.
     """
 
     column: str
@@ -90,18 +90,7 @@ def lab_color_distance(first: Pixels, second: Pixels) -> float:
 
 def _ordered_lab(pixels: Pixels) -> Floats:
     """Each channel in order, (N, 3)."""
-    if pixels.shape == (REDUCED_SIDE, REDUCED_SIDE, 3):
-        return _ordered_lab_of(pixels.tobytes())
     ordered: Floats = np.sort(srgb_to_lab(pixels).reshape(-1, 3), axis=0)
-    return ordered
-
-
-@lru_cache(maxsize=64)
-def _ordered_lab_of(data: bytes) -> Floats:
-    """Of a reduced picture, kept: a style is compared with many results."""
-    pixels = np.frombuffer(data, np.uint8).reshape(REDUCED_SIDE, REDUCED_SIDE, 3)
-    ordered: Floats = np.sort(srgb_to_lab(pixels).reshape(-1, 3), axis=0)
-    ordered.flags.writeable = False
     return ordered
 
 
@@ -113,29 +102,11 @@ def luma(pixels: Pixels) -> Floats:
 
 def srgb_to_lab(pixels: Pixels) -> Floats:
     """(H, W, 3) sRGB -> (H, W, 3) L* 0 to 100, a*, b*: IEC 61966-2-1 decoding and matrix, then CIE 1976 L*a*b*, white D65."""
-    xyz = _LINEAR[pixels] @ (RGB_TO_XYZ / WHITE_D65[:, None]).T
+    xyz = LINEAR[pixels] @ (RGB_TO_XYZ / WHITE_D65[:, None]).T
     delta = 6.0 / 29.0
     f = np.where(xyz > delta**3, np.cbrt(xyz), xyz / (3.0 * delta**2) + 4.0 / 29.0)
     x, y, z = np.moveaxis(f, -1, 0)
     return np.stack([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], axis=-1)
-
-
-def _linear_of_code() -> Floats:
-    """(256,): linear light of each sRGB code, 0 to 1, by the transfer function of IEC 61966-2-1."""
-    value = np.arange(256) / 255.0
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
-
-
-_LINEAR = _linear_of_code()  # indexed by pixels: 256 powers instead of one per pixel
-
-
-def reduced(pixels: Pixels) -> Pixels:
-    """As the table measures it; of what is reduced already, the same."""
-    if pixels.shape == (REDUCED_SIDE, REDUCED_SIDE, 3):
-        return pixels
-    size = (REDUCED_SIDE, REDUCED_SIDE)
-    # reducing_gap: a fast integer reduction first, which a box filter makes almost exact
-    return np.asarray(image_of(pixels).resize(size, Image.Resampling.BOX, reducing_gap=1.0))
 
 
 def _gradient_magnitude(pixels: Pixels) -> Floats:
@@ -161,18 +132,51 @@ def _require_equal_shapes(first: Pixels, second: Pixels) -> None:
 MEASURES = (
     Measure(
         "structure", "structure", "", 2, (-1, 1), ("kept",),
-        "correlation of edges with the {kept}, higher keeps more", lambda result, kept: edge_correlation(kept, result),
+        "correlation of edges with the {kept}, higher keeps more",
+        lambda result, kept: correlation(result.edges, kept.edges),
     ),
     Measure(
         "color_distance", "colour distance", "Lab units", 1, (0, math.inf), ("look",),
-        "distance of colours from the {look} in Lab units, lower is closer", lambda result, look: lab_color_distance(look, result),
+        "distance of colours from the {look} in Lab units, lower is closer",
+        lambda result, look: float(np.abs(result.ordered_lab - look.ordered_lab).mean()),
+    ),
+    Measure(
+        "texture_distance", "texture distance", "", 2, (0, 1), ("look",),
+        "distance of texture (scales and directions of the luma's detail) from the {look}, lower is closer",
+        lambda result, look: _band_distance(result, look),
+    ),
+    Measure(
+        "content_copy", "copy of content", "", 2, (0, 1), ("kept",),
+        "share of the {kept}'s variance that the result has at equal places in equal colours, 1 is a copy",
+        lambda result, kept: determination(result, kept),
+    ),
+    Measure(
+        "style_copy", "copy of style", "", 2, (0, 1), ("look",),
+        "share of the {look}'s variance that the result has at equal places in equal colours, 1 is a copy",
+        lambda result, look: determination(result, look),
     ),
     Measure(
         "contrast", "contrast", "levels", 1, (0, 127.5), (),
-        "standard deviation of luma in levels of 255, near 0 is flat", lambda result: float(luma(result).std()),
+        "standard deviation of luma in levels of 255, near 0 is flat", lambda result: float(result.luma.std()),
+    ),
+    Measure(
+        "sharpness", "sharpness", "", 2, (0, 1), (),
+        "difference of neighbouring pixels over that of pixels 4 apart, near 0.25 is blurred, near 1 is grain",
+        lambda result: result.fine_detail,
+    ),
+    Measure(
+        "clipping", "clipping", "", 3, (0, 1), (),
+        "share of values at 0 or 255, which have lost their detail", lambda result: result.clipped,
     ),
 )  # fmt: skip
 """Measures of the records, in the order of their columns."""
+
+
+def _band_distance(one: Reduction, other: Reduction) -> float:
+    """Total variation distance, 0 to 1, of the shares of energy in bands; 1 where one of the two has no texture."""
+    if not (one.bands.any() and other.bands.any()):
+        return float(one.bands.any() != other.bands.any())
+    return min(1.0, float(np.abs(one.bands - other.bands).sum()) / 2.0)
 
 
 def measures_of(kinds: Collection[str]) -> list[Measure]:
@@ -180,11 +184,10 @@ def measures_of(kinds: Collection[str]) -> list[Measure]:
     return [measure for measure in MEASURES if measure.compared(kinds) is not None]
 
 
-def measured(result: Pixels, inputs: Mapping[str, Pixels]) -> dict[str, float]:
-    """The measures of one sample by column; `inputs` by kind, images of any sizes."""
-    small, kinds = reduced(result), {kind: reduced(pixels) for kind, pixels in inputs.items()}
+def measured(result: Reduction, inputs: Mapping[str, Reduction]) -> dict[str, float]:
+    """The measures of one sample by column; `inputs` by kind, pictures of any sizes."""
     return {
-        measure.column: measure.of(small, *(kinds[kind] for kind in compared.values()))
+        measure.column: measure.of(result, *(inputs[kind] for kind in compared.values()))
         for measure in MEASURES
-        if (compared := measure.compared(kinds)) is not None
+        if (compared := measure.compared(inputs)) is not None
     }

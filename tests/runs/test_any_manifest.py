@@ -25,6 +25,7 @@ from stylebatch.manifest import load_spec
 from stylebatch.models.loading import load_model
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan
+from stylebatch.quality.measures import MEASURES
 from stylebatch.store.verify import verify
 from tests.support.manifests import (
     OUT_OF_ORDER,
@@ -142,7 +143,7 @@ def compare(
     rows: list[dict[str, Any]], members: Members, alone: list[dict[str, Any]], parts: Members
 ) -> None:
     """The same rows, and the same files but for the last bits of pictures."""
-    quality = ("sha256", "structure", "color_distance", "contrast")
+    quality = ("sha256", *(measure.column for measure in MEASURES))
     known = [{k: v for k, v in row.items() if k not in quality} for row in rows]
     assert known == [{k: v for k, v in row.items() if k not in quality} for row in alone]
     assert members.keys() == parts.keys()

@@ -18,7 +18,7 @@ measures.MEASURES += (
     measures.Measure(
         "redness", "redness <of> both", "levels", 3, (0, 255), ("kept", "look"),
         "red of the result beside the {kept} and the {look}",
-        lambda result, kept, look: float(result[..., 0].mean()),
+        lambda result, kept, look: float(result.small[..., 0].mean()),
     ),
 )
 from stylebatch.cli import main

@@ -23,7 +23,8 @@ from stylebatch.store.sinks import sink_of
 IDENTITY = {"of": "a test", "method": {"name": "styleid"}}
 DIGEST = hashlib.sha256(canonical_json(IDENTITY).encode()).hexdigest()
 SCHEMA = schema_of(StyleIDOptions())
-QUALITY = tuple(measure.column for measure in MEASURES)
+QUALITY = {measure.column: 0.1 for measure in MEASURES} | {"color_distance": 1.0, "contrast": 10.0}
+"""Measures by name, of the first sample of a shard; the n-th has n times as much."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ def _row(pair: Pair, shard: int, index: int, side: int) -> dict[str, Any]:
     values |= dict.fromkeys(("steps", "original_width", "original_height"), 50)
     values |= dict.fromkeys(("width", "height"), 0 if failed else side)
     return values | {
-        name: None if failed else scale * (index + 1)
-        for name, scale in zip(QUALITY, (0.1, 1.0, 10.0), strict=True)
+        name: None if failed else scale * (index + 1) for name, scale in QUALITY.items()
     }
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from stylebatch.methods.styleid.options import StyleIDOptions
+from stylebatch.quality.measures import MEASURES
 from stylebatch.spec import canonical_json
 from stylebatch.store.output_record import VERSION, RunRecord
 from stylebatch.store.records import Record, schema_of
@@ -36,10 +37,10 @@ def record(index: int, *, shard: int = 0, failed: bool = False, **changes: Any) 
         "content_id": CONTENTS[place], "style_id": f"s/{index}.jpg", "label": LABELS[place],
         "gamma": 0.75, "tau": 1.5, "steps": 2, "init_adain": True, "inject": True,
         "width": 24, "height": 16, "original_width": 48, "original_height": 32,
-        "structure": 0.5, "color_distance": 2.0, "contrast": 3.0,
+        **dict.fromkeys((measure.column for measure in MEASURES), 0.5), "color_distance": 2.0, "contrast": 3.0,
     }  # fmt: skip
     if failed:
-        quality = dict.fromkeys(("structure", "color_distance", "contrast"))
+        quality = dict.fromkeys(measure.column for measure in MEASURES)
         return Record(row | quality | {"status": "failed", "error_code": "decode"}, {})
     row |= {"status": "success", "sha256": hashlib.sha256(image).hexdigest(), **changes}
     files = {"jpg": image, "content.jpg": jpeg(50 + index), "style.jpg": jpeg(90 + index)}

@@ -11,7 +11,7 @@ from PIL import Image
 from stylebatch.data.image_section import ImageFormat
 from stylebatch.data.images import encode
 from stylebatch.pixel_memory import Pixels, image_of, new_pixels, pixels_of
-from stylebatch.quality.measures import reduced
+from stylebatch.quality.reduction import Reduction
 
 
 def _noise(height: int, width: int) -> Pixels:
@@ -78,4 +78,4 @@ def test_encoded_and_reduced_bytes_do_not_depend_on_the_memory(form: str) -> Non
     pixels, spec = _noise(72, 96), ImageFormat.model_validate({"format": form})
     shared = _shared(pixels)
     assert encode(shared, spec) == encode(pixels, spec)
-    assert np.array_equal(reduced(shared), reduced(pixels))
+    assert np.array_equal(Reduction(shared).small, Reduction(pixels).small)
