@@ -31,3 +31,15 @@ def duration(seconds: float) -> str:
 def written(value: object) -> str:
     """As a manifest has it: `[cat, dog]`, `[0.5, 2.0]`, `cat`."""
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table whose first row holds the heads: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

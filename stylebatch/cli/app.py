@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import stylebatch.cli.cache_verbs as cache_verbs
+import stylebatch.cli.compare_verb as compare_verb
 import stylebatch.cli.dataset_verbs as dataset_verbs
 import stylebatch.cli.export_verbs as export_verbs
 import stylebatch.cli.model_verbs as model_verbs
@@ -19,6 +20,7 @@ GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
     "Datasets": (
         dataset_verbs.run,
         dataset_verbs.plan,
+        compare_verb.compare,
         dataset_verbs.precompute,
         dataset_verbs.submit,
         dataset_verbs.schema,

@@ -129,6 +129,21 @@ def run(
         return result
 
 
+def run_with(
+    engine: LocalEngine,
+    spec: RunSpec,
+    *,
+    limit: int,
+    inputs: Inputs,
+    progress: Progress,
+) -> RunResult:
+    """As `run` of a preview, by an engine that is entered already and keeps its model for the next call.
+
+    The caller checks the inputs of `spec` (`check_inputs`) and handles signals.
+    """
+    return _lead(_Start(spec, limit, "nothing", inputs, engine, progress))
+
+
 @dataclass(frozen=True)
 class _Start:
     """What is to be rendered by whom; `inputs`: of `spec`, as they are now."""

@@ -76,6 +76,9 @@ def test_verbs_and_flags_are_these() -> None:
                 "-h",
             ),
         ],
+        "compare": [
+            *("--help", "--json", "--json-logs", "--limit", "--output", "--set", "--vary", "-h"),
+        ],
         "precompute": ["--help", "--json-logs", "--output", "--set", "-h"],
         "submit": [
             "--address",
