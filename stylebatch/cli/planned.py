@@ -63,6 +63,10 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     draft = resolve(spec, inputs=inputs)
     assert inputs.checkpoint is not None, "it was found when the inputs were listed"
     _require_model(spec, inputs.checkpoint)
+    if spec.gates is not None:
+        from stylebatch.engine.gate import check_gates  # imports duckdb
+
+        check_gates(draft)
     ledger = Ledger(Folder.at(draft.spec.output.path))
     ledger.former()
     outlook, refusal = _Outlook(draft), None

@@ -85,6 +85,10 @@ class Account:
         self.queue.done(worker, shard)
         name, failed = self.plan.shard_name(shard), stats["num_failed"]
         text = f"{failed} of {stats['num_samples']} samples failed" if failed else ""
+        if rejected := stats.get("num_rejected", 0):
+            text = (
+                f"{text}; " * bool(text) + f"{rejected} of {stats['num_samples']} samples rejected"
+            )
         # the lowest rung is the last: within a shard batches only shrink
         if stats["executed"]:
             lowest = stats["executed"][-1]
@@ -95,6 +99,8 @@ class Account:
             key: stats[key]
             for key in ("num_samples", "num_failed", "seconds", "evaluations", "bytes")
         }
+        if rejected:
+            facts["num_rejected"] = rejected
         self.progress.event(Event("committed", text, name, worker, facts))
         self._show_notes(name, worker, stats["notes"])
         self.progress.add_samples(stats["num_samples"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -30,6 +31,7 @@ class CarriedValues:
         # rows of prompts and of pairs have their cells with them
         self.of_rows = sorted(found.difference(self.axes))
         self._kept: OrderedDict[tuple[int, int], dict[str, Any]] = OrderedDict()
+        self._reading = threading.Lock()
 
     def of(self, sample: Sample) -> dict[str, Any]:
         """Columns of a sample's record."""
@@ -58,11 +60,13 @@ class CarriedValues:
 
     def _of_item(self, axis: int, index: int) -> Mapping[str, Any]:
         place = (axis, index)
-        if place not in self._kept:
-            while len(self._kept) >= MOST_KEPT:
-                self._kept.popitem(last=False)
-            self._kept[place] = self._read(axis, index)
-        values = self._kept[place]
+        # a block is judged while the samples of the one before are written
+        with self._reading:
+            if place not in self._kept:
+                while len(self._kept) >= MOST_KEPT:
+                    self._kept.popitem(last=False)
+                self._kept[place] = self._read(axis, index)
+            values = self._kept[place]
         # each time: the stats of every shard that it is in must name it
         item = self.plan.images(axis)[index]
         self.check([(f"{self.plan.axes[axis].name} {item.id}{OF_COLUMNS}", _hash_of(values))])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from stylebatch.data.image_section import ImageFormat
 from stylebatch.data.images import Picture, Pixels, encode
+from stylebatch.engine.attempts import Attempt
 from stylebatch.engine.axis_inputs import AxisInputs, Group, PictureLoader
 from stylebatch.engine.blocks.block_method import BlockMethod, Context, SampleRequest
 from stylebatch.engine.blocks.by_method import block_method
@@ -131,7 +133,8 @@ NOT_FINITE = "the model returned NaN or infinity; try model.dtype float32 or bfl
 class Rendering:
     """Pictures of a block by row and column, and the groups of inputs they came from.
 
-    It is made on the rendering thread, and then asked for its samples on another.
+    It is made on the rendering thread, and then asked for its samples on another. `attempts`: how samples were rendered at last,
+    where gates judge them; `styles_taken`: by row, the columns that no attempt may take.
     """
 
     def __init__(self, renderer: Renderer, samples: Sequence[Sample], batch: int) -> None:
@@ -142,6 +145,8 @@ class Rendering:
         self.pixels: dict[CellIndex, Pixels | SampleError] = {}
         self.references: dict[int, Pixels] = {}
         self.cut: set[CellIndex] = set()
+        self.attempts: dict[CellIndex, Attempt] = {}
+        self.styles_taken: dict[int, set[int]] = {}
         self._encoded: dict[int, bytes] = {}
         self._reduced: dict[int, Reduction] = {}
 
@@ -188,16 +193,65 @@ class Rendering:
                 found = method.finished(one, found, rows.picture(place[0]))
             self.pixels[place] = found
 
-    def _request(self, place: CellIndex, rows: Group, columns: Group) -> SampleRequest:
+    def _request(
+        self, place: CellIndex, rows: Group, columns: Group, attempt: Attempt | None = None
+    ) -> SampleRequest:
         sample, (row, column) = self.samples[place], place
+        seed = sample.seed
+        if attempt is not None:
+            column, seed = attempt.column, attempt.seed
         return SampleRequest(
             rows.position[row],
             columns.position[column],
-            sample.seed,
+            seed,
             self.plan.size_of(row, column),
             sample.prompt,
             self.plan.is_reference(row),
         )
+
+    def again(self, attempts: Mapping[CellIndex, Attempt]) -> list[CellIndex]:
+        """Render samples of one part once more, all with the same options; those that have a new picture. Raises what the device raises."""
+        (row, column), first = next(iter(attempts.items()))
+        rows, columns = self.rows[row], self.columns[column]
+        method = self.renderer.method.changed(first.options)
+        requests = [self._request(p, rows, columns, one) for p, one in attempts.items()]
+        made = method.render(requests, rows.prepared, columns.prepared, self.batch)
+        found = self.renderer.decode(made.latents, self.batch)
+        new = []
+        for (place, attempt), request, pixels in zip(
+            attempts.items(), requests, found, strict=True
+        ):
+            if isinstance(pixels, SampleError):
+                # the picture of the attempt before stays, and what it was rejected for
+                told = replace(attempt, reason=str(pixels)).told
+                former = self.attempts[place]
+                self.attempts[place] = replace(former, rejections=(*former.rejections, told))
+                continue
+            self.pixels[place] = method.finished(request, pixels, rows.picture(place[0]))
+            self.attempts[place] = attempt
+            new.append(place)
+        return new
+
+    def is_made(self, place: CellIndex) -> bool:
+        """Whether there is a picture of the sample."""
+        found = self.pixels.get(place)
+        return found is not None and not isinstance(found, SampleError)
+
+    def can_use(self, row: int, column: int) -> bool:
+        """Whether the pictures of both are at hand."""
+        return row in self.rows[row].position and column in self.columns[column].position
+
+    def rejected(self, sample: Sample) -> str:
+        """Why the gates reject the sample, "" where they do not."""
+        attempt = self.attempts.get((sample.row, sample.column))
+        return "" if attempt is None else attempt.reason
+
+    def as_made(self, sample: Sample) -> Sample:
+        """The sample with the style and the seed of its last attempt."""
+        attempt = self.attempts.get((sample.row, sample.column))
+        if attempt is None:
+            return sample
+        return replace(sample, column=attempt.column, seed=attempt.seed)
 
     def give_up(
         self,
@@ -232,10 +286,16 @@ class Rendering:
                 found[inputs[axis].loader.name] = picture
         return found
 
-    def row(self, sample: Sample) -> dict[str, Any]:
+    def row(self, planned: Sample) -> dict[str, Any]:
         """Columns of the record for the inputs and the options; a failed sample has all values that are known."""
-        plan = self.plan
-        row = {**self._places(sample), **plan.options.drawn(sample.seed).record_values()}
+        plan, sample, options = self.plan, self.as_made(planned), self.plan.options
+        attempt = self.attempts.get((planned.row, planned.column))
+        told: dict[str, Any] = {"attempt": 1, "rejections": ""}
+        if attempt is not None:
+            options = options.model_copy(update=dict(attempt.options))
+            told = {"attempt": attempt.number, "rejections": "; ".join(attempt.rejections)}
+        row = {**self._places(sample), **options.drawn(sample.seed).record_values()}
+        row |= {"seed": sample.seed, **told}
         row |= self.renderer.carried.of(sample)
         # 0 where the picture could not be read: no column is null
         row |= dict.fromkeys((*original_columns(plan.options), *PADDING), 0)
@@ -293,6 +353,7 @@ class Rendering:
 
     def measures(self, sample: Sample, pixels: Pixels) -> dict[str, float]:
         """Quality columns."""
+        sample = self.as_made(sample)
         inputs = {kind: self._reduction(one.pixels) for kind, one in self._pictures(sample).items()}
         if sample.column in self.references:
             inputs[REFERENCE.name] = self._reduction(self.references[sample.column])
@@ -307,7 +368,7 @@ class Rendering:
 
     def inputs(self, sample: Sample) -> dict[str, bytes]:
         """Encoded inputs by member name."""
-        found = {}
+        sample, found = self.as_made(sample), {}
         for kind in self.plan.options.input_kinds():
             if kind is REFERENCE and sample.column in self.references:
                 found[kind.member] = self._rendered_reference(sample.column)

@@ -26,6 +26,7 @@ from stylebatch.engine.admission import (
     shard_names,
 )
 from stylebatch.engine.engines import open_engine
+from stylebatch.engine.gate import check_gates
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.measure import find_place
 from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
@@ -164,6 +165,7 @@ def _lead(start: _Start) -> RunResult:
     """The run itself, in the process that plans."""
     spec, progress = start.spec, start.progress
     draft = resolve(spec, limit=start.limit, inputs=start.inputs)
+    check_gates(draft)
     if not spec.model.is_embedded:
         check_model(spec.model, start.inputs.checkpoint)
     output = Folder.at(draft.spec.output.path)
@@ -240,7 +242,8 @@ def _finish(
     finished = report(output, stats=stats)
     # every shard of a small run may have failed: a card names the split that it is about
     splits = finished.splits or {record.splits[0]: 0}
-    write_card(plans[-1], output, splits=splits, version=version_of("stylebatch"))
+    version = version_of("stylebatch")
+    write_card(plans[-1], output, splits=splits, version=version, verdict=finished.verdict)
     return finished, {name: str(facts["reason"]) for name, facts in poisoned.items()}
 
 

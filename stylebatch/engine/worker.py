@@ -8,7 +8,8 @@ A shard is made in these steps:
    is rendered.
 4. After the last block the shard is committed. Nothing is decoded ahead for the next shard: an image that kills the
    process must kill the shard that it belongs to.
-A sample that cannot be made becomes a failed row and keeps its key. Where the device runs out of memory,
+A sample that cannot be made becomes a failed row and keeps its key, as does one that the gates reject (`retries.py`).
+Where the device runs out of memory,
 the block is tried again in smaller batches, then in smaller parts (`ladder.py`). Every shard begins at the plan's batch,
 so that its bytes do not depend on what its worker did before.
 """
@@ -21,16 +22,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 import torch
 
 from stylebatch.data.images import encode
+from stylebatch.engine.attempts import Tally
 from stylebatch.engine.decoders import Decoders
 from stylebatch.engine.ladder import Rung, is_out_of_memory
 from stylebatch.engine.measure import lanes_of
 from stylebatch.engine.renderer import Renderer, Rendering
+from stylebatch.engine.retries import Retries
 from stylebatch.errors import SampleError
 from stylebatch.folder import Folder
 from stylebatch.methods.user import users_of
@@ -44,6 +48,8 @@ from stylebatch.store.fingerprints import Fingerprints
 from stylebatch.store.records import Record, schema_of_plan
 from stylebatch.store.sinks import Sink, sink_of
 
+GATE = "gate"
+"""Code of samples that were rejected."""
 MAX_NOTES = 100
 """Of a shard, kept in its stats."""
 
@@ -73,6 +79,9 @@ class Worker:
         self.rung = self._top = Rung(plan.batch)
         self._evaluations = 0
         self._notes: dict[str, None] = {}
+        self._retries = Retries(plan, self._judged_row) if plan.spec.gates is not None else None
+        self._tally = Tally()
+        self._is_extra = False
         self._counting = threading.Lock()
 
     def __enter__(self) -> Worker:
@@ -133,11 +142,13 @@ class Worker:
         """
         plan, started, before = self.plan, time.monotonic(), self._evaluations
         shard = plan.shard(shard_id)
+        self._shard_id = shard_id
         rungs: list[Rung] = []
         planned = [Rung(*numbers) for numbers in executed] if executed else None
         # a shard that ran out of memory must not decide about the next one's bytes
         self._step_to(self._top)
         self._notes.clear()
+        self._tally = Tally()
         self._fingerprints.used.clear()
         name, form = plan.shard_name(shard_id), plan.spec.output
         shares, sink_type = form.inputs == "reference", sink_of(form.format)
@@ -210,15 +221,19 @@ class Worker:
             # lanes multiply activations, which is what ran out where the batch was halved
             self.model.lanes = self._lanes if self.rung.batch == self.plan.batch else None
             rendering = self._renderer.begin(samples, self.rung.batch)
+            # of its own, so that a block which is begun again is counted once
+            tally = replace(self._tally)
             try:
                 for rows, columns in self.rung.parts(block):
-                    self._make_part(rendering, block, rows, columns)
+                    if self._make_part(rendering, block, rows, columns):
+                        self._judge_part(rendering, block, (rows, columns), tally)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
             # outside `except`: there the traceback would keep the failed tensors alive
             self._step_to(self.rung.below(block))
+        self._tally = tally
         # by parts of the rung that fits now, at which the next block begins
         if upcoming is not None:
             self._renderer.prefetch(*next(self.rung.parts(upcoming)))
@@ -230,10 +245,11 @@ class Worker:
         block: Block,
         rows: tuple[int, ...],
         columns: tuple[int, ...],
-    ) -> None:
-        """Add pictures of the block's samples among these rows and columns."""
+    ) -> bool:
+        """Add pictures of the block's samples among these rows and columns; whether the device had the memory."""
         try:
             rendering.make(block, rows, columns)
+            return True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or not self.rung.is_last:
                 raise
@@ -241,6 +257,25 @@ class Worker:
             text = f"{self.model.device} has not the memory for one sample: {error}"
             failure = SampleError("oom", text.rstrip(": "))
             rendering.give_up(block, rows, columns, failure)
+            return False
+
+    def _judge_part(
+        self,
+        rendering: Rendering,
+        block: Block,
+        part: tuple[tuple[int, ...], tuple[int, ...]],
+        tally: Tally,
+    ) -> None:
+        """Judge what was rendered among these rows and columns, and render again what the gates reject."""
+        if self._retries is None:
+            return
+        rows, columns = part
+        cells = [cell for cell in block.cells if cell[0] in rows and cell[1] in columns]
+        self._is_extra = True
+        try:
+            self._retries.of_part(rendering, cells, columns, tally)
+        finally:
+            self._is_extra = False
 
     def _finish(
         self,
@@ -259,6 +294,10 @@ class Worker:
         if isinstance(result, SampleError):
             failure = {"status": "failed", "error_code": result.code, "error_message": str(result)}
             return Record(row | failure, {})
+        reason = rendering.rejected(sample)
+        if reason:
+            verdict = {"status": "rejected", "error_code": GATE, "error_message": reason}
+            return Record(row | verdict | rendering.measures(sample, result), {})
         spec = self.plan.spec.output
         image = encode(result, spec.image)
         row |= {
@@ -276,6 +315,13 @@ class Worker:
             number = self.plan.class_numbers[sample.label] if sample.label else -1
             files["cls"] = str(number).encode()
         return Record(row, files)
+
+    def _judged_row(self, sample: Sample, rendering: Rendering) -> dict[str, Any]:
+        """As `_record`, of what is known before a sample is encoded; no rule looks at its shard but for the split."""
+        row = self._row(self._shard_id, sample) | rendering.row(sample)
+        result = rendering.result(sample)
+        assert not isinstance(result, SampleError), "what failed is not judged"
+        return row | rendering.measures(sample, result)
 
     def _row(self, shard_id: int, sample: Sample) -> dict[str, Any]:
         width, height = self.plan.size_of(sample.row, sample.column)
@@ -305,5 +351,6 @@ class Worker:
     def _count(self, rows: int) -> None:
         with self._counting:  # lanes count at the same time
             self._evaluations += rows
-            if self.on_evaluations is not None:
+            # no plan counts what is tried again
+            if self.on_evaluations is not None and not self._is_extra:
                 self.on_evaluations(rows)

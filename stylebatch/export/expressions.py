@@ -1,4 +1,4 @@
-"""Expressions over the columns of a record, as `--where` takes them: DuckDB parses and evaluates them, with files and network shut.
+"""Expressions over the columns of a record, for `--where` and gates: DuckDB parses and evaluates them, with files and network shut.
 
 An expression is about one record: what looks at others (`avg(structure) OVER ()`, `SELECT`) would mean one shard alone.
 """
@@ -23,10 +23,15 @@ _OTHERS = {"SUBQUERY": "SELECT", "WINDOW": "OVER", "STAR": "*"}
 
 
 class Expression:
-    """A condition on records with the columns of `schema`. Raises ManifestError where it is none."""
+    """A condition on records with the columns of `schema`. Raises ManifestError where it is none, which names `field`.
 
-    def __init__(self, text: str, schema: pa.Schema) -> None:
-        self.text, self.columns = text, schema.names
+    `used`: the columns that it looks at, in their order in `schema`; `steady`: refuse what may give another value tomorrow.
+    """
+
+    def __init__(
+        self, text: str, schema: pa.Schema, *, field: str = "--where", steady: bool = False
+    ) -> None:
+        self.text, self.columns, self.field = text, schema.names, field
         self._database = duckdb.connect(
             config={
                 "enable_external_access": "false",
@@ -34,8 +39,11 @@ class Expression:
                 "threads": "1",
             }
         )
-        self._require_of_one_record(schema)
+        used = self._require_of_one_record(schema)
+        self.used = tuple(name for name in schema.names if name in used)
         self._require_bool(schema)
+        if steady:
+            self._require_steady()
 
     def of(self, table: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Of each row whether it fulfils the condition, and whether that is unknown, as where a value is missing."""
@@ -65,7 +73,20 @@ class Expression:
         if values:  # an aggregate of no rows is one row
             raise self._fault("found a sum over records; accepted: an expression about one record")
 
-    def _require_of_one_record(self, schema: pa.Schema) -> None:
+    def _require_steady(self) -> None:
+        called = {str(part["function_name"]) for part in self._parts() if "function_name" in part}
+        varying = self._database.execute(
+            "SELECT function_name FROM duckdb_functions() GROUP BY function_name HAVING count(*) FILTER (stability = 'CONSISTENT') = 0"
+        ).fetchall()
+        found = sorted(called & {name for (name,) in varying})
+        if found:
+            raise self._fault(
+                f"found {found[0]}(), which gives another value each time; accepted: functions of the columns"
+            )
+
+    def _require_of_one_record(self, schema: pa.Schema) -> set[str]:
+        """The columns that are looked at."""
+        used = set()
         parts = list(self._parts())
         # of a lambda, as in list_filter(objects.area, lambda area: area > 9)
         parameters = {
@@ -80,11 +101,12 @@ class Expression:
             if written:
                 raise self._fault(f"found {written}; accepted: an expression about one record")
             if part["class"] == "COLUMN_REF" and part["column_names"][0] not in parameters:
-                self._require_known(part["column_names"], schema)
+                used.add(self._require_known(part["column_names"], schema))
+        return used
 
-    def _require_known(self, names: Sequence[str], schema: pa.Schema) -> None:
-        """Raise ManifestError for a column, or a field of one (`objects.category`), that is not there."""
-        columns = {column.lower(): column for column in self.columns}
+    def _require_known(self, names: Sequence[str], schema: pa.Schema) -> str:
+        """The column that is meant. Raises ManifestError for one, or a field of one (`objects.category`), that is not there."""
+        columns: dict[str, str] = {column.lower(): column for column in self.columns}
         column = columns.get(names[0].lower())
         if column is None:
             raise self._unknown(f"column {names[0]!r}", names[0], self.columns)
@@ -93,6 +115,7 @@ class Expression:
             fields = [kind.field(place).name for place in range(kind.num_fields)]
             if names[1].lower() not in map(str.lower, fields):
                 raise self._unknown(f"field {names[1]!r} of {column}", names[1], fields)
+        return column
 
     def _unknown(self, what: str, name: str, known: Sequence[str]) -> ManifestError:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -117,7 +140,7 @@ class Expression:
         return _with_class(tree["statements"][0]["node"]["where_clause"])
 
     def _fault(self, what: str) -> ManifestError:
-        return ManifestError(f"--where: {self.text!r}: {what}")
+        return ManifestError(f"{self.field}: {self.text!r}: {what}")
 
 
 def _with_class(value: Any) -> Iterator[dict[str, Any]]:

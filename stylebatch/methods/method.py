@@ -37,7 +37,7 @@ RECORD_COLUMNS = frozenset(
         *("original_height", "status", "error_code", "error_message", "sha256", "name"),
         *("prompt_truncated", "content_id", "style_id", "row", "split", "mask_id", "style_images"),
         *("style_weights", "captions", "objects", "transform", *PADDING),
-        *("origin_id", "style_origin_id"),
+        *("origin_id", "style_origin_id", "attempt", "rejections"),
     )
 )
 """Columns that records may have, beside measures; no option is named so, nor as a measure (see `plan`)."""
@@ -121,6 +121,16 @@ class MethodOptions(Section):
     def rows_per_sample(self) -> int:
         """Network rows of one sample."""
         return 1
+
+    @property
+    def retried(self) -> tuple[str, ...]:
+        """Options that another attempt at a sample may change: nothing that was prepared hangs on them."""
+        return ()
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives another picture."""
+        return True
 
     @property
     def preset_words(self) -> str:

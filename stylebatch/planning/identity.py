@@ -61,6 +61,7 @@ def identity_of(
         "listed": "" if inputs.listed is None else _digest_of_cells(inputs.listed),
         **({"long_prompts": "chunk"} if chunks else {}),
         **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
+        **({} if spec.gates is None else {"gates": spec.gates.facts}),
     }
 
 

@@ -84,6 +84,9 @@ class Layout:
         """The styles of a content, where pairs are sampled."""
         if not self.parts:
             grid = self.grid
+            if isinstance(grid, ShiftedGrid):  # contents that came later draw among themselves
+                content -= grid.top
+                grid = grid.grid
             assert isinstance(grid, SampleGrid)
             return grid.styles_of(content)
         for part in self.parts:

@@ -113,6 +113,9 @@ class Canvas:
 
 def failure(row: Row) -> str:
     """What stands instead of a result."""
+    if row["status"] == "rejected":
+        # the code is the same for all; the rule says more
+        return f"rejected:\n{row['error_message'].partition(' (')[0]}"
     return f"failed:\n{row['error_code']}"
 
 

@@ -20,6 +20,7 @@ from stylebatch.planning.plan import Plan
 from stylebatch.quality.measures import measures_of
 from stylebatch.reports.parameters import option
 from stylebatch.reports.templating import filled
+from stylebatch.spec.gates import DEFAULT
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.loaders import loader_hints
 from stylebatch.store.output_record import Origin
@@ -45,10 +46,12 @@ class Head:
     splits: Mapping[str, int]
 
 
-def write_card(plan: Plan, output: Folder, *, splits: Mapping[str, int], version: str) -> None:
+def write_card(
+    plan: Plan, output: Folder, *, splits: Mapping[str, int], version: str, verdict: str = ""
+) -> None:
     """Write `README.md`: configs, features (ClassLabel names for `cls`), lineage, how to load.
 
-    `splits`: samples of each split that has any.
+    `splits`: samples of each split that has any; `verdict`: what became of those that the gates judged.
     """
     spec = plan.spec
     head = Head(
@@ -59,7 +62,8 @@ def write_card(plan: Plan, output: Folder, *, splits: Mapping[str, int], version
         _shape(plan, splits),
         splits,
     )
-    write_page(head, _values(plan, splits) | {"version": version}, output)
+    told = {"version": version, "gates": _rules(plan), "verdict": verdict}
+    write_page(head, _values(plan, splits) | told, output)
 
 
 def write_page(head: Head, values: dict[str, object], output: Folder) -> None:
@@ -151,6 +155,15 @@ def _values(plan: Plan, splits: Mapping[str, int]) -> dict[str, object]:
         "measures": measures_of(kinds),
         "lineage": list(lineage(plan)),
     }
+
+
+def _rules(plan: Plan) -> list[tuple[str, str]]:
+    """The rules that samples are rejected by, with the class of each; "" where there is one for all."""
+    gates = plan.spec.gates
+    if gates is None:
+        return []
+    is_one = list(gates.reject) == [DEFAULT]
+    return [("" if is_one else name, rule) for name, rule in gates.reject.items()]
 
 
 def _of_annotations(plan: Plan, splits: Mapping[str, int]) -> list[str]:

@@ -34,7 +34,7 @@ MAX_FAILURES = 500
 def gallery(output: Place, *, max_samples: int = MAX_SAMPLES) -> str:
     """Write OUTPUT/gallery.html from the committed shards; returns its place. The same records give the same bytes.
 
-    Shows up to `max_samples` successful samples, evenly spaced in key order, and the first 500 failed ones as a table.
+    Shows up to `max_samples` successful samples, evenly spaced in key order, and the first 500 failed or rejected ones as a table.
     """
     output = Folder.at(output)
     committed = Committed(output)
@@ -50,13 +50,14 @@ class GalleryRows:
     def __init__(self, num_success: int, max_samples: int = MAX_SAMPLES) -> None:
         self.chosen = SpreadOfSuccess(num_success, max_samples, MAX_FAILURES)
         self.columns: Sequence[str] = ()
-        self.num_shards = self.num_success = self.num_failed = 0
+        self.num_shards = self.num_success = self.num_failed = self.num_rejected = 0
 
     def add(self, shard: ShardRows) -> None:
         self.columns = shard.table.column_names
         self.num_shards += 1
         self.num_success += shard.shard.stats.num_success
         self.num_failed += shard.shard.stats.num_failed
+        self.num_rejected += shard.shard.stats.num_rejected
         self.chosen.add(shard)
 
     def wanted(self) -> Iterator[Wanted]:
@@ -90,7 +91,8 @@ def write_gallery(committed: Committed, rows: GalleryRows, pictures: Pictures) -
             for row, other in zip(shown, rest, strict=True)
         ],
         "failed": rows.chosen.failed,
-        "num_failed": rows.num_failed,
+        "num_failed": rows.num_failed + rows.num_rejected,
+        "failed_title": _failed_title(rows),
         "failed_columns": _failed_columns(columns),
     }
     committed.output.write(PAGE, filled(PAGE, values, plain=escaped).encode())
@@ -111,6 +113,8 @@ def _summary(committed: Committed, rows: GalleryRows) -> Iterator[str]:
     yield f"{rows.num_success:,} of {counted(plan.num_samples, 'sample')} rendered"
     if rows.num_failed:
         yield f"{rows.num_failed:,} failed"
+    if rows.num_rejected:
+        yield f"{rows.num_rejected:,} rejected"
     if rows.num_shards < plan.num_shards:
         yield f"{rows.num_shards:,} of {counted(plan.num_shards, 'shard')} committed"
     counts = {
@@ -187,6 +191,11 @@ def _failed_columns(columns: Sequence[str]) -> dict[str, str]:
     inputs = {axis.column: axis.name.capitalize() for axis in kinds_of(columns)}
     text = {TEXT: TEXT.capitalize()} if TEXT in columns else {}
     return {"key": "Key"} | inputs | text | {"error_code": "Code", "error_message": "Reason"}
+
+
+def _failed_title(rows: GalleryRows) -> str:
+    kinds = [("Failed", rows.num_failed), ("Rejected", rows.num_rejected)]
+    return f"{' and '.join(name for name, count in kinds if count)} samples".capitalize()
 
 
 def _data_uri(picture: Image.Image, side: int) -> str:

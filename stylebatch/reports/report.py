@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import IO
@@ -22,6 +22,7 @@ from stylebatch.reports.contact_sheet import Limits, SheetRows, write_sheet
 from stylebatch.reports.gallery import GalleryRows, write_gallery
 from stylebatch.reports.pictures import load_pictures
 from stylebatch.reports.reasons import Reason, Reasons
+from stylebatch.reports.verdicts import REJECTED, Verdicts
 from stylebatch.spec.splits import in_order
 from stylebatch.store.output_record import ShardStats
 from stylebatch.store.records import IS_ORIGINAL
@@ -35,6 +36,8 @@ MAX_REASONS = 5
 class Report:
     """Totals over the committed shards. `quality` holds means over the successful samples, by column; `splits` counts these.
 
+    `num_rejected`: samples that the gates reject, for `rejections`; `num_retried`: those that had further attempts, and
+    `num_retried_well` of them passed.
     `seconds` adds up the time of the shards, which workers may have spent at once, `forecast_s` is what was expected of the whole
     run; `bytes` are those of the payload.
     """
@@ -45,7 +48,11 @@ class Report:
     num_shards_committed: int
     num_success: int
     num_failed: int
+    num_rejected: int
+    num_retried: int
+    num_retried_well: int
     reasons: tuple[Reason, ...]
+    rejections: tuple[Reason, ...]
     evaluations: int
     seconds: float
     forecast_s: float | None
@@ -66,7 +73,7 @@ class Report:
 
     def lines(self, *, is_live: bool = False) -> list[str]:
         """Summary for a terminal, one fact a line; `is_live`: a run is writing what is missing."""
-        num_missing = self.num_planned - self.num_success - self.num_failed
+        num_missing = self.num_planned - self.num_success - self.num_failed - self.num_rejected
         rate = f", {self.num_success / self.seconds:.2f} samples/s" if self.seconds > 0 else ""
         lines = [
             f"{self.output}: {self.num_success:,} of {counted(self.num_planned, 'sample')}",
@@ -96,6 +103,7 @@ class Report:
             lines += [f"    {reason.line()}" for reason in self.reasons[:MAX_REASONS]]
             if len(self.reasons) > MAX_REASONS:
                 lines.append(f"    and {counted(len(self.reasons) - MAX_REASONS, 'other reason')}")
+        lines += self._of_gates()
         if self.quality:
             means = (
                 f"{measure.name} {measure.shown(self.quality[measure.column])} {measure.unit}".rstrip()
@@ -104,6 +112,24 @@ class Report:
             )
             lines.append(f"  mean        {', '.join(means)}")
         return [*lines, f"  pictures    {self.contact_sheet}", f"              {self.gallery}"]
+
+    @property
+    def verdict(self) -> str:
+        """What became of the samples that gates judged, in a sentence."""
+        total, retried = self.num_success + self.num_rejected, ""
+        if self.num_retried:
+            retried = f"; {counted(self.num_retried, 'sample')} had further attempts, of which {self.num_retried_well:,} passed"
+        return f"Of {counted(total, 'sample')} {self.num_rejected:,} were rejected{retried}."
+
+    def _of_gates(self) -> Iterator[str]:
+        if self.num_rejected:
+            share = self.num_rejected / (self.num_success + self.num_rejected)
+            yield f"  rejected    {self.num_rejected:,} ({share:.1%}), see {self.output.where('metadata/errors.parquet')}"
+            yield from (f"    {one.line()}" for one in self.rejections[:MAX_REASONS])
+        if self.num_retried:
+            yield (
+                f"  tried again {counted(self.num_retried, 'sample')}, of which {self.num_retried_well:,} passed"
+            )
 
 
 def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> Report:
@@ -136,7 +162,11 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
         num_shards_committed=totals.num_shards,
         num_success=totals.num_success,
         num_failed=totals.num_failed,
+        num_rejected=totals.gates.num_rejected,
+        num_retried=totals.gates.num_retried,
+        num_retried_well=totals.gates.num_retried_well,
         reasons=totals.reasons.sorted(),
+        rejections=totals.gates.reasons.sorted(),
         evaluations=totals.evaluations,
         seconds=totals.seconds,
         forecast_s=committed.run.resolved.forecast_s,
@@ -151,7 +181,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
 
 @dataclass
 class Totals:
-    """Adds up shards, and writes the rows that failed, in key order, to `file` as Parquet: none if none did."""
+    """Adds up shards, and writes the rows that failed or were rejected, in key order, to `file` as Parquet: none if none did."""
 
     file: IO[bytes]
     num_shards: int = 0
@@ -161,6 +191,7 @@ class Totals:
     seconds: float = 0.0
     bytes: int = 0
     reasons: Reasons = field(default_factory=Reasons)
+    gates: Verdicts = field(default_factory=Verdicts)
 
     def __post_init__(self) -> None:
         self._writer: pq.ParquetWriter | None = None
@@ -181,6 +212,9 @@ class Totals:
         self.seconds += stats.seconds
         self.bytes += stats.bytes
         self._add_failed(table.filter(pc.not_equal(table["status"], "success")))
+        self.gates.add(table)
+        # of samples that are no part of the dataset no mean is told
+        table = table.filter(pc.not_equal(table["status"], REJECTED))
         if IS_ORIGINAL in table.column_names:  # nothing was rendered that could be measured
             table = table.filter(pc.invert(table[IS_ORIGINAL]))
         if STYLE.column in table.column_names and stats.num_success:
@@ -199,7 +233,7 @@ class Totals:
             self._writer = pq.ParquetWriter(self.file, failed.schema, compression="zstd")
         if len(failed):
             self._writer.write_table(failed)
-            self.reasons.add(failed)
+            self.reasons.add(failed.filter(pc.not_equal(failed["status"], REJECTED)))
 
     def close(self) -> None:
         """End the file."""

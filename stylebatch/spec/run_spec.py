@@ -21,6 +21,7 @@ from stylebatch.paths import is_address
 from stylebatch.section import Section
 from stylebatch.spec.class_names import Classes, short_classes
 from stylebatch.spec.engine import EngineSpec, FeatureSpec
+from stylebatch.spec.gates import GateSpec
 from stylebatch.spec.output import OutputSpec
 from stylebatch.spec.pairing import Pairing
 from stylebatch.spec.splits import SplitSpec, short_form
@@ -133,6 +134,10 @@ class RunSpec(Section):
     max_failed_fraction: float = Field(
         0.01, ge=0.0, le=1.0, description="Exit code 3 when more of the pairs failed"
     )
+    gates: GateSpec | None = Field(
+        None,
+        description="Which samples are rejected by their measures, and what is tried in their place; default: none is",
+    )
 
     @model_validator(mode="after")
     def _sources_fit_method(self) -> RunSpec:
@@ -142,6 +147,8 @@ class RunSpec(Section):
         else:
             self._require_pairs(method)
         self._require_what_is_split(method)
+        if self.gates is not None:
+            self.gates.check(method, self.pairing)
         return self
 
     def _require_what_is_split(self, method: MethodOptions) -> None:

@@ -27,7 +27,6 @@ from stylebatch.store.names import (
     poison_file,
 )
 from stylebatch.store.output_record import (
-    MOST_BYTES,
     RUN,
     RunRecord,
     ShardStats,
@@ -35,6 +34,7 @@ from stylebatch.store.output_record import (
     read_stats,
 )
 from stylebatch.store.sinks import sink_of
+from stylebatch.store.stored_json import MOST_BYTES
 
 Answer = TypeVar("Answer")
 ASKED_AT_ONCE = 16

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stylebatch.errors import ManifestError, UnansweredError
+from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
 from stylebatch.masking import MASK
 from stylebatch.planning.shard_names import (
@@ -26,12 +26,12 @@ from stylebatch.planning.shard_names import (
 from stylebatch.spec import METHOD_OPTIONS, canonical_json
 from stylebatch.spec.output import OutputFormat
 from stylebatch.spec.splits import REST, in_order, name_fault
+from stylebatch.store.stored_json import read_document
 
 FORMAT = "stylebatch"
 VERSION = 3
 """Of run.json. Earlier ones knew pairs alone, and are refused; the first had no mark and is known by its fields."""
 RUN = "run.json"
-MOST_BYTES = 1 << 26
 MOST_SHARDS = 10**9
 MOST_SAMPLES = 10**12
 MOST_IN_A_SHARD = 10**7
@@ -266,6 +266,7 @@ class ShardStats(_Record):
     num_samples: int = Field(ge=1, le=MOST_IN_A_SHARD)
     num_success: int = Field(ge=0, le=MOST_IN_A_SHARD)
     num_failed: int = Field(ge=0, le=MOST_IN_A_SHARD)
+    num_rejected: int = Field(0, ge=0, le=MOST_IN_A_SHARD)
     sha256: str = Field(pattern=r"^([0-9a-f]{64})?$")
     bytes: Count
     metadata_sha256: Sha256
@@ -281,9 +282,10 @@ class ShardStats(_Record):
 
     @model_validator(mode="after")
     def _adds_up(self) -> ShardStats:
-        if self.num_success + self.num_failed != self.num_samples:
+        if self.num_success + self.num_failed + self.num_rejected != self.num_samples:
             raise ValueError(
-                f"num_samples: found {self.num_samples}, where {self.num_success} succeeded and {self.num_failed} failed"
+                f"num_samples: found {self.num_samples}, where {self.num_success} succeeded, {self.num_failed} failed and "
+                f"{self.num_rejected} were rejected"
             )
         return self
 
@@ -341,33 +343,6 @@ def read_stats(output: Folder, name: str) -> ShardStats | None:
 
 NEXT_FOR_RUN = "Next: restore it, or choose another directory with --output DIR"
 NEXT_FOR_STATS = "Next: stylebatch repair OUTPUT renders the shard again"
-
-
-def read_document(output: Folder, name: str, next_step: str) -> Any:
-    """Parsed JSON file of an output, None where it is absent. Raises ManifestError for anything else than whole JSON."""
-    path = output.where(name)
-    try:
-        data = output.read(name, MOST_BYTES)
-    except FileNotFoundError:
-        return None
-    except UnansweredError:
-        raise
-    except OSError as error:
-        raise ManifestError(f"{path}: is damaged: {error.strerror}. {next_step}") from None
-    try:
-        # json takes NaN and Infinity, which the schema of none of our files has
-        value = json.loads(data, parse_constant=_refuse)
-        if b"\\ud" in data.lower():  # half a character, which no file can hold again
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: is damaged: not whole JSON ({error}). {next_step}") from None
-    if value is None:
-        raise ManifestError(f"{path}: is damaged: found null. {next_step}")
-    return value
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"found {constant}")
 
 
 def _is_ours(value: dict[str, Any]) -> bool:

@@ -54,6 +54,8 @@ the rendered picture, and how it came there (`label_columns.py`).
 """
 IS_ORIGINAL = "is_original"
 """Column of an export with contents as samples."""
+TRIED = {"attempt": "int32", "rejections": "string"}
+"""Columns of runs whose gates try samples again: which attempt at the sample this is, from 1, and why those before it were rejected."""
 SEGMENTATION = "segmentation.png"
 """Member with the label image of a sample."""
 
@@ -61,7 +63,10 @@ SEGMENTATION = "segmentation.png"
 def schema_of_plan(plan: Plan) -> pa.Schema:
     """Columns of the records of a plan."""
     carried = {one.column: "string" if one.kind == JSON else one.kind for one in plan.carried}
-    return schema_of(plan.options, plan.input_columns, blends=plan.has_blends, carried=carried)
+    found = schema_of(plan.options, plan.input_columns, blends=plan.has_blends, carried=carried)
+    gates = plan.spec.gates
+    tried = TRIED if gates is not None and gates.retry else {}
+    return pa.schema([*found, *(pa.field(name, TYPES[kind]) for name, kind in tried.items())])
 
 
 def schema_of(

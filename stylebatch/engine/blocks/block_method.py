@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from torch import Tensor
 
@@ -59,6 +60,10 @@ class BlockMethod(Protocol):
         """The picture as it is kept; `picture`: the input of its row."""
         ...
 
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        """The same with other options of those that `MethodOptions.retried` names; what was prepared serves both."""
+        ...
+
     def precompute(self, inputs: PicturesByIndex) -> int:
         """Write columns to the cache that it lacks; how many images were written."""
         ...
@@ -88,6 +93,12 @@ class DefaultBlocks:
 
     def finished(self, request: SampleRequest, pixels: Pixels, picture: Picture | None) -> Pixels:
         return pixels
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        # shallow: banks and inversions are shared
+        other = copy(self)
+        other.method = self.method.model_copy(update=dict(options))
+        return other
 
     def precompute(self, inputs: PicturesByIndex) -> int:
         raise ValueError(

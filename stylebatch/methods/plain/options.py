@@ -79,6 +79,11 @@ class PlainOptions(PromptMethod):
         """Steps that are taken of `steps`."""
         return self.steps
 
+    @property
+    def retried(self) -> tuple[str, ...]:
+        # images are encoded before either matters
+        return tuple(name for name in ("guidance", "strength") if name in type(self).model_fields)
+
     def num_views(self, size: BlockSize) -> int:
         """Windows per sample."""
         if self.windows is None:

@@ -258,6 +258,17 @@ class StyleIDOptions(PairMethod):
             )
         return fitted
 
+    @property
+    def retried(self) -> tuple[str, ...]:
+        if not self.inject:
+            return ()
+        # gammas of sites stand in place of gamma
+        return ("gamma", "tau") if self.site_gammas is None else ("tau",)
+
+    @property
+    def uses_seed(self) -> bool:
+        return any(isinstance(option, Range) for option in (self.gamma, self.tau))
+
     def evaluations(self, size: BlockSize) -> int:
         return size.samples * self.num_reverse_evaluations
 

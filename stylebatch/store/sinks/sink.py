@@ -98,10 +98,12 @@ class Sink(ABC):
         self.output.write(metadata_file(self.name), metadata)
         passing("after metadata")
         num_success = sum(row["status"] == "success" for row in self.rows)
+        num_rejected = sum(row["status"] == "rejected" for row in self.rows)
         stats = {
             "num_samples": len(self.rows),
             "num_success": num_success,
-            "num_failed": len(self.rows) - num_success,
+            "num_failed": len(self.rows) - num_success - num_rejected,
+            **({"num_rejected": num_rejected} if num_rejected else {}),
             "sha256": payload.sha256,
             "bytes": payload.size_bytes,
             "metadata_sha256": hashlib.sha256(metadata).hexdigest(),
