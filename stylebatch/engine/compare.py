@@ -125,7 +125,9 @@ def _here(variant: Variant, folder: Folder) -> RunSpec:
         | {"name": "local"}
     )
     output = spec.output.model_copy(update={"path": path, "inputs": True})
-    return spec.model_copy(update={"output": output, "features": features, "engine": engine})
+    # what gates reject is part of what variants differ in
+    changes = {"output": output, "features": features, "engine": engine, "gates": None}
+    return spec.model_copy(update=changes)
 
 
 def _listed(spec: RunSpec, planned: Sequence[_Planned]) -> Inputs:
