@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,9 @@ from stylebatch.engine.gate import Gate
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.planning.met_styles import MetStyles
-from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan
+from stylebatch.spec import json_schema
+from stylebatch.spec.gates import GateSpec
 from tests.support.images import write_inputs, write_manifest
 from tests.support.prompt_runs import write_prompts
 
@@ -26,12 +28,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory, eps_folder: Path) -> Path
     folder = tmp_path_factory.mktemp("gates")
     write_inputs(folder, contents=5, styles=4)
     return write_manifest(folder, eps_folder)
-
-
-def _plan(manifest: Path, **sections: Any) -> Plan:
-    gates = sections.pop("gates")
-    changes = [f"gates={gates!r}".replace("'", '"') if isinstance(gates, dict) else gates]
-    return plan(load_spec(manifest, [*changes, *(f"{k}={v}" for k, v in sections.items())]))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +62,16 @@ def test_a_manifest_is_refused_by_field(changes: list[str], words: str, manifest
         load_spec(manifest, changes)
 
 
+def test_the_schema_of_manifests_knows_gates() -> None:
+    schema = jsonschema.Draft202012Validator(json_schema()["$defs"]["GateSpec"])
+    rules: dict[str, Any] = {"reject": "structure < 1"}
+    for gates in (rules, {"reject": {"default": "a < 1", "cat": "b < 2"}}, rules | {"yield": 0.5}):
+        schema.validate(gates)
+        assert GateSpec.model_validate(gates).facts["yield"] == gates.get("yield", 1.0)
+    for wrong in ({}, {"reject": 3}, rules | {"yield": 2}, rules | {"yeild": 0.5}, rules | {"attempts": 0}):  # fmt: skip
+        assert not schema.is_valid(wrong)
+
+
 @pytest.mark.parametrize(
     ("rule", "words"),
     [
@@ -97,7 +103,9 @@ def test_options_of_prompts_that_attempts_may_change(tmp_path: Path) -> None:
 def test_a_rule_of_a_class_stands_for_its_samples(manifest: Path) -> None:
     rules = "{default: structure < 0.5, cat: false}"
     gate = Gate(plan(load_spec(manifest, [f"gates.reject={rules}"])))
-    rows = [{"label": label, "structure": 0.25} for label in ("cat", "dog", "", "Cat")]
+    rows: list[dict[str, Any]] = [
+        {"label": label, "structure": 0.25} for label in ("cat", "dog", "", "Cat")
+    ]
     rows += [{"label": "dog", "structure": None}, {"label": "dog", "structure": 0.5}]
     rejected = "structure < 0.5 (structure 0.25)"
     assert gate.reasons(rows) == ["", rejected, rejected, rejected, "", ""]

@@ -29,6 +29,7 @@ from stylebatch.spec import (
     join_inputs,
     json_schema,
 )
+from stylebatch.spec.gates import GateSpec
 from stylebatch.spec.pairing import Pairing
 from tests.support.spec_fields import ACCEPTED, REFUSED
 
@@ -147,10 +148,12 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def test_every_field_has_accepted_and_refused_values_below() -> None:
-    elsewhere = ("prompts.", "model.lora.")
+    elsewhere = ("prompts.", "model.lora.", "gates.")
     found = {name for name in leaf_fields(RunSpec) if not name.startswith(elsewhere)} - {"method"}
     found |= leaf_fields(StyleIDOptions, "method.")
-    assert found == set(ACCEPTED) == set(REFUSED)  # the others: test_prompts.py, test_lora.py
+    assert (
+        found == set(ACCEPTED) == set(REFUSED)
+    )  # the others: test_prompts.py, test_lora.py, test_gates.py
 
 
 def test_every_field_is_described() -> None:
@@ -165,6 +168,7 @@ def test_every_field_is_described() -> None:
         EngineSpec,
         FeatureSpec,
         SplitSpec,
+        GateSpec,
     ]
     undescribed = [
         f"{section.__name__}.{name}"
