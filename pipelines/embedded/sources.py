@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -92,10 +92,10 @@ HELD_OUT = frozenset((*DEMO_CONTENTS, *DEMO_STYLES, *SPARE))
 """Never used in training: the demo, and four spare pictures for further checks."""
 
 
-def fetch(root: Path) -> None:
-    """Download and unpack the Debian packages below ``root``; no administrator rights needed."""
+def fetch(root: Path, packages: Sequence[str] = DEBIAN) -> None:
+    """Download and unpack Debian packages below ``root``; no administrator rights needed."""
     root.mkdir(parents=True, exist_ok=True)
-    for package in DEBIAN:
+    for package in packages:
         if (root / package).exists():
             continue
         subprocess.run(["apt-get", "download", package], cwd=root, check=True)
@@ -265,6 +265,19 @@ def _python_packages(_: Path) -> Iterator[Picture]:
             f"{file.stem}_{package}", package, path, author, licence, kind, caption,
             file.read_bytes(),
         )  # fmt: skip
+
+
+def pictures_of(root: Path, packages: Sequence[str]) -> Iterator[Picture]:
+    """Pictures of some of the Debian packages, without those of the demo. Raises KeyError for a package that has no rule."""
+    rules = {
+        "gcompris-qt-data": _gcompris,
+        "endless-sky-data": _endless_sky,
+        "lomiri-wallpapers-16.04": _lomiri,
+        "supertuxkart-data": _supertuxkart,
+        "openclipart-png": _openclipart,
+    }
+    for package in packages:
+        yield from (one for one in rules[package](root) if (package, one.path) not in HELD_OUT)
 
 
 def pictures(root: Path) -> Iterator[Picture]:

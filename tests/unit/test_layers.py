@@ -161,6 +161,7 @@ LABORATORY_MAY_IMPORT = {
         "embedded.picture_distances",
     },
     "embedded": {"embedded"},
+    "evidence": {"evidence", "embedded.sources"},
     "proofs": {"proofs"},
 }
 """What a part of the laboratory may import beside the product; files of `pipelines` itself stand alone."""
