@@ -386,7 +386,7 @@ def test_a_small_experiment_goes_on_where_it_was_stopped(
     arguments = [
         *("--output", str(tmp_path / "out"), "--font", str(font), "--textures", str(textures)),
         *("--styles", str(STYLES / "demo" / "styles"), "--unseen", str(STYLES / "heldout" / "styles")),
-        *("--images", "12", "--tests", "30", "--styled-tests", "6", "--seeds", "2"),
+        *("--images", "12", "--tests", "12", "--styled-tests", "4", "--seeds", "2"),
         *("--ratios", "1", "--num-styles", "2", "--epochs", "2", "--width", "4", "--size", "32"),
         *("--manifest", str(tmp_path / "base.yaml"), "--set", "image.size=64"),
     ]  # fmt: skip
@@ -440,7 +440,7 @@ def test_a_small_experiment_goes_on_where_it_was_stopped(
     text = (tmp_path / "out" / "evidence.md").read_text()
     assert text.count("\n| 0.5 stylised, 2 styles |") == 2
     assert (
-        "12 training images of 6 classes, 2 steps, 2 seeds; test images: clean 30, conflict 30"
+        "12 training images of 6 classes, 2 steps, 2 seeds; test images: clean 12, conflict 12"
         in text
     )
     with Image.open(tmp_path / "out" / "evidence.png") as picture:
