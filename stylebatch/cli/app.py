@@ -29,6 +29,7 @@ GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
         output_verbs.verify,
         output_verbs.repair,
         output_verbs.report,
+        output_verbs.view,
         export_verbs.export,
         export_verbs.merge,
     ),

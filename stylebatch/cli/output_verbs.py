@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from stylebatch.cli.arguments import AsJson, JsonLogs, Output, place
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from stylebatch.cli.arguments import AsJson, JsonLogs, Output, place, whole_number
 from stylebatch.cli.export_verbs import print_export
 from stylebatch.cli.messages import print_problem, print_result, progress
 from stylebatch.folder import Folder
@@ -63,6 +68,33 @@ def report(output: Output) -> int:
         if not is_live:
             raise
     return 0
+
+
+def view(
+    output: Output,
+    *,
+    port: Annotated[
+        int,
+        typer.Option(parser=whole_number, metavar="N", show_default="any", help="of 127.0.0.1"),
+    ] = 0,
+    keys: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="where marked samples are written, for `export --drop` (keys.txt here)",
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser", help="open it in a browser")] = False,
+) -> int:
+    """look through an output in a browser of this machine, also while a run writes it; Ctrl-C ends it"""
+    from stylebatch.viewer.serving import serve
+
+    def ready(url: str) -> None:
+        print(f"{output}: {url}", flush=True)
+        if browser:
+            webbrowser.open(url)
+
+    return serve(place(output), port=port, keys=keys, ready=ready)
 
 
 def _run_state(output: Folder) -> tuple[bool, bool]:

@@ -57,7 +57,10 @@ class ExportOptions:
 
 
 def read_keys(path: str) -> tuple[str, ...]:
-    """The keys in a text file, one a line; empty lines mean nothing. Raises ManifestError for a file that cannot be read."""
+    """The keys in a text file, one a line; empty lines and those that begin with `#` mean nothing.
+
+    Raises ManifestError for a file that cannot be read.
+    """
     keys: list[str] = []
     try:
         if not Path(path).is_file():
@@ -66,7 +69,7 @@ def read_keys(path: str) -> tuple[str, ...]:
             )
         with open_text(path) as file:
             for number, line in enumerate(lines_of(file, path), 1):
-                key = line.strip()
+                key = "" if line.startswith("#") else line.strip()
                 if key and not key.isalnum():
                     raise ManifestError(
                         f"--drop: {path}: line {number}: found {key[:60]!r}; accepted: a key, such as 000000003"

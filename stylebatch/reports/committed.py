@@ -126,10 +126,10 @@ class Committed:
     def table(self, shard: CommittedShard) -> pa.Table | None:
         """Rows of one shard, None where its files are not those of its commit. Raises DamagedError for rows that no run writes."""
         data = self.ledger.metadata(shard.name, shard.stats)
-        return None if data is None else _table(self.output, metadata_file(shard.name), data)
+        return None if data is None else read_rows(self.output, metadata_file(shard.name), data)
 
 
-def _table(output: Folder, path: str, data: bytes) -> pa.Table:
+def read_rows(output: Folder, path: str, data: bytes) -> pa.Table:
     """A shard's metadata, with the types that it is written with. Raises DamagedError for others."""
     try:
         table = pq.read_table(pa.BufferReader(data))

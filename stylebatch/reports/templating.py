@@ -40,3 +40,10 @@ def filled(
 
 def _marking(change: Callable[[str], str]) -> Callable[[str], Markup]:
     return lambda text: Markup(change(text))
+
+
+def template_bytes(name: str) -> bytes:
+    """A file beside this one's templates as it is, such as a style sheet."""
+    loader = PackageLoader("stylebatch.reports")
+    source, _, _ = loader.get_source(Environment(), name)
+    return source.encode()

@@ -17,6 +17,7 @@ import pytest
         "from stylebatch.planning.resolve import plan",
         "from stylebatch.reports.report import report",
         "import stylebatch.cli.cache_verbs",
+        "import stylebatch.viewer.serving",
     ],
 )
 def test_light_parts_import_no_torch(statement: str) -> None:

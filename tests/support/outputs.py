@@ -84,6 +84,7 @@ def write_output(
     side: int = 32,
     inputs: bool = True,
     kind: OutputFormat = "webdataset",
+    shares_inputs: bool = False,
 ) -> Path:
     """An output directory of committed shards; `planned` is (pairs, shards) where more were planned."""
     pairs = [pair for shard in shards for pair in shard]
@@ -103,7 +104,8 @@ def write_output(
     output.mkdir(parents=True, exist_ok=True)
     (output / "run.json").write_text(json.dumps(run))
     for number, shard in enumerate(shards):
-        with sink_of(kind)(Folder.at(output), f"train-{number:05d}", SCHEMA) as sink:
+        name, shared = f"train-{number:05d}", shares_inputs
+        with sink_of(kind)(Folder.at(output), name, SCHEMA, shares_inputs=shared) as sink:
             for index, pair in enumerate(shard):
                 content, style = contents.index(pair.content), styles.index(pair.style)
                 files = {"png": _png(color_of(content, style), side)}

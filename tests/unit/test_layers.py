@@ -91,7 +91,7 @@ ROOMS = (
     *("masking", "errors", "section", "paths", "documents", "progress", "words", "pixel_memory"),
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
-    *("store", "features", "reports", "export", "engine"),
+    *("store", "features", "reports", "export", "viewer", "engine"),
     *("training", "conformance", "doctor", "cli"),
 )
 """Parts of the product; each may import those that stand before it."""

@@ -26,6 +26,7 @@ from stylebatch.store.names import marker, metadata_file
 from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.records import Record, as_parquet
 from stylebatch.store.sinks.columns import Shape
+from stylebatch.store.sinks.spans import Spans
 
 Members = dict[str, bytes]
 """Pictures of a sample by the names that they have in a tar: `jpg`, `content.jpg`, ..."""
@@ -178,6 +179,14 @@ class Sink(ABC):
 
         Raises OSError or ValueError for damaged files.
         """
+
+    @classmethod
+    def spans(cls, output: Folder, name: str) -> Spans | None:
+        """Where the pictures of a shard lie; None for a format whose pictures are no stretches of its files.
+
+        Raises OSError or ValueError for damaged files.
+        """
+        return None
 
     @classmethod
     @abstractmethod

@@ -18,7 +18,7 @@ def read_members(
     Raises OSError, and ValueError for what is no tar of samples.
     """
     left, current, members = set(wanted or ()), "", dict[str, bytes]()
-    for name, start, size in _members(file):
+    for name, start, size in walk_members(file):
         key, _, extension = name.partition(".")
         if key != current and members:
             yield current, members
@@ -34,8 +34,12 @@ def read_members(
         yield current, members
 
 
-def _members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
-    """Name, start and size of each file. Names of samples are shorter than the 100 bytes that a header has for them."""
+def walk_members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
+    """Name, start and size of each file; no contents are read.
+
+    Names of samples are shorter than the 100 bytes that a header has for them. Raises OSError, and ValueError for what is no
+    tar of samples.
+    """
     place = 0
     while True:
         header = _read(file, place, BLOCK)

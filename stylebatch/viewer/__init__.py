@@ -1,0 +1,1 @@
+"""Serves an output to a browser of this machine: its samples, measures, failures and progress."""
