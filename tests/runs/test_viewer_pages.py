@@ -53,7 +53,7 @@ def _keys(page: Any) -> list[str]:
     """Keys of the cards in sight, in order."""
     until(
         page,
-        "[...document.querySelectorAll('#grid article .number')].every((one) => one.textContent)",
+        "page.grid.mounted.size && [...document.querySelectorAll('#grid .number')].every((one) => one.textContent)",
     )
     return [
         str(text)
