@@ -18,9 +18,11 @@ from stylebatch.engine.blocks.by_method import block_method
 from stylebatch.engine.blocks.user_methods import finite_rows, place_of_member
 from stylebatch.engine.carried_values import CarriedValues
 from stylebatch.engine.decoders import Decoders
+from stylebatch.engine.sample_places import places_of
+from stylebatch.engine.sight import Sight
 from stylebatch.errors import SampleError
 from stylebatch.methods.builtin import method_of
-from stylebatch.methods.input_kinds import MASK, PADDING, REFERENCE, SET, STYLE, TEXT
+from stylebatch.methods.input_kinds import MASK, PADDING, REFERENCE, STYLE
 from stylebatch.methods.pixels import finite_pixels
 from stylebatch.methods.user import users_of
 from stylebatch.models.denoiser import Denoiser
@@ -45,8 +47,10 @@ class Renderer:
     """Keeps what blocks share. All members run on the worker's rendering thread.
 
     `pool` decodes ahead; `on_saved` gets the number of evaluations that the plan counts and that were not needed;
-    `check_files` gets every file that was decoded.
+    `check_files` gets every file that was decoded; `sight` looks at results, where the plan asks for it.
     """
+
+    sight: Sight | None = None
 
     def __init__(
         self,
@@ -166,6 +170,7 @@ class Rendering:
         self.cut |= {place for place in wanted if self._is_cut(place)}
         if wanted:
             self._render(wanted, one, other)
+            self._look_at(wanted)
 
     def _preparing(self, axis: int) -> Callable[[dict[int, Picture | None]], Any]:
         name, method = self.renderer.axis(axis), self.renderer.method
@@ -192,6 +197,18 @@ class Rendering:
             if not isinstance(found, SampleError):
                 found = method.finished(one, found, rows.picture(place[0]))
             self.pixels[place] = found
+
+    def _look_at(self, places: list[CellIndex]) -> None:
+        """Show the pictures of these places, and their inputs, to the classifier of the run."""
+        sight = self.renderer.sight
+        if sight is None:
+            return
+        images: list[Pixels] = []
+        for place in places:
+            result = self.pixels[place]
+            if not isinstance(result, SampleError):
+                images += (result, *self._compared(self.samples[place]).values())
+        sight.look(images)
 
     def _request(
         self, place: CellIndex, rows: Group, columns: Group, attempt: Attempt | None = None
@@ -294,7 +311,10 @@ class Rendering:
         if attempt is not None:
             options = options.model_copy(update=dict(attempt.options))
             told = {"attempt": attempt.number, "rejections": "; ".join(attempt.rejections)}
-        row = {**self._places(sample), **options.drawn(sample.seed).record_values()}
+        row = {
+            **places_of(plan, sample, is_cut=(sample.row, sample.column) in self.cut),
+            **options.drawn(sample.seed).record_values(),
+        }
         row |= {"seed": sample.seed, **told}
         row |= self.renderer.carried.of(sample)
         # 0 where the picture could not be read: no column is null
@@ -319,34 +339,6 @@ class Rendering:
             row["transform"] = transform_value(picture.transform, picture.orientation)
         return row
 
-    def _places(self, sample: Sample) -> dict[str, Any]:
-        """Columns that say where on the axes the sample stands."""
-        plan, prompt = self.plan, sample.prompt
-        if prompt is None:
-            content, style = plan.images(0)[sample.row], plan.images(1)[sample.column]
-            return {
-                "content_id": content.id,
-                "style_id": style.id,
-                "row": sample.listed.number,
-                "style_images": [part.id for part in style.parts] or [style.id],
-                "style_weights": [part.weight for part in style.parts] or [1.0],
-                "mask_id": content.mask_id,
-            }
-        found = {
-            "id": prompt.id,
-            TEXT: prompt.prompt,
-            "negative_prompt": prompt.negative_prompt or "",
-            "prompt_truncated": (sample.row, sample.column) in self.cut,
-            "image": prompt.image,
-            "mask": prompt.mask,
-        }
-        if "set" in plan.options.axes():
-            first = plan.reference_of(sample.column)
-            shown = None if first is None else plan.request(first, sample.column).prompt
-            found[SET] = prompt.style
-            found["reference"] = prompt.reference or (shown.id if shown else "")
-        return found
-
     def notes(self, sample: Sample) -> tuple[str, ...]:
         """What was odd about its inputs and yet accepted."""
         return tuple(note for one in self._pictures(sample).values() for note in one.notes)
@@ -354,10 +346,16 @@ class Rendering:
     def measures(self, sample: Sample, pixels: Pixels) -> dict[str, float]:
         """Quality columns."""
         sample = self.as_made(sample)
-        inputs = {kind: self._reduction(one.pixels) for kind, one in self._pictures(sample).items()}
+        inputs, sight = self._compared(sample), self.renderer.sight
+        found = measured(Reduction(pixels), {k: self._reduction(one) for k, one in inputs.items()})
+        return found if sight is None else found | sight.measured(pixels, inputs, sample.label)
+
+    def _compared(self, sample: Sample) -> dict[str, Pixels]:
+        """Pictures of the sample's inputs, by kind."""
+        inputs = {kind: one.pixels for kind, one in self._pictures(sample).items()}
         if sample.column in self.references:
-            inputs[REFERENCE.name] = self._reduction(self.references[sample.column])
-        return measured(Reduction(pixels), inputs)
+            inputs[REFERENCE.name] = self.references[sample.column]
+        return inputs
 
     def _reduction(self, pixels: Pixels) -> Reduction:
         """An input as it is measured, reduced once for all samples that are made of it."""

@@ -30,6 +30,7 @@ from stylebatch.engine.gate import check_gates
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.measure import find_place
 from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
+from stylebatch.engine.sight import check_sight
 from stylebatch.engine.tracking import tracked
 from stylebatch.folder import Folder
 from stylebatch.interruption import interruptible
@@ -168,6 +169,7 @@ def _lead(start: _Start) -> RunResult:
     check_gates(draft)
     if not spec.model.is_embedded:
         check_model(spec.model, start.inputs.checkpoint)
+    check_sight(draft)
     output = Folder.at(draft.spec.output.path)
     ledger = Ledger(output)
     ledger.former()

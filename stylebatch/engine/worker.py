@@ -35,6 +35,7 @@ from stylebatch.engine.ladder import Rung, is_out_of_memory
 from stylebatch.engine.measure import lanes_of
 from stylebatch.engine.renderer import Renderer, Rendering
 from stylebatch.engine.retries import Retries
+from stylebatch.engine.sight import Sight
 from stylebatch.errors import SampleError
 from stylebatch.folder import Folder
 from stylebatch.methods.user import users_of
@@ -43,7 +44,7 @@ from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.loading import load_model
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 from stylebatch.store.fingerprints import Fingerprints
 from stylebatch.store.records import Record, schema_of_plan
 from stylebatch.store.sinks import Sink, sink_of
@@ -102,6 +103,7 @@ class Worker:
             held.callback(self._lanes.close)
             self._fingerprints = Fingerprints(self.output)
             self._renderer = self._make_renderer()
+            self._renderer.sight = Sight.of(self.plan, self.model.device)
             # from here on `__exit__` closes; an error above has closed already
             self._held = held.pop_all()
         return self
@@ -339,7 +341,7 @@ class Worker:
             "error_code": "",
             "error_message": "",
             "sha256": "",
-            **dict.fromkeys(measure.column for measure in MEASURES),
+            **dict.fromkeys(measure.column for measure in TABLE),
         }
 
     def _told_of_inputs(self, shard_id: int, sample: Sample) -> dict[str, Any]:

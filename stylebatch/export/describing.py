@@ -9,7 +9,7 @@ from stylebatch.export.exported_shards import Exported
 from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import TEXT, kinds_of
 from stylebatch.planning.picture_sizes import size_words
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 from stylebatch.reports.card import Head, tags, write_page
 from stylebatch.reports.parameters import option
 from stylebatch.store.loaders import few_shards
@@ -45,7 +45,7 @@ def write_export_card(
         "methods": list(_methods(exported)),
         "hints": [*([hint] if hint else []), *_of_annotations(exported, record)],
         "kinds": tuple(kind.name for kind in kinds_of(columns)),
-        "measures": [measure for measure in MEASURES if measure.column in columns],
+        "measures": [measure for measure in TABLE if measure.column in columns],
         "lineage": record.lineage,
     }
     write_page(head, values, output)

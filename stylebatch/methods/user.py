@@ -84,7 +84,7 @@ class CustomMethod(Section):
             file, _, name = self.path.rpartition(":")
             try:
                 with user_import(self.file):
-                    found = getattr(_module(file, key[1]), name, None)
+                    found = getattr(module_of(file, key[1]), name, None)
             except UserCodeError as error:
                 shown = f" (`{error.source}`)" if error.source else ""
                 raise ValueError(f"path: {file} cannot be imported: {error}{shown}") from error
@@ -227,7 +227,7 @@ def _source_of(module: str) -> Path:
     return Path(found.origin)
 
 
-def _module(file: str, digest: str) -> Any:
+def module_of(file: str, digest: str) -> Any:
     """The module of a file, under a name that its place and content decide, or an installed one."""
     if not file.endswith(".py"):
         return importlib.import_module(file)

@@ -13,7 +13,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.methods.input_kinds import INPUT_KINDS
 from stylebatch.methods.method import RECORD_COLUMNS, MethodOptions
 from stylebatch.planning.axes import Axis, ImageAxis
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 
 MOST_COLUMNS = 200
 NAMED = 12
@@ -24,7 +24,7 @@ _PICTURES = ("image", "input_image", "segmentation", *(kind.name for kind in INP
 TAKEN = frozenset(
     (
         *RECORD_COLUMNS,
-        *(measure.column for measure in MEASURES),
+        *(measure.column for measure in TABLE),
         *(name for picture in _PICTURES for name in (picture, f"{picture}_id", f"{picture}_path")),
         *("objects", "transform", "split", "attempt", "file_name", "input_files", "input_sha256"),
         *("jpg", "png", "webp", "avif", "json", "txt", "cls", "__key__", "__url__"),

@@ -14,13 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from stylebatch.data.arrow_columns import constant_column, number_column, text_column
-from stylebatch.data.rows import Cell, ListedCells, facts_of
+from stylebatch.data.rows import Cell, ListedCells
+from stylebatch.data.rows import facts_of as facts_of_cells
 from stylebatch.errors import ManifestError
 from stylebatch.methods.method import MethodOptions
 from stylebatch.methods.user import users_of
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.planning.axes import Axis, ImageAxis
 from stylebatch.planning.run_inputs import Inputs
+from stylebatch.quality.classifier_files import facts_of
 from stylebatch.spec import RunSpec
 
 FORMAT_VERSION = 3
@@ -62,6 +64,7 @@ def identity_of(
         **({"long_prompts": "chunk"} if chunks else {}),
         **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
         **({} if spec.gates is None else {"gates": spec.gates.facts}),
+        **({} if spec.quality is None else {"quality": facts_of(spec.quality)}),
     }
 
 
@@ -98,7 +101,7 @@ def _digest_of_axis(axis: Axis) -> str:
 
 def _digest_of_cells(cells: Sequence[Cell]) -> str:
     if not isinstance(cells, ListedCells):
-        facts = facts_of(cells)
+        facts = facts_of_cells(cells)
         return rows_digest((str(row), str(column), *texts) for row, column, *texts in facts)
     places = (number_column(np.frombuffer(one, np.int64)) for one in (cells.rows, cells.columns))
     texts = (
@@ -147,6 +150,9 @@ def anchored_spec(spec: RunSpec) -> RunSpec:
         ),
         "features": features.model_copy(update={"cache": absolute(features.cache)}),
     }
+    if spec.quality is not None and spec.quality.classifier:
+        classifier = absolute(spec.quality.classifier)
+        changes["quality"] = spec.quality.model_copy(update={"classifier": classifier})
     if ".py:" in (path := getattr(method, "path", "")):
         changes["method"] = method.model_copy(update={"path": absolute(path)})
     return spec.model_copy(update=changes)

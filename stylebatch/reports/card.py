@@ -24,7 +24,7 @@ from stylebatch.spec.gates import DEFAULT
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.loaders import loader_hints
 from stylebatch.store.output_record import Origin
-from stylebatch.store.records import SEGMENTATION, input_names, schema_of_plan
+from stylebatch.store.records import SEGMENTATION, asked_of, input_names, schema_of_plan
 from stylebatch.store.sinks import sink_of
 from stylebatch.store.sinks.annotations import notes_on_splits
 from stylebatch.store.sinks.columns import Shape
@@ -152,7 +152,7 @@ def _values(plan: Plan, splits: Mapping[str, int]) -> dict[str, object]:
         "digest": plan.digest[:16],
         "hints": [*loader_hints(plan), *_of_annotations(plan, splits)],
         "kinds": kinds,
-        "measures": measures_of(kinds),
+        "measures": [*measures_of(kinds), *asked_of(plan)],
         "lineage": list(lineage(plan)),
     }
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from stylebatch.errors import DamagedError, ManifestError, UnansweredError
 from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import INPUT_KINDS, TEXT
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 from stylebatch.store.ledger import Ledger
 from stylebatch.store.names import STATS, metadata_file
 from stylebatch.store.output_record import ShardStats, brief, read_run
@@ -140,7 +140,7 @@ def read_rows(output: Folder, path: str, data: bytes) -> pa.Table:
         if table.column_names.count(column) != 1:
             raise damaged(output, path, f"found no column {column}")
     texts = dict.fromkeys((*REQUIRED, *INPUTS, TEXT), pa.string())
-    types = texts | {measure.column: pa.float64() for measure in MEASURES}
+    types = texts | {measure.column: pa.float64() for measure in TABLE}
     for field in table.schema:
         accepted = types.get(field.name, field.type)
         if field.type != accepted:

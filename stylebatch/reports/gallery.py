@@ -16,7 +16,7 @@ from PIL import Image
 from stylebatch.folder import Folder, Place
 from stylebatch.masking import printable
 from stylebatch.methods.input_kinds import GROUPS, TEXT, InputKind, kinds_of
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 from stylebatch.reports.chosen import SpreadOfSuccess
 from stylebatch.reports.committed import Committed, Row, ShardRows
 from stylebatch.reports.parameters import parameters
@@ -84,7 +84,7 @@ def write_gallery(committed: Committed, rows: GalleryRows, pictures: Pictures) -
         "kinds": [axis.name for axis in axes],
         "groups": sorted(((classes[id_], name) for id_, name in groups.items()), key=_by_name),
         "labels": sorted({row["label"] for row in shown} - {""}),
-        "measures": [measure for measure in MEASURES if measure.column in columns],
+        "measures": [measure for measure in TABLE if measure.column in columns],
         "parameters": common,
         "cards": [
             Card.of(row, pictures, axes, classes[row[group]] if group else "", other)

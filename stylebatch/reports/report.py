@@ -16,7 +16,7 @@ from stylebatch.folder import Folder, Place
 from stylebatch.methods.input_kinds import STYLE
 from stylebatch.planning.shard_names import parsed_name
 from stylebatch.planning.style_uses import Spread
-from stylebatch.quality.measures import MEASURES
+from stylebatch.quality.asked import TABLE
 from stylebatch.reports.committed import Committed, ShardRows
 from stylebatch.reports.contact_sheet import Limits, SheetRows, write_sheet
 from stylebatch.reports.gallery import GalleryRows, write_gallery
@@ -107,7 +107,7 @@ class Report:
         if self.quality:
             means = (
                 f"{measure.name} {measure.shown(self.quality[measure.column])} {measure.unit}".rstrip()
-                for measure in MEASURES
+                for measure in TABLE
                 if measure.column in self.quality
             )
             lines.append(f"  mean        {', '.join(means)}")
@@ -196,7 +196,7 @@ class Totals:
     def __post_init__(self) -> None:
         self._writer: pq.ParquetWriter | None = None
         self._counts = Counter[str]()
-        self._sums = {measure.column: 0.0 for measure in MEASURES}
+        self._sums = {measure.column: 0.0 for measure in TABLE}
         self.splits = Counter[str]()
         self.styles: list[int] = []
 
@@ -221,7 +221,7 @@ class Totals:
             rendered = table.filter(pc.equal(table["status"], "success"))
             styles = pc.count_distinct(rendered[STYLE.column]).as_py()
             self.styles += [styles] if styles else []
-        for column in (measure.column for measure in MEASURES):
+        for column in (measure.column for measure in TABLE):
             if column in table.column_names:
                 self._counts[column] += len(table) - table[column].null_count
                 # the sum of no values is null

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stylebatch.folder import Folder
-from stylebatch.quality.measures import MEASURES, Measure
+from stylebatch.quality.asked import TABLE
+from stylebatch.quality.measures import Measure
 from stylebatch.reports.committed import Committed, Row
 from stylebatch.reports.report import Report
 
@@ -38,7 +39,7 @@ class VariantRecords:
     def measures(self) -> list[Measure]:
         """Those that any variant has."""
         columns = {column for rows in self.rows for row in rows.values() for column in row}
-        return [measure for measure in MEASURES if measure.column in columns]
+        return [measure for measure in TABLE if measure.column in columns]
 
     def shown(self, name: Name) -> Row:
         """The row of a sample in the first variant that has it."""

@@ -24,6 +24,7 @@ from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.gates import GateSpec
 from stylebatch.spec.output import OutputSpec
 from stylebatch.spec.pairing import Pairing
+from stylebatch.spec.quality import ASKED, QualitySpec, short_quality
 from stylebatch.spec.splits import SplitSpec, short_form
 
 
@@ -139,6 +140,11 @@ class RunSpec(Section):
         description="Which samples are rejected by their measures, and what is tried in their place; default: none is",
     )
 
+    quality: Annotated[QualitySpec | None, BeforeValidator(short_quality)] = Field(
+        None,
+        description="Measures by a network as further columns: names, such as [agreement], or a section with a classifier of your own",
+    )
+
     @model_validator(mode="after")
     def _sources_fit_method(self) -> RunSpec:
         method = self.options
@@ -249,6 +255,10 @@ def json_schema() -> dict[str, Any]:
         "type": "number", "exclusiveMinimum": 0, "maximum": 1,
     }  # fmt: skip
     schema["properties"]["split"]["anyOf"].append({"enum": ["source"]})
+    schema["properties"]["quality"]["anyOf"] += [
+        {"enum": list(ASKED)},
+        {"type": "array", "items": {"enum": list(ASKED)}},
+    ]
     return schema | {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "stylebatch manifest",
@@ -277,6 +287,11 @@ def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     model = joined.get("model")
     if isinstance(model, dict) and isinstance(model.get("lora"), list):
         joined["model"] = model | {"lora": [_joined(lora, folder) for lora in model["lora"]]}
+    quality = joined.get("quality")
+    if isinstance(quality, dict) and isinstance(quality.get("classifier"), str):
+        path = quality["classifier"]
+        if path and not is_address(path):
+            joined["quality"] = quality | {"classifier": str(folder / path)}
     method = joined.get("method")
     # a module (package.module:CLASS) is found by Python and has no folder
     if isinstance(method, dict) and ".py:" in str(method.get("path")):

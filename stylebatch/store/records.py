@@ -17,7 +17,8 @@ from stylebatch.data.sources.further import JSON
 from stylebatch.methods.input_kinds import PADDING, REFERENCE, SET, TEXT
 from stylebatch.methods.method import MethodOptions
 from stylebatch.planning.plan import Plan
-from stylebatch.quality.measures import measures_of
+from stylebatch.quality.asked import asked_columns
+from stylebatch.quality.measures import Measure, measures_of
 from stylebatch.store.label_columns import TRANSFORM, objects_type
 
 TYPES = {
@@ -64,9 +65,16 @@ def schema_of_plan(plan: Plan) -> pa.Schema:
     """Columns of the records of a plan."""
     carried = {one.column: "string" if one.kind == JSON else one.kind for one in plan.carried}
     found = schema_of(plan.options, plan.input_columns, blends=plan.has_blends, carried=carried)
+    asked = {one.column: "double" for one in asked_of(plan)}
     gates = plan.spec.gates
     tried = TRIED if gates is not None and gates.retry else {}
-    return pa.schema([*found, *(pa.field(name, TYPES[kind]) for name, kind in tried.items())])
+    added = asked | tried
+    return pa.schema([*found, *(pa.field(name, TYPES[kind]) for name, kind in added.items())])
+
+
+def asked_of(plan: Plan) -> list[Measure]:
+    """The measures by a network that the manifest asks for."""
+    return [] if plan.spec.quality is None else asked_columns(plan.spec.quality.measures)
 
 
 def schema_of(

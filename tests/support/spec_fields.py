@@ -128,6 +128,9 @@ ACCEPTED: dict[str, list[Any]] = {
     "seed": [1, 2**63 - 1],
     "license": ["cc0-1.0"],
     "max_failed_fraction": [0.0, 1.0],
+    "quality.measures": [["agreement"], ["agreement", "feature_content", "feature_style"]],
+    "quality.classifier": ["", "DIR/eyes.py:look", "DIR/vit"],
+    "quality.labels": [{}, {"cat": "tabby", "dog": 207}],
 }
 REFUSED: dict[str, list[Any]] = {
     "name": ["", 3, None],
@@ -253,4 +256,7 @@ REFUSED: dict[str, list[Any]] = {
     "seed": [-1, 2**63, 0.5, "0"],
     "license": ["", None, 0],
     "max_failed_fraction": [-0.1, 1.1, "1%"],
+    "quality.measures": [[], ["agreement", "agreement"], ["sharpness"], 3],
+    "quality.classifier": [3, "s3://bucket/vit"],
+    "quality.labels": [{"cat": 0.5}, ["cat"]],
 }

@@ -27,6 +27,8 @@ HOMES = {
         "stylebatch.models",
         "stylebatch.methods",
         "stylebatch.quality.imagenet_network",
+        "stylebatch.quality.classifiers",
+        "stylebatch.engine.sight",
         "stylebatch.engine.worker",
         "stylebatch.engine.blocks",
         "stylebatch.engine.renderer",
@@ -40,7 +42,7 @@ HOMES = {
         "stylebatch.training",
     ),
     "diffusers": ("stylebatch.models", "stylebatch.training"),
-    "transformers": ("stylebatch.models",),
+    "transformers": ("stylebatch.models", "stylebatch.quality.classifiers"),
     "accelerate": (
         "stylebatch.models",
         "stylebatch.training",

@@ -127,6 +127,8 @@ def with_companions(base: dict[str, Any], field: str, value: Any, folder: Path) 
         data = put(data, "pairing.mode", "sample")
     if field in ("split.exact", "split.styles", "split.seed"):
         data = put(data, "split.fractions", {"validation": 0.2})
+    if field in ("quality.classifier", "quality.labels"):
+        data = put(data, "quality.measures", ["agreement"])
     if field in ("pairing.order", "pairing.carry"):
         (folder / "rows.csv").write_text("content,style\n")
         data = put(put(data, "pairing.mode", "explicit"), "pairing.path", str(folder / "rows.csv"))
