@@ -37,7 +37,7 @@ INPUT_BYTES = 110_000
 DEVICE = Profile(
     model="sd15", fingerprint="", device="cuda", name="assumed", dtype="float16", threads=1, size=SIDE,
     row_s={1: 1 / 60, 8: 1 / 140, 16: 1 / 150},
-    uncut_row_s={1: 1 / 60, 8: 1 / 140, 16: 1 / 150}, encode_s=0.012, decode_s=0.02, sample_s=0.006, load_s=20.0,
+    related_row_s={1: 1 / 60, 8: 1 / 140, 16: 1 / 150}, encode_s=0.012, decode_s=0.02, sample_s=0.006, load_s=20.0,
     measured="",
 )  # fmt: skip
 """150 network rows a second is the published figure of an A100 for SD 1.5 at 512 px; the rest is assumed."""

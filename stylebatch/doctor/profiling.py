@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from stylebatch.data.images import encode, fit
 from stylebatch.data.pictures.decoding import decode
 from stylebatch.doctor.prediction import picture
 from stylebatch.methods.pixels import to_pixels
+from stylebatch.methods.prompted import embedded
+from stylebatch.methods.stylealigned.algorithm import Reference, StyleAligned
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.lanes import Lanes
 from stylebatch.planning.profiles import Profile
@@ -49,10 +52,14 @@ def profile_of(
         model.lanes = side_by_side
         try:
             row_s = {rows: _row_seconds(model, size, rows) for rows in counts}
+            related_row_s = row_s
+            if model.num_self_attentions:
+                beside = sorted({*counts, side_by_side.count * batch})
+                related_row_s = {
+                    rows: _related_row_seconds(model, size, rows, batch) for rows in beside
+                }
         finally:
             model.lanes = None
-        uncut = side_by_side.count > 1
-    uncut_row_s = {rows: _row_seconds(model, size, rows) for rows in counts} if uncut else row_s
     # after the rows: the first evaluations warm the device up
     latents = model.encode(picture(size))
     on_device = model.device.type != "cpu"
@@ -65,7 +72,7 @@ def profile_of(
         threads=threads,
         size=size,
         row_s=row_s,
-        uncut_row_s=uncut_row_s,
+        related_row_s=related_row_s,
         encode_s=_typical(lambda: model.encode(picture(size))),
         decode_s=_typical(lambda: model.decode(latents)),
         # beside a GPU the CPU does this while the next block is rendered
@@ -81,6 +88,19 @@ def _row_seconds(model: Denoiser, size: int, rows: int) -> float:
     timestep = model.schedule.sampling_steps(2)[1].t
     latents = torch.zeros((rows, channels, side, side), device=model.device)
     return _typical(lambda: model.predict_noise(latents, timestep, cond)) / rows
+
+
+def _related_row_seconds(model: Denoiser, size: int, rows: int, batch: int) -> float:
+    """As `_row_seconds`, of a step of StyleAligned in evaluations of at most `batch` rows, each with the reference."""
+    side, channels, batch = size // model.latent_factor, model.latent_channels, max(2, batch)
+    latents = torch.zeros((rows, channels, side, side), device=model.device)
+    method, prompts = StyleAligned(guidance=1.0), embedded(model, [""], guidance=1.0)
+    reference, samples = Reference(latents[:1], prompts), latents[math.ceil(rows / batch) :]
+
+    def step() -> Tensor:
+        return next(method.denoising(model, reference, samples, prompts, batch=batch)).samples
+
+    return _typical(step) / rows
 
 
 def _outside_the_network(size: int) -> None:

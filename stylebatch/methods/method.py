@@ -122,6 +122,10 @@ class MethodOptions(Section):
         """Network rows of one sample."""
         return 1
 
+    def rows_per_step(self, size: BlockSize) -> int:
+        """Network rows that one step of a block takes, in evaluations of at most `size.batch`."""
+        return size.samples * self.rows_per_sample
+
     @property
     def retried(self) -> tuple[str, ...]:
         """Options that another attempt at a sample may change: nothing that was prepared hangs on them."""

@@ -123,6 +123,10 @@ AttentionEdit = Callable[[Site, Tensor, SelfAttention], Tensor]
 """`edit(site, hidden, layer) -> (B, L, features)` replaces the layer's computation while installed."""
 
 
+Lenders = Callable[[int], Tensor]
+"""`lenders(B) -> (B,)`: for each row of a batch of B the row that it borrows from."""
+
+
 class Denoiser(Protocol):
     """A latent diffusion model. Latents are float32; H W pixels, h w latent cells.
 
@@ -200,8 +204,8 @@ class Denoiser(Protocol):
         """As `editing`, for any self-attention layers of the network; `edit` is given the layer's number."""
         raise _no_edits(self)
 
-    def sharing_norms(self, reference: Tensor) -> AbstractContextManager[None]:
-        """Inside, group norms of row i use the statistics of rows i and `reference[i]` (B,) together."""
+    def sharing_norms(self, lenders: Lenders) -> AbstractContextManager[None]:
+        """Inside, group norms of row i of B use the statistics of rows i and `lenders(B)[i]` together."""
         raise _no_edits(self)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.family import Family
@@ -115,8 +115,13 @@ def device_seconds(plan: Plan, profile: Profile) -> float:
 
 def row_seconds(plan: Plan, profile: Profile) -> float:
     """Of a network row of the profile's size, in the batches that the plan makes."""
-    batch = min(plan.batch, plan.layout.samples_per_block * plan.options.rows_per_sample)
-    return profile.row_seconds(batch, uncut=plan.options.relates_rows)
+    options, most = plan.options, plan.batch
+    # a block of a set counts the reference, which `rows_per_step` adds
+    samples = max(1, plan.layout.samples_per_block - (1 if options.uses_sets else 0))
+    rows = options.rows_per_step(replace(plan.layout.work.size, samples=samples))
+    if options.relates_rows and profile.device == "cpu":  # whole evaluations go side by side
+        most *= min(plan.batches_at_once, profile.threads)
+    return profile.row_seconds(min(most, rows), related=options.relates_rows)
 
 
 def _workers(plan: Plan) -> int:

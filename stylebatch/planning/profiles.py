@@ -23,8 +23,8 @@ MIN_SIZE = 8
 class Profile:
     """Seconds of one model on one device, for square pictures of `size` pixels.
 
-    `row_s`: of a row of a network evaluation, by rows at once; `uncut_row_s`: where rows depend on each other, so that a CPU does
-    not cut them into lanes; `encode_s`, `decode_s`: of a picture in the autoencoder;
+    `row_s`: of a row of a network evaluation, by rows at once; `related_row_s`: where rows share attention with a reference
+    (StyleAligned), those of all evaluations that go side by side; `encode_s`, `decode_s`: of a picture in the autoencoder;
     `sample_s`: of a sample outside both; `load_s`: of loading the model. `measured`: date, as 2026-01-31.
     """
 
@@ -36,7 +36,7 @@ class Profile:
     threads: int
     size: int
     row_s: Mapping[int, float]
-    uncut_row_s: Mapping[int, float]
+    related_row_s: Mapping[int, float]
     encode_s: float
     decode_s: float
     sample_s: float
@@ -51,9 +51,9 @@ class Profile:
         parts = (self.fingerprint[:16], self.size, self.dtype, self.device, self.threads, name)
         return "-".join(map(str, parts)) + SUFFIX
 
-    def row_seconds(self, batch: int, *, uncut: bool = False) -> float:
+    def row_seconds(self, batch: int, *, related: bool = False) -> float:
         """Of a row where `batch` rows are evaluated at once: those of the nearest number of rows that was measured."""
-        measured = self.uncut_row_s if uncut else self.row_s
+        measured = self.related_row_s if related else self.row_s
         return measured[min(measured, key=lambda rows: (abs(rows - batch), rows))]
 
 
@@ -104,7 +104,7 @@ def _read(folder: Folder, name: str) -> Profile | None:
         found = _CHECKED.validate_python(data)
     except (StorageError, OSError, ValueError, ValidationError):
         return None
-    of_rows = (found.row_s, found.uncut_row_s)
+    of_rows = (found.row_s, found.related_row_s)
     times = (
         *(s for one in of_rows for s in one.values()),
         found.encode_s,

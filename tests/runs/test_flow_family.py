@@ -63,7 +63,7 @@ def test_a_network_without_self_attention_refuses_edits(model: Denoiser) -> None
     for enter in (
         lambda: model.editing(edit, (6,)),
         lambda: model.editing_layers(edit, (0,)),
-        lambda: model.sharing_norms(torch.zeros(1)),
+        lambda: model.sharing_norms(lambda rows: torch.zeros(rows)),
     ):
         with pytest.raises(ValueError, match="Flow has no self-attention that takes edits"):
             enter()

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from stylebatch.cli import main
+from stylebatch.manifest import load_spec
+from stylebatch.planning.forecast import row_seconds
+from stylebatch.planning.profiles import Profile
+from stylebatch.planning.resolve import plan
 from tests.support.runs import small_manifest
 
 
@@ -42,3 +46,22 @@ def test_plan_tells_hours_once_the_device_is_measured(
     assert kept == pytest.approx(3600 * found["device_hours"], rel=0.05, abs=0.1)
     assert main(["report", str(tmp_path / "out")]) == 0
     assert "against it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("example", "batch", "rows"),
+    [
+        ("text2img", 16, 8),
+        ("stylealigned", 16, 12),  # five samples and the reference, two rows each
+        ("stylealigned", 4, 4),
+        ("panorama", 16, 32),  # 13 windows in two evaluations, side by side
+    ],
+)
+def test_a_row_is_counted_at_what_is_evaluated_at_once(example: str, batch: int, rows: int) -> None:
+    times = {1: 9.0, 2: 2.0, 4: 4.0, 8: 8.0, 12: 12.0, 16: 16.0, 32: 32.0}
+    profile = Profile(
+        model="tiny", fingerprint="", device="cpu", name="", dtype="float32", threads=2, size=128,
+        row_s=times, related_row_s=times, encode_s=0.0, decode_s=0.0, sample_s=0.0, load_s=0.0, measured="2026-01-31",
+    )  # fmt: skip
+    manifest = Path(__file__).parents[2] / "manifests" / f"{example}.yaml"
+    assert row_seconds(plan(load_spec(manifest, [f"engine.batch={batch}"])), profile) == rows

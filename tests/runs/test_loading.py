@@ -96,7 +96,7 @@ def numbers(model: StableDiffusion) -> dict[str, Any]:
         found["edited"] = model.predict_noise(x, 301, cond)
     for site, kept in recorder.take().items():
         found |= {f"{name} at {site}": tensor for name, tensor in kept.items()}
-    with model.sharing_norms(torch.tensor([0])):
+    with model.sharing_norms(lambda rows: torch.zeros(rows, dtype=torch.long)):
         found["shared"] = model.predict_noise(x, 301, cond)
     return found
 

@@ -24,7 +24,7 @@ ONE = Profile(
     threads=2,
     size=128,
     row_s={1: 0.5, 4: 0.25, 16: 0.125},
-    uncut_row_s={1: 0.5, 4: 0.375, 16: 0.25},
+    related_row_s={1: 0.5, 4: 0.375, 16: 0.25},
     encode_s=0.01,
     decode_s=0.02,
     sample_s=0.003,
@@ -79,7 +79,7 @@ def test_a_damaged_profile_is_as_good_as_none(
 def test_a_row_takes_what_the_nearest_batch_took(batch: int) -> None:
     assert ONE.row_seconds(batch) in ONE.row_s.values()
     assert [ONE.row_seconds(rows) for rows in (1, 4, 16, 200)] == [0.5, 0.25, 0.125, 0.125]
-    assert [ONE.row_seconds(rows, uncut=True) for rows in (1, 4, 200)] == [0.5, 0.375, 0.25]
+    assert [ONE.row_seconds(rows, related=True) for rows in (1, 4, 200)] == [0.5, 0.375, 0.25]
 
 
 def test_limits_refuse_in_advance() -> None:

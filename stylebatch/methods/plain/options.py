@@ -93,9 +93,11 @@ class PlainOptions(PromptMethod):
     def samples_per_block(self, size: BlockSize) -> int:
         return max(1, super().samples_per_block(size) // self.num_views(size))
 
+    def rows_per_step(self, size: BlockSize) -> int:
+        return size.samples * self.num_views(size) * self.rows_per_sample
+
     def evaluations(self, size: BlockSize) -> int:
-        rows = size.samples * self.num_views(size) * self.rows_per_sample
-        return rows * self.num_steps_walked
+        return self.rows_per_step(size) * self.num_steps_walked
 
 
 class Text2ImgOptions(PlainOptions):

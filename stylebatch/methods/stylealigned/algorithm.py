@@ -11,10 +11,12 @@ panorama's windows (arXiv 2302.08113) may be the samples of a batch.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,6 +29,7 @@ from stylebatch.methods.prompted import Prompts, embedded
 from stylebatch.methods.samples import Samples
 from stylebatch.methods.stylealigned.options import StyleAlignedOptions
 from stylebatch.models.denoiser import Denoiser, SelfAttention
+from stylebatch.models.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -50,34 +53,41 @@ class Aligned:
 
 
 class SharedAttention:
-    """Attention edit: row r of the batch borrows from row `reference[r]`, which borrows from itself."""
+    """Attention edit of batches that are `halves` times (reference, samples): each row borrows from its half's reference."""
 
-    def __init__(self, options: StyleAlignedOptions, reference: Tensor) -> None:
-        self.options = options
-        self.reference = reference
-        is_reference = torch.arange(len(reference), device=reference.device) == reference
-        factors = torch.full((len(reference),), options.shared_score_scale, device=reference.device)
-        factors = torch.where(is_reference, torch.ones_like(factors), factors)
-        self.key_factors = factors[:, None, None, None]
-        # asked for once, not at every layer: a GPU is waited for
-        numbers = reference.unique().tolist() if options.full_attention_share else []
-        self.groups = [(reference == number).nonzero().flatten() for number in numbers]
+    def __init__(self, options: StyleAlignedOptions, halves: int, device: torch.device) -> None:
+        self.options, self.halves, self.device = options, halves, device
+        # batches of a step, of which lanes evaluate several at once, are of few sizes
+        self.lenders = cache(self._lenders)
+        self.key_factors = cache(self._key_factors)
+
+    def _lenders(self, rows: int) -> Tensor:
+        """The row that each of `rows` borrows from (rows,); a reference borrows from itself."""
+        each = rows // self.halves
+        # negative rows borrow from the negative reference, positive from the positive
+        return (torch.arange(self.halves, device=self.device) * each).repeat_interleave(each)
+
+    def _key_factors(self, rows: int) -> Tensor:
+        factors = torch.full((rows,), self.options.shared_score_scale, device=self.device)
+        factors[:: rows // self.halves] = 1.0
+        return factors[:, None, None, None]
 
     def __call__(self, number: int, hidden: Tensor, layer: SelfAttention) -> Tensor:
         q, k, v = layer.query(hidden), layer.key(hidden), layer.value(hidden)
         options = self.options
         if options.full_attention_share:
             return layer.output(self._among_all(q, k, v, layer.scale))
+        lenders = self.lenders(len(hidden))
         if options.adain_queries:
-            q = attention.align(q, q.index_select(0, self.reference))
+            q = attention.align(q, q.index_select(0, lenders))
         if options.adain_keys:
-            k = attention.align(k, k.index_select(0, self.reference))
+            k = attention.align(k, k.index_select(0, lenders))
         if options.adain_values:
-            v = attention.align(v, v.index_select(0, self.reference))
+            v = attention.align(v, v.index_select(0, lenders))
         if not options.share_attention:
             return layer.output(attention.attend(q, k, v, scale=layer.scale))
-        lent_k = k.index_select(0, self.reference) * self.key_factors.to(k.dtype)
-        lent_v = v.index_select(0, self.reference)
+        lent_k = k.index_select(0, lenders) * self.key_factors(len(hidden)).to(k.dtype)
+        lent_v = v.index_select(0, lenders)
         return layer.output(
             attention.attend_extended(
                 q, (k, lent_k), (v, lent_v), shift=options.shared_score_shift, scale=layer.scale
@@ -86,15 +96,13 @@ class SharedAttention:
 
     def _among_all(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """Rows with one reference attend to all tokens of each other."""
-        out = torch.empty_like(q)
-        for rows in self.groups:
-            count, heads, tokens, dim = (len(rows), *q.shape[1:])
-            one = [
-                x[rows].transpose(0, 1).reshape(1, heads, count * tokens, dim) for x in (q, k, v)
-            ]
+        found = []
+        for half in zip(*(x.chunk(self.halves) for x in (q, k, v)), strict=True):
+            count, heads, tokens, dim = half[0].shape
+            one = [x.transpose(0, 1).reshape(1, heads, count * tokens, dim) for x in half]
             together = attention.attend(one[0], one[1], one[2], scale=scale)
-            out[rows] = together.reshape(heads, count, tokens, dim).transpose(0, 1)
-        return out
+            found.append(together.reshape(heads, count, tokens, dim).transpose(0, 1))
+        return torch.cat(found)
 
 
 class StyleAligned(StyleAlignedOptions):
@@ -235,28 +243,27 @@ class StyleAligned(StyleAlignedOptions):
                 f"batch: found {batch} for {x.shape[0]} samples; accepted: 2 or more, and with full_attention_share "
                 "more than there are samples, since all of them attend to each other"
             )
-        found = []
         # one less: the reference is in every batch; its eps is the same in each, since it sees itself alone
-        for first in range(0, max(1, x.shape[0]), batch - 1):
-            part = x[first : first + batch - 1]
-            rows = range(first, first + len(part))
-            together = reference.prompts.joined(prompts.select(rows))
-            with self._aligned(model, 1 + len(part), together.halves):
-                eps = together.predict(model, torch.cat([reference.start, part]), step)
-            found.append(eps[1:])
-        return eps[:1], torch.cat(found)
+        count = max(1, math.ceil(len(x) / (batch - 1)))
+        batches = torch.arange(len(x)).tensor_split(count)
+
+        def evaluate(rows: Tensor) -> Tensor:
+            together = reference.prompts.joined(prompts.select(rows.tolist()))
+            return together.predict(model, torch.cat([reference.start, x[rows]]), step)
+
+        with self._aligned(model, reference.prompts.halves):
+            found = (model.lanes or Lanes()).map(evaluate, batches)
+        return found[0][:1], torch.cat([eps[1:] for eps in found])
 
     @contextmanager
-    def _aligned(self, model: Denoiser, num_rows: int, halves: int) -> Iterator[None]:
-        """The edits for a batch that is `halves` times (reference, samples), `num_rows` rows each."""
-        # negative rows borrow from the negative reference, positive from the positive
-        first = torch.arange(halves, device=model.device) * num_rows
-        reference = first.repeat_interleave(num_rows)
+    def _aligned(self, model: Denoiser, halves: int) -> Iterator[None]:
+        """The edits for batches that are `halves` times (reference, samples)."""
+        shared = SharedAttention(self, halves, model.device)
         adain = self.adain_queries or self.adain_keys or self.adain_values
         with ExitStack() as stack:
             if self.share_attention or self.full_attention_share or adain:
                 layers = self.shared_layers(model.num_self_attentions)
-                stack.enter_context(model.editing_layers(SharedAttention(self, reference), layers))
+                stack.enter_context(model.editing_layers(shared, layers))
             if self.share_group_norm:
-                stack.enter_context(model.sharing_norms(reference))
+                stack.enter_context(model.sharing_norms(shared.lenders))
             yield

@@ -129,9 +129,12 @@ class StyleAlignedOptions(PromptMethod):
                 "sample). Next: raise engine.batch"
             )
 
-    def evaluations(self, size: BlockSize) -> int:
+    def rows_per_step(self, size: BlockSize) -> int:
         """`size.samples` are those beside the reference, which every network batch repeats."""
         views = size.samples * self.num_views(size)
         # a set of its reference alone still takes one batch
         batches = max(1, math.ceil(views / (self.most_with_reference(size.batch) - 1)))
-        return (views + batches) * self.rows_per_sample * self.steps
+        return (views + batches) * self.rows_per_sample
+
+    def evaluations(self, size: BlockSize) -> int:
+        return self.rows_per_step(size) * self.steps

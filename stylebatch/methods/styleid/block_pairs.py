@@ -44,7 +44,7 @@ class Pairs:
         Of a number of batches that is a `multiple`, as far as there are pairs, and then of about equal size.
         """
         cut = self._whole_styles(size)
-        if len(cut) % multiple and len(cut) < len(self.style):
+        if multiple > 1:
             count = min(len(self.style), -(-len(cut) // multiple) * multiple)
             cut = self._whole_styles(-(-len(self.style) // count))
             if len(cut) != count:

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stylebatch.models.denoiser import AttentionEdit, Site
+from stylebatch.models.denoiser import AttentionEdit, Lenders, Site
 from stylebatch.models.family import NUM_SITES
 from stylebatch.models.unet.network import LEVELS, POSITIONS
 
@@ -100,12 +100,12 @@ def self_attentions(unet: nn.Module) -> tuple[Any, ...]:
 
 
 @contextmanager
-def norms_shared(unet: nn.Module, reference: Tensor) -> Iterator[None]:
-    """Group norms see row i with row `reference[i]` appended along the height; the appended rows are cut off."""
+def norms_shared(unet: nn.Module, lenders: Lenders) -> Iterator[None]:
+    """Group norms see row i of B with row `lenders(B)[i]` appended along the height; the appended rows are cut off."""
 
     def append(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         (x,) = inputs
-        return (torch.cat([x, x.index_select(0, reference)], dim=2),)
+        return (torch.cat([x, x.index_select(0, lenders(len(x)).to(x.device))], dim=2),)
 
     def cut(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # contiguous: a view would keep the appended rows in memory

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stylebatch.diffusion.schedule import DiffusionSchedule
-from stylebatch.models.denoiser import AttentionEdit, Conditioning, Site
+from stylebatch.models.denoiser import AttentionEdit, Conditioning, Lenders, Site
 from stylebatch.models.family import NUM_SITES
 from stylebatch.models.lanes import Lanes
 from stylebatch.models.prompt_windows import in_rows, windows_needed, windows_of_ids
@@ -168,8 +168,8 @@ class StableDiffusion:
         """Install `edit` at self-attention layers of the whole network for a `with` block."""
         return self._edited(installed_at_layers(self.unet, edit, layers))
 
-    def sharing_norms(self, reference: Tensor) -> AbstractContextManager[None]:
-        return self._edited(norms_shared(self.unet, reference.to(self.device)))
+    def sharing_norms(self, lenders: Lenders) -> AbstractContextManager[None]:
+        return self._edited(norms_shared(self.unet, lenders))
 
     @contextmanager
     def _edited(self, edit: AbstractContextManager[None]) -> Iterator[None]:
