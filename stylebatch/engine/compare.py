@@ -24,9 +24,10 @@ from stylebatch.planning.resolve import in_splits
 from stylebatch.planning.resolve import plan as resolve
 from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.progress import Event, Progress
+from stylebatch.reports.our_files import require_ours
 from stylebatch.reports.variant_records import RenderedVariant, read_variants
 from stylebatch.reports.variant_sheet import draw_variants
-from stylebatch.reports.variant_table import VariantTable, require_ours
+from stylebatch.reports.variant_table import FILES, FORMAT, VariantTable
 from stylebatch.spec import EngineSpec, RunSpec
 
 
@@ -59,7 +60,7 @@ def compare(
     Raises what `run` raises, with the variant named.
     """
     folder, shown = Folder.at(output), _OneProgress(progress or Progress())
-    require_ours(folder)
+    require_ours(folder, FILES, FORMAT)
     planned = _planned(variants, folder, limit, shown)
     results: list[RunResult] = []
     with (

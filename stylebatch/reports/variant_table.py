@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
 from stylebatch.quality.measures import Measure
 from stylebatch.reports.committed import Row
@@ -18,7 +17,6 @@ from stylebatch.words import aligned, duration
 
 FORMAT = "stylebatch comparison"
 FILES = ("comparison.json", "comparison.csv", "comparison.png")
-_MOST_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -102,24 +100,6 @@ _TOLD = (
     *("status", "error_code", "error_message"),
 )
 """Columns that the CSV has beside measures, where records have them."""
-
-
-def require_ours(folder: Folder) -> None:
-    """Raise ManifestError where a comparison would overwrite files that none wrote."""
-    taken = [name for name in FILES if folder.facts(name) is not None]
-    if taken and not _is_ours(folder):
-        raise ManifestError(
-            f"{folder.where(taken[0])}: found a file that no comparison wrote; accepted: a folder without it. "
-            "Next: give another one with --output DIR, or move the file out of the way"
-        )
-
-
-def _is_ours(folder: Folder) -> bool:
-    try:
-        found = json.loads(folder.read("comparison.json", _MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and found.get("format") == FORMAT
 
 
 def _mean(rows: Sequence[Row], column: str) -> float | None:

@@ -93,6 +93,17 @@ def test_verbs_and_flags_are_these() -> None:
         "verify": ["--help", "--json", "-h"],
         "repair": ["--help", "--json-logs", "-h"],
         "report": ["--help", "-h"],
+        "evaluate": [
+            "--against",
+            "--bootstrap",
+            "--device",
+            "--help",
+            "--json",
+            "--limit",
+            "--to",
+            "--weights",
+            "-h",
+        ],
         "export": [
             "--annotations",
             "--balance",

@@ -164,7 +164,7 @@ def test_a_file_that_no_comparison_wrote_stays(
     (folder / "comparison.json").write_text('{"format": "mine"}')
     words = ["compare", str(manifest), "--vary", "seed=1,2", "--limit", "1"]
     assert main([*words, "--output", str(folder)]) == 2
-    assert "a file that no comparison wrote" in capsys.readouterr().err
+    assert "a file that this program did not write" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["comparison.json"]
     assert main([*words[:-1], "0"]) == 2
 

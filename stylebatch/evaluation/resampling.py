@@ -1,0 +1,61 @@
+"""Intervals by resampling: how far a measure moves when other inputs of the same kind had been drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], float]
+"""A measure of the samples, each counted as often as its weight says. Raises ValueError where it cannot be."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+
+
+def weights_of_draws(
+    factors: Sequence[NDArray[np.int64]], count: int, seed: int = 0
+) -> list[Floats]:
+    """`count` times how often each sample counts when the levels of every factor are drawn anew with replacement.
+
+    Samples that share a content or a style are no independent draws: contents and styles are drawn, each on its own (Owen 2007,
+    The pigeonhole bootstrap, arXiv 0712.1111), and a sample counts as often as its content times as often as its style. `factors`:
+    the level of each sample, from 0; one with a single level stays as it is.
+    """
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(count):
+        weights = np.ones(len(factors[0]))
+        for levels in factors:
+            num_levels = int(levels.max()) + 1
+            if num_levels > 1:
+                counts = np.bincount(
+                    generator.integers(num_levels, size=num_levels), minlength=num_levels
+                )
+                weights *= counts[levels]
+        drawn.append(weights)
+    return drawn
+
+
+def interval(value: float, statistic: Statistic, draws: Sequence[Floats]) -> Interval | None:
+    """The middle 95 % of what draws give, moved so that their mean is `value`; None where fewer than 20 draws give anything.
+
+    A draw repeats pictures, which makes distances of sets larger than the sets themselves have: only how far draws lie from each other
+    is used.
+    """
+    found = []
+    for weights in draws:
+        try:
+            found.append(statistic(weights))
+        except ValueError:
+            continue
+    if len(found) < 20:
+        return None
+    low, high = np.percentile(found, [2.5, 97.5]) - np.mean(found) + value
+    return Interval(float(low), float(high))
