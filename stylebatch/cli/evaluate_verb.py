@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stylebatch.cli.arguments import AsJson, place, whole_number
 from stylebatch.cli.messages import print_problem, progress
 from stylebatch.errors import ManifestError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stylebatch.evaluation.evaluate import Evaluation
 
 
 def evaluate(
@@ -61,6 +56,11 @@ def evaluate(
     from stylebatch.evaluation.evaluate import Request, evaluate, num_samples
     from stylebatch.evaluation.figure_tables import as_json as shown_as_json
     from stylebatch.evaluation.figure_tables import lines
+    from stylebatch.evaluation.written import FILES, require_free, write_evaluations
+
+    target = None if to is None else place(to)
+    if target is not None:  # before hours of work
+        require_free(target)
 
     request = Request(given, against, limit, bootstrap, device)
     shown = progress(as_json=as_json)
@@ -75,8 +75,11 @@ def evaluate(
     finally:
         shown.end()
     print(shown_as_json(found) if as_json else "\n".join(lines(found)))
-    if to is not None:
-        _write(to, found, as_json=as_json)
+    if target is not None:
+        for note in write_evaluations(target, found):
+            print_problem(note, as_json=as_json)
+        if not as_json:
+            print(f"\nwritten: {target.where(FILES[1])}")
     faults = [fault for one in found for fault in one.faults]
     for fault in faults:
         print_problem(fault, as_json=as_json)
@@ -93,28 +96,3 @@ def _weights(given: list[str]) -> dict[str, str]:
             )
         found[name] = file
     return found
-
-
-def _write(to: str, found: Sequence[Evaluation], *, as_json: bool) -> None:
-    from stylebatch.evaluation.figure_tables import FILES, FORMAT, markdown
-    from stylebatch.evaluation.figure_tables import as_json as text_of
-    from stylebatch.reports.our_files import require_ours
-
-    folder = place(to)
-    require_ours(folder, FILES, FORMAT)
-    folder.write(FILES[0], f"{text_of(found)}\n".encode("utf-8", "backslashreplace"))
-    picture = None
-    try:
-        from stylebatch.evaluation.pareto import plot
-
-        picture = plot(found)
-    except ModuleNotFoundError:
-        print_problem(
-            "pareto.png needs matplotlib: pip install 'stylebatch[evaluate]'", as_json=as_json
-        )
-    text = markdown(found, has_plot=picture is not None)
-    folder.write(FILES[1], text.encode("utf-8", "backslashreplace"))
-    if picture is not None:
-        folder.write(FILES[2], picture)
-    if not as_json:
-        print(f"\nwritten: {folder.where(FILES[1])}")

@@ -11,7 +11,6 @@ from stylebatch.evaluation.evaluate import Evaluation, Figure
 from stylebatch.words import aligned, counted
 
 FORMAT = "stylebatch evaluation"
-FILES = ("evaluation.json", "evaluation.md", "pareto.png")
 
 
 def lines(evaluations: Sequence[Evaluation]) -> list[str]:

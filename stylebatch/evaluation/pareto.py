@@ -5,9 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
-
 from stylebatch.evaluation.evaluate import Evaluation, Figure
 
 STYLE = ("fid_art", "fid_efficientnet_lite0", "histogram_loss", "color_distance")
@@ -36,7 +33,11 @@ def front(points: Sequence[Point]) -> list[int]:
 
 
 def plot(evaluations: Sequence[Evaluation]) -> bytes | None:
-    """A PNG; None where the outputs share no measure of style or none of structure."""
+    """A PNG; None where the outputs share no measure of style or none of structure. Raises ModuleNotFoundError without matplotlib."""
+    # here: it is in the extra `evaluate` alone
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
     style, structure = (shared_measure(evaluations, names) for names in (STYLE, STRUCTURE))
     if style is None or structure is None:
         return None
