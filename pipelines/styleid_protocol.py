@@ -4,7 +4,8 @@
       --weights art_inception=art_inception.pth --weights alexnet=alexnet.pth --weights lpips=alex.pth --weights vgg19=vgg19.pth
 
 800 pairs at the model's own size, of the embedded model unless one is named; `--limit 40` renders a preview. Leaves the output in
-outputs/styleid-protocol, evaluation.md, evaluation.json and pareto.png in outputs/styleid-protocol-evaluation. Published figures are of other pictures (MS-COCO, WikiArt): only with those, the weights above and Stable Diffusion 1.4 do they compare.
+outputs/styleid-protocol, evaluation.md, evaluation.json and pareto.png in outputs/styleid-protocol-evaluation. Published figures are of
+other pictures (MS-COCO, WikiArt): only with those, the weights above and Stable Diffusion 1.4 do they compare.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ def test_verbs_and_flags_are_these() -> None:
         "verify": ["--help", "--json", "-h"],
         "repair": ["--help", "--json-logs", "-h"],
         "report": ["--help", "-h"],
+        "view": ["--browser", "--help", "--keys", "--port", "-h"],
         "evaluate": [
             "--against",
             "--bootstrap",
