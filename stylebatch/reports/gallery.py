@@ -1,6 +1,6 @@
-"""Writes an output as one self-contained HTML page to look through.
+"""Writes an output as one self-contained HTML page to look through: the viewer's page, with its samples in it as JSON.
 
-Each input is embedded once, as a CSS background that every card of it shares. The page loads nothing and its policy forbids it to.
+Each input is embedded once. The page loads nothing and its policy forbids it to.
 """
 
 from __future__ import annotations
@@ -8,33 +8,43 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import pyarrow as pa
 from PIL import Image
 
 from stylebatch.folder import Folder, Place
 from stylebatch.masking import printable
-from stylebatch.methods.input_kinds import GROUPS, TEXT, InputKind, kinds_of
-from stylebatch.quality.asked import TABLE
+from stylebatch.methods.input_kinds import kinds_of
+from stylebatch.planning.shard_names import parsed_name
 from stylebatch.reports.chosen import SpreadOfSuccess
 from stylebatch.reports.committed import Committed, Row, ShardRows
+from stylebatch.reports.page_columns import SEARCHED, Coder, PageColumns, plain
+from stylebatch.reports.page_state import facts, marks_head, reasons_told, summary
 from stylebatch.reports.parameters import parameters
-from stylebatch.reports.pictures import Pictures, Wanted, load_pictures, short_names
+from stylebatch.reports.pictures import Pictures, Wanted, load_pictures
+from stylebatch.reports.reasons import Reasons
 from stylebatch.reports.templating import filled
+from stylebatch.reports.verdicts import REJECTED
+from stylebatch.spec.splits import REST
 from stylebatch.words import counted
 
 RESULT_SIDE = 256
 INPUT_SIDE = 160
 PAGE = "gallery.html"
+SCRIPTS = ("table.js", "histogram.js", "grid.js", "sample.js", "page.js", "embedded.js")
 MAX_SAMPLES = 400
 MAX_FAILURES = 500
+_MARKUP = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
 def gallery(output: Place, *, max_samples: int = MAX_SAMPLES) -> str:
     """Write OUTPUT/gallery.html from the committed shards; returns its place. The same records give the same bytes.
 
-    Shows up to `max_samples` successful samples, evenly spaced in key order, and the first 500 failed or rejected ones as a table.
+    Shows up to `max_samples` successful samples, evenly spaced in key order, and the first 500 failed or rejected ones.
     """
     output = Folder.at(output)
     committed = Committed(output)
@@ -49,53 +59,48 @@ class GalleryRows:
 
     def __init__(self, num_success: int, max_samples: int = MAX_SAMPLES) -> None:
         self.chosen = SpreadOfSuccess(num_success, max_samples, MAX_FAILURES)
-        self.columns: Sequence[str] = ()
-        self.num_shards = self.num_success = self.num_failed = self.num_rejected = 0
+        self.schema = pa.schema([])
+        self.num_shards = 0
+        self.counts = Counter[str]()
 
     def add(self, shard: ShardRows) -> None:
-        self.columns = shard.table.column_names
+        self.schema = shard.table.schema
         self.num_shards += 1
-        self.num_success += shard.shard.stats.num_success
-        self.num_failed += shard.shard.stats.num_failed
-        self.num_rejected += shard.shard.stats.num_rejected
+        stats = shard.shard.stats
+        self.counts["success"] += stats.num_success
+        self.counts["failed"] += stats.num_failed
+        self.counts[REJECTED] += stats.num_rejected
         self.chosen.add(shard)
 
     def wanted(self) -> Iterator[Wanted]:
         return (Wanted(row, (RESULT_SIDE, RESULT_SIDE)) for row in self.chosen.rows)
 
+    @property
+    def table(self) -> pa.Table:
+        """What is shown: successes, then the others. `shard` would be a name here, and is left out."""
+        kept = pa.schema([field for field in self.schema if field.name != "shard"])
+        return pa.Table.from_pylist([*self.chosen.rows, *self.chosen.failed], schema=kept)
+
 
 def write_gallery(committed: Committed, rows: GalleryRows, pictures: Pictures) -> str:
-    shown, columns = rows.chosen.rows, rows.columns
-    axes = kinds_of(columns)
-    inputs = [PageInputs.of(axis, pictures, (row[axis.column] for row in shown)) for axis in axes]
-    group = next((column for column in GROUPS if column in columns), "")
-    groups = short_names(row[group] for row in shown) if group else {}
-    # numbers: a name in a CSS class would need escapes of its own
-    classes = {name: f"s{number}" for number, name in enumerate(groups)}
-    common, rest = parameters(shown, committed.run.option_names)
-    is_part = len(shown) < rows.num_success
-    values = {
-        "name": committed.run.name,
-        "summary": list(_summary(committed, rows)),
-        "shown": f"Shows {len(shown):,} of {counted(rows.num_success, 'sample')}, evenly spaced in key order."
-        if is_part
-        else "",
-        "inputs": inputs,
-        "kinds": [axis.name for axis in axes],
-        "groups": sorted(((classes[id_], name) for id_, name in groups.items()), key=_by_name),
-        "labels": sorted({row["label"] for row in shown} - {""}),
-        "measures": [measure for measure in TABLE if measure.column in columns],
-        "parameters": common,
-        "cards": [
-            Card.of(row, pictures, axes, classes[row[group]] if group else "", other)
-            for row, other in zip(shown, rest, strict=True)
-        ],
-        "failed": rows.chosen.failed,
-        "num_failed": rows.num_failed + rows.num_rejected,
-        "failed_title": _failed_title(rows),
-        "failed_columns": _failed_columns(columns),
-    }
-    committed.output.write(PAGE, filled(PAGE, values, plain=escaped).encode())
+    shown, run = [*rows.chosen.rows, *rows.chosen.failed], committed.run
+    columns = PageColumns.of(rows.schema)
+    common, others = _divided([plain(row) for row in shown])
+    held = {
+        "state": _state(committed, rows, columns),
+        "head": marks_head(run),
+        "count": len(shown),
+        **_coded(rows.table, columns, shown),
+        "common": common,
+        "rows": others,
+        "searched": [name for name in SEARCHED if name in rows.schema.names],
+        "lineage": [[["made with", printable(one)]] if one else [] for one in parameters(shown, run.option_names)[1]],
+        "results": [_result(pictures, row) for row in shown],
+        "inputs": _inputs(pictures, rows.schema.names, shown),
+    }  # fmt: skip
+    values = {"name": run.name, "scripts": SCRIPTS, "samples": script_json(held)}
+    page = filled(PAGE, values, plain=escaped, filters={"raw": str})
+    committed.output.write(PAGE, page.encode())
     return committed.output.where(PAGE)
 
 
@@ -104,98 +109,78 @@ def escaped(text: str) -> str:
     return html.escape(printable(text))
 
 
-def _by_name(group: tuple[str, str]) -> str:
-    return group[1]
+def script_json(value: Any) -> str:
+    """JSON in ASCII that may stand in a script element: nothing in it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    for mark, spelt in _MARKUP.items():
+        text = text.replace(mark, spelt)
+    return text
 
 
-def _summary(committed: Committed, rows: GalleryRows) -> Iterator[str]:
-    run, plan = committed.run, committed.run.plan
-    yield f"{rows.num_success:,} of {counted(plan.num_samples, 'sample')} rendered"
-    if rows.num_failed:
-        yield f"{rows.num_failed:,} failed"
-    if rows.num_rejected:
-        yield f"{rows.num_rejected:,} rejected"
-    if rows.num_shards < plan.num_shards:
-        yield f"{rows.num_shards:,} of {counted(plan.num_shards, 'shard')} committed"
-    counts = {
-        "content": plan.num_contents,
-        "style": plan.num_styles,
-        "image": plan.num_images,
-        "prompt": plan.num_prompts,
-        "set": plan.num_sets,
+def _state(committed: Committed, rows: GalleryRows, columns: PageColumns) -> dict[str, Any]:
+    run, num_shown, num_success = committed.run, len(rows.chosen.rows), rows.counts["success"]
+    num_others = sum(rows.counts.values()) - num_success
+    told = list(summary(run, rows.counts, rows.num_shards))
+    if num_shown < num_success:
+        told.append(
+            f"Shows {num_shown:,} of {counted(num_success, 'sample')}, evenly spaced in key order"
+        )
+    if len(rows.chosen.failed) < num_others:
+        told.append(
+            f"and {len(rows.chosen.failed):,} of {num_others:,} that failed or were rejected"
+        )
+    reasons = Reasons()
+    if rows.chosen.failed:
+        reasons.add(rows.table.slice(num_shown))
+    common, _ = parameters(rows.chosen.rows, run.option_names)
+    return {
+        "version": "0", "name": printable(run.name), "num_rows": num_shown + len(rows.chosen.failed), "num_chunks": 1,
+        "num_planned": run.plan.num_samples, "is_loading": False, "live": False, "activity": "", "trouble": "", "problems": [],
+        "newest": [], "marks": "keys.txt", "unmarked": "", "summary": told, "reasons": reasons_told(reasons.sorted()),
+        "facts": [*([["made with", printable(common)]] if common else []), *facts(run)],
+        **columns.described(rows.schema.names),
+    }  # fmt: skip
+
+
+def _coded(table: pa.Table, columns: PageColumns, shown: Sequence[Row]) -> dict[str, Any]:
+    """Columns as lists: numbers, None for null, and codes of names."""
+    found = [parsed_name(row["shard"]) for row in shown]
+    splits = [REST if name is None else name.split for name in found]
+    names, arrays = Coder(columns).coded(table, splits)
+    count = len(columns.numbers)
+    numbers = [[None if one != one else float(f"{one:.6g}") for one in a.tolist()] for a in arrays[:count]]  # fmt: skip
+    return {
+        "names": names,
+        "numbers": numbers,
+        "codes": [array.tolist() for array in arrays[count:]],
     }
-    yield from (counted(count, noun) for noun, count in counts.items() if count is not None)
-    yield f"model {run.model}"
-    yield f"plan {run.digest[:12]}"
 
 
-@dataclass(frozen=True)
-class PageInputs:
-    """The contents, styles, ... of a page by id: pictures as data, CSS classes that show them, short names."""
-
-    axis: InputKind
-    pictures: dict[str, str]
-    classes: dict[str, str]
-    names: dict[str, str]
-
-    @classmethod
-    def of(cls, axis: InputKind, pictures: Pictures, ids: Iterable[str]) -> PageInputs:
-        names = short_names(ids)
-        found = pictures.inputs[axis.name]
-        return cls(
-            axis,
-            {name: _data_uri(found[name], INPUT_SIDE) for name in names if name in found},
-            {name: f"{axis.name}-{number}" for number, name in enumerate(names)},
-            names,
-        )
+def _divided(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What all rows have in common, but for what a page searches, and the rest of each."""
+    first = rows[0] if rows else {}
+    common = {
+        name: value
+        for name, value in first.items()
+        if name not in SEARCHED and all(name in row and row[name] == value for row in rows)
+    }
+    return common, [{n: v for n, v in row.items() if n not in common} for row in rows]
 
 
-@dataclass(frozen=True)
-class Card:
-    """A sample of the page. `text`: what the search looks through; `group`: the class that the filter chooses.
-
-    `parameters`: those that not all samples have in common.
-    """
-
-    row: Row
-    picture: str
-    alt: str
-    text: str
-    group: str
-    parameters: str
-
-    @classmethod
-    def of(
-        cls, row: Row, pictures: Pictures, axes: Sequence[InputKind], group: str, parameters: str
-    ) -> Card:
-        named = [row[axis.column] for axis in axes]
-        made = [axis.words.format(name) for axis, name in zip(axes, named, strict=True) if name]
-        text = row.get(TEXT, "")
-        searched = [row["key"], *named, row["label"], row["caption"], text]
-        return cls(
-            row,
-            _data_uri(pictures.results[row["key"]], RESULT_SIDE),
-            " ".join([text, *made] if text else made),
-            " ".join(searched).lower(),
-            group,
-            parameters,
-        )
-
-    @property
-    def label(self) -> str:
-        return str(self.row["label"])
+def _result(pictures: Pictures, row: Row) -> str:
+    found = pictures.results.get(row["key"])
+    return "" if found is None else _data_uri(found, RESULT_SIDE)
 
 
-def _failed_columns(columns: Sequence[str]) -> dict[str, str]:
-    """Headings of the table of failed samples, by column."""
-    inputs = {axis.column: axis.name.capitalize() for axis in kinds_of(columns)}
-    text = {TEXT: TEXT.capitalize()} if TEXT in columns else {}
-    return {"key": "Key"} | inputs | text | {"error_code": "Code", "error_message": "Reason"}
-
-
-def _failed_title(rows: GalleryRows) -> str:
-    kinds = [("Failed", rows.num_failed), ("Rejected", rows.num_rejected)]
-    return f"{' and '.join(name for name, count in kinds if count)} samples".capitalize()
+def _inputs(pictures: Pictures, columns: Sequence[str], shown: Sequence[Row]) -> dict[str, dict[str, str]]:  # fmt: skip
+    """Pictures by kind and id, each once."""
+    found: dict[str, dict[str, str]] = {}
+    for kind in kinds_of(columns):
+        names = dict.fromkeys(row[kind.column] for row in shown)
+        there = pictures.inputs[kind.name]
+        of_kind = {printable(n): _data_uri(there[n], INPUT_SIDE) for n in names if n in there}
+        found[kind.name] = of_kind
+    return found
 
 
 def _data_uri(picture: Image.Image, side: int) -> str:

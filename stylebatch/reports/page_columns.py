@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stylebatch.masking import printable
 from stylebatch.methods.input_kinds import GROUPS, INPUT_KINDS, TEXT, kinds_of
 from stylebatch.quality.measures import MEASURES, ROLES
 
@@ -86,7 +87,7 @@ class Coder:
             places = []
             for text in found.dictionary.to_pylist():
                 if text not in known:
-                    new.setdefault(name, []).append(text)
+                    new.setdefault(name, []).append(printable(text))
                 places.append(known.setdefault(text, len(known)))
             indices = found.indices.to_numpy(zero_copy_only=False)
             arrays.append(np.asarray(places, np.uint32)[indices] if places else _none(len(values)))
@@ -119,8 +120,8 @@ def searched(table: pa.Table) -> pa.Array:
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as JSON has it."""
-    return {name: _plain(value) for name, value in row.items()}
+    """A row as JSON has it; characters that turn the direction of what follows are spelt out."""
+    return {printable(name): _plain(value) for name, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -130,6 +131,8 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
+    if isinstance(value, str):
+        return printable(value)
     # a browser has no whole numbers beyond these, and seeds may be larger
     is_exact = not isinstance(value, int) or abs(value) <= MOST_EXACT
-    return value if isinstance(value, str | int | float | None) and is_exact else str(value)
+    return value if isinstance(value, int | float | None) and is_exact else str(value)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from stylebatch.errors import ManifestError, StylebatchError
 from stylebatch.export.expressions import Expression
-from stylebatch.masking import masked_values, safe_text
+from stylebatch.masking import safe_text
 from stylebatch.reports.committed import INPUTS, REQUIRED
 from stylebatch.reports.gallery import escaped
 from stylebatch.reports.page_columns import plain
+from stylebatch.reports.page_state import facts, lineage, reasons_told, summary
 from stylebatch.reports.templating import filled, template_bytes
 from stylebatch.viewer.loaded import Loaded
 from stylebatch.viewer.marks import Marks
@@ -32,7 +33,6 @@ from stylebatch.viewer.shard_pictures import (
     UnreadableError,
 )
 from stylebatch.viewer.watched import Watched
-from stylebatch.words import counted
 
 PAGE = "viewer.html"
 SCRIPTS = ("table.js", "histogram.js", "grid.js", "sample.js", "page.js", "served.js")
@@ -140,20 +140,17 @@ class Answers:
                 "name": loaded.run.name,
                 "output": str(loaded.output),
                 "num_rows": loaded.num_rows,
-                "num_success": loaded.num_success,
                 "num_planned": plan.num_samples,
-                "num_shards": loaded.num_shards,
-                "num_shards_planned": plan.num_shards,
                 "num_chunks": len(loaded.chunks),
                 "is_loading": self.watched.is_loading,
                 "live": now is not None and now.is_live,
                 "activity": "" if now is None else safe_text(now.text),
                 "trouble": self.watched.trouble,
                 "problems": [safe_text(text) for text in loaded.problems],
-                "reasons": [reason._asdict() for reason in loaded.reasons.sorted()[:50]],
+                "reasons": reasons_told(loaded.reasons.sorted()),
                 "newest": loaded.newest[::-1],
-                "summary": _summary(loaded),
-                "facts": _facts(loaded),
+                "summary": list(summary(loaded.run, loaded.counts, loaded.num_shards)),
+                "facts": facts(loaded.run),
                 "marks": None if self.marks is None else self.marks.where,
                 "unmarked": self.unmarked,
                 **described,
@@ -188,8 +185,8 @@ class Answers:
                 pictures = self._pictures.kinds(self._found(request, READ_AHEAD))
             except UnreadableError as fault:
                 error = safe_text(str(fault))
-        facts = {"columns": plain(row), "pictures": pictures, "error": error}
-        return _json(facts | {"lineage": _lineage(self._loaded, row)})
+        told = {"columns": plain(row), "pictures": pictures, "error": error}
+        return _json(told | {"lineage": lineage(self._loaded.run, row)})
 
     def _found(self, request: Request, count: int) -> list[dict[str, Any]]:
         try:
@@ -294,42 +291,3 @@ def _numbers(text: str) -> list[int]:
     ):
         raise Refused(400, f"at: accepted: up to {MOST_ROWS} numbers of rows, such as 0,1,2")
     return [int(part) for part in parts]
-
-
-def _summary(loaded: Loaded) -> list[str]:
-    plan = loaded.run.plan
-    counts = {
-        "content": plan.num_contents,
-        "style": plan.num_styles,
-        "image": plan.num_images,
-        "prompt": plan.num_prompts,
-        "set": plan.num_sets,
-    }
-    return [counted(count, noun) for noun, count in counts.items() if count is not None]
-
-
-def _facts(loaded: Loaded) -> list[list[str]]:
-    """Where the output comes from, as pairs of a word and a text."""
-    run = loaded.run
-    found = [["method", str((run.identity.get("method") or {}).get("name", ""))]]
-    found += [["model", run.model], ["format", run.output_format], ["plan", run.digest[:12]]]
-    found += [[one.what, one.origin or "in the manifest"] for one in run.lineage]
-    if run.export is not None:
-        found += [["made from", f"{one.name} ({one.path})"] for one in run.export.outputs]
-    masked = masked_values([pair for pair in found if pair[1]])
-    return [[str(word), str(text)] for word, text in masked]
-
-
-def _lineage(loaded: Loaded, row: Mapping[str, Any]) -> list[list[str]]:
-    """As `_facts`, of one sample."""
-    number = loaded.run.number_of(row["shard"])
-    parts = loaded.run.parts
-    part = next(
-        (n for n, one in enumerate(parts) if number is not None and number in one.shards), 0
-    )
-    found = [["shard", str(row["shard"])]]
-    if len(parts) > 1:
-        found.append(["generation", f"{part + 1} of {len(parts)}, plan {parts[part].digest[:12]}"])
-    found += [["from the sample", str(row["source_key"])]] if row.get("source_key") else []
-    found += [["from the output", str(row["source"])]] if row.get("source") else []
-    return [*found, *_facts(loaded)]

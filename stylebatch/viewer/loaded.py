@@ -11,6 +11,7 @@ import hashlib
 import tempfile
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -67,7 +68,7 @@ class Chunk:
 class Loaded:
     """What was read of an output so far; one thread adds chunks, any thread reads them.
 
-    `problems`: of shards whose rows cannot be shown; `seconds`, `evaluations`: of the shards.
+    `problems`: of shards whose rows cannot be shown; `counts`: of rows by status; `newest`: rows that succeeded, the last ones.
     """
 
     output: Folder
@@ -79,7 +80,7 @@ class Loaded:
     reasons: Reasons = field(default_factory=Reasons)
     num_shards: int = 0
     num_rows: int = 0
-    num_success: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     newest: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -185,7 +186,8 @@ class Loaded:
     def _count(self, table: pa.Table) -> None:
         success = pc.equal(table["status"], "success")
         places = pc.indices_nonzero(success).to_numpy()
-        self.num_success += len(places)
+        for one in table["status"].value_counts().to_pylist():
+            self.counts[one["values"]] += one["counts"]
         if len(places) < len(table):
             self.reasons.add(table.filter(pc.invert(success)))
         newest = [self.num_rows + int(place) for place in places[-NEWEST:]]

@@ -10,10 +10,9 @@ from collections.abc import Collection
 
 from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
-from stylebatch.masking import one_line
+from stylebatch.reports.page_state import MARKS_HEAD, marks_head
 from stylebatch.store.output_record import RunRecord
 
-HEAD = "# Samples marked in `stylebatch view`, for `stylebatch export --drop`. Output: "
 MOST_BYTES = 1 << 28
 
 
@@ -26,8 +25,7 @@ class Marks:
 
     def __init__(self, folder: Folder, name: str, run: RunRecord) -> None:
         self.folder, self.name = folder, name
-        # an output that grows keeps its first plan
-        self._of = f"{run.parts[0].digest[:16]} {one_line(run.name)}"
+        self._head = marks_head(run)
         self._lock = threading.Lock()
 
     @property
@@ -45,7 +43,7 @@ class Marks:
                 former = self._read()
                 found = set(former or ())
                 found = found | set(keys) if marked else found - set(keys)
-                data = "\n".join([HEAD + self._of, *sorted(found), ""]).encode()
+                data = "\n".join([self._head, *sorted(found), ""]).encode()
                 if former is not None:
                     self.folder.write(self.name, data)
                     return sorted(found)
@@ -63,10 +61,10 @@ class Marks:
         except (OSError, ValueError):
             raise self._not_ours() from None
         head, *lines = text.splitlines() or [""]
-        if not head.startswith(HEAD):
+        if not head.startswith(MARKS_HEAD):
             raise self._not_ours()
         # the name is for people: an output may be called otherwise tomorrow
-        if head.removeprefix(HEAD).partition(" ")[0] != self._of.partition(" ")[0]:
+        if _digest(head) != _digest(self._head):
             raise self._not_ours("marks of another output")
         return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
@@ -75,3 +73,7 @@ class Marks:
             f"--keys: {self.where}: found {found}, which stays as it is; accepted: a new file, or one of earlier marks of this "
             "output. Next: give another name with --keys FILE"
         )
+
+
+def _digest(head: str) -> str:
+    return head.removeprefix(MARKS_HEAD).partition(" ")[0]

@@ -23,6 +23,7 @@ from stylebatch.data.sources.listing import Listing, list_contents, list_images
 from stylebatch.errors import ManifestError, PlanChangedError, SampleError
 from stylebatch.planning.resolve import plan
 from tests.support.images import picture
+from tests.support.pages import held
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 TABLE = """blend,path,weight,license
@@ -194,8 +195,9 @@ def test_records_tell_what_a_sample_was_made_with(folder: Path) -> None:
         member = tar.extractfile(f"{masked['key']}.json")
         assert member is not None
         assert told.items() <= json.loads(member.read()).items()
-    gallery = (output / "gallery.html").read_text()
-    assert "style images a.png and b.png, style weights 0.7 and 0.3, mask id mask_a.png" in gallery
+    made = "style images a.png and b.png, style weights 0.7 and 0.3, mask id mask_a.png"
+    lineage = held(output / "gallery.html")["lineage"]
+    assert any(word == "made with" and made in text for one in lineage for word, text in one)
     features = yaml.safe_load((output / "README.md").read_text().split("---")[1])["dataset_info"]
     fields = next(f["struct"] for f in features["features"] if f["name"] == "json")
     assert {"name": "style_weights", "list": "float64"} in fields

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from tests.support.images import write_inputs, write_manifest
+from tests.support.pages import held, numbers_of
 
 ADDED = """
 import sys
@@ -42,10 +44,11 @@ def test_a_row_in_the_table_is_a_column_everywhere(tmp_path: Path, eps_folder: P
     ]
     assert len(values) == 2
     assert f"redness <of> both {sum(values) / 2:.3f} levels" in done.stdout
-    page = (output / "gallery.html").read_text(encoding="utf-8")
-    assert [f"<dd>{value:.3f}</dd>" in page for value in values] == [True, True]
-    assert '<option value="redness -1">redness &lt;of&gt; both, high first</option>' in page
-    assert 'title="red of the result beside the content and the style; 0 to 255"' in page
+    page = held(output / "gallery.html")
+    assert numbers_of(page, "redness") == pytest.approx(values, rel=1e-5)
+    (told,) = (one for one in page["state"]["numbers"] if one["column"] == "redness")
+    assert (told["name"], told["unit"], told["digits"]) == ("redness <of> both", "levels", 3)
+    assert told["words"] == "red of the result beside the content and the style; 0 to 255"
     card = (output / "README.md").read_text(encoding="utf-8")
     assert "- `redness`: red of the result beside the content and the style; 0 to 255\n" in card
     features = yaml.safe_load(card.split("---\n")[1])["dataset_info"]["features"]

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from stylebatch.folder import Folder
+from stylebatch.reports.gallery import gallery
+from stylebatch.reports.page_state import MARKS_HEAD
 from stylebatch.viewer import watched
 from stylebatch.viewer.web_server import WebServer
 from tests.support.browsers import axe_faults, chromium, until, visited
 from tests.support.outputs import Pair, write_output
-from tests.support.viewers import serving
+from tests.support.viewers import answering, serving, told
 
 EVIL = '<img src=x onerror=alert(1)><b>"bold"</b>'
 LONG = "a very long name of a picture " * 12
@@ -275,3 +277,41 @@ def test_an_output_of_prompts_has_no_slider(browser: Any, tmp_path: Path) -> Non
         assert page.locator("#beside figure").count() == 0
         page.press("#sample", "Escape")
         assert page.inner_text("h1") == page.title() == EVIL
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_gallery_is_the_same_page_without_a_server(
+    browser: Any, tmp_path: Path, scheme: str
+) -> None:
+    output = write_output(tmp_path / "out", [PAIRS[:25], PAIRS[25:]], side=48)
+    url = Path(gallery(output)).as_uri()
+    with visited(browser, url, color_scheme=scheme, accept_downloads=True) as page:
+        until(page, "document.getElementById('count').textContent === '60 samples'")
+        assert not page.is_visible("#where")
+        page.fill("#text", "PAINT-2 cat")
+        found = [n for n in SUCCESS if n % 3 == 0 and n % 4 == 2 and n % 7]
+        failed = [n for n in range(60) if n % 3 == 0 and n % 4 == 2 and n % 7 and n % 9 == 4]
+        until(page, f"document.getElementById('count').textContent.startsWith('{len(found + failed)} of')")  # fmt: skip
+        assert _keys(page) == [_key(n) for n in (*found, *failed)]
+        page.click("#clear")
+        page.select_option("select[data-column=status]", label="failed")
+        assert _keys(page)[0] == _key(4)
+        assert page.inner_text("#grid .reason >> nth=0") == f"decode: {PAIRS[4].content}: <broken>"
+        page.click("#clear")
+        page.click("#grid article:nth-child(2) .open")
+        until(page, "document.getElementById('after').naturalWidth === 48")
+        until(page, "document.getElementById('before').naturalWidth === 48")
+        assert page.inner_text("#sample-text") == EVIL
+        assert "gamma 0.75" in page.inner_text("#lineage")
+        assert axe_faults(page) == []
+        page.press("#sample", "x")
+        page.press("#sample", "Escape")
+        assert axe_faults(page) == []
+        with page.expect_download() as download:
+            page.click("#marked a")
+        saved = Path(download.value.path()).read_text()
+        assert saved.startswith(MARKS_HEAD)
+        assert saved.splitlines()[1:] == [_key(1)]
+        # the viewer goes on with them
+        with answering(output, Path(download.value.path())) as answers:
+            assert told(answers, "/api/marks") == {"keys": [_key(1)]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from stylebatch.reports.pictures import short_names
 from stylebatch.reports.report import report
 from stylebatch.store.output_record import read_run
 from tests.support.outputs import DIGEST, SCHEMA, Pair, color_of, write_output
+from tests.support.pages import held, names_of, numbers_of, shown
 
 
 def _product(
@@ -211,36 +211,36 @@ def test_outputs_without_inputs_or_without_a_success_are_drawn(tmp_path: Path) -
     bare = report(write_output(tmp_path / "bare", [_product(2, 2)], inputs=False))
     origin = grid_layout(128, ["cat/0.png", "cat/1.png"]).origin(1, 0)
     assert tuple(_cell(bare.contact_sheet, origin, 128)[0, 0]) == (0xEC,) * 3
-    assert not [tag for tag in _Page(bare.gallery).all("div") if tag.get("role") == "img"]
+    assert held(bare.gallery)["inputs"] == {"content": {}, "style": {}}
     failed = report(write_output(tmp_path / "failed", [_product(1, 2, {0: "decode", 1: "decode"})]))
     assert (failed.num_success, failed.quality) == (0, {})
     assert not list((tmp_path / "failed").glob("data/*"))
-    assert _Page(failed.gallery).text.count("decode") == 2
+    page = held(failed.gallery)
+    assert names_of(page, "error_code") == ["decode"] * 2
+    assert shown(page) == []
 
 
 def test_gallery_embeds_each_input_once_and_loads_nothing(tmp_path: Path) -> None:
-    page = _Page(gallery(write_output(tmp_path / "out", [_product(3, 4)], side=300)))
-    assert page.source.count("background-image: url(data:image/jpeg;base64,") == 3 + 4
-    assert len(page.all("article")) == len(page.all("img")) == 12
-    assert not re.search(r"""(?:src|href)=["'](?!data:)""", page.source)
-    assert "http:" not in page.source
+    path = gallery(write_output(tmp_path / "out", [_product(3, 4)], side=300))
+    page, found = _Page(path), held(path)
+    assert {kind: len(of) for kind, of in found["inputs"].items()} == {"content": 3, "style": 4}
+    assert page.source.count("data:image/jpeg;base64,") == 12 + 3 + 4
+    assert len(shown(found)) == 12
+    assert not [tag for _, tag in page.tags if "src" in tag or "href" in tag]
     assert "https:" not in page.source
-    first = page.all("img")[0]
-    assert first["alt"] == "cat/0.png in the style of paint-0.jpg"
-    data = base64.b64decode(str(first["src"]).removeprefix("data:image/jpeg;base64,"))
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(_picture(found["results"][0]))) as image:
         assert image.size == (256, 256)
         assert np.abs(np.asarray(image) - np.array(color_of(0, 0), float)).max() <= 3
-    for word in (
-        "0.10",
-        "1.0",
-        "10.0",
-        "gamma 0.75",
-        "sites 6 to 11",
-        "000000000",
-        "12 of 12 samples",
-    ):
-        assert word in page.text
+    with Image.open(io.BytesIO(_picture(found["inputs"]["style"]["paint-1.jpg"]))) as image:
+        assert np.abs(np.asarray(image) - np.array(color_of(0, 0, 1), float)).max() <= 3
+    assert "12 of 12 samples rendered" in found["state"]["summary"]
+    (made,) = (text for word, text in found["state"]["facts"] if word == "made with")
+    assert "gamma 0.75" in made
+    assert "sites 6 to 11" in made
+
+
+def _picture(uri: str) -> bytes:
+    return base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))
 
 
 def test_only_options_and_what_inputs_were_made_of_are_told_as_parameters() -> None:
@@ -273,42 +273,47 @@ def test_names_of_options_need_no_code_of_users(
     assert (has in names, lacks in names) == (bool(has), False)
 
 
-def test_gallery_cards_carry_what_filter_and_sort_read(tmp_path: Path) -> None:
-    page = _Page(gallery(write_output(tmp_path / "out", [_product(2, 2)])))
-    cards = page.all("article")
-    assert [card["data-contrast"] for card in cards] == ["10", "20", "30", "40"]
-    assert {card["data-label"] for card in cards} == {"cat"}
-    classes = [tag["value"] for tag in page.all("option")]
-    assert {card["data-style"] for card in cards} <= set(classes)
-    assert {label["id"] for label in page.all("select")} == {"style", "label", "sort"}
+def test_galleries_carry_what_filter_and_sort_read(tmp_path: Path) -> None:
+    page = held(gallery(write_output(tmp_path / "out", [_product(2, 2, {1: "decode"})])))
+    assert numbers_of(page, "contrast") == [10, 30, 40, None]
+    assert names_of(page, "label") == ["cat"] * 4
+    assert names_of(page, "style_id") == ["paint-0.jpg", "paint-0.jpg", "paint-1.jpg", "paint-1.jpg"]  # fmt: skip
+    assert names_of(page, "status") == ["success"] * 3 + ["failed"]
+    assert [one["code"] for one in page["state"]["reasons"]] == ["decode"]
 
 
 def test_gallery_escapes_ids_captions_and_messages(tmp_path: Path) -> None:
-    evil = '<script>alert("1")</script>'
-    hostile = Pair(f"{evil}/a'\"<b>.png", f"{evil}&amp;.png", caption=f'"></style>{evil}')
+    evil = '<script>alert("1")</script><!--'
+    hostile = Pair(f"{evil}/a'\"<b>.png", f"{evil}&amp;\u202e.png", caption=f'"></style>{evil}')
     failing = Pair(f"{evil}/fail.png", "x.png", error="<i>code</i>")
-    page = _Page(report(write_output(tmp_path / "out", [[hostile, failing]])).gallery)
-    assert len(page.all("script")) == 1
+    path = report(write_output(tmp_path / "out", [[hostile, failing]])).gallery
+    page, found = _Page(path), held(path)
+    assert len(page.all("script")) == 7
     assert len(page.all("style")) == 1
     assert not page.all("i")
-    assert evil not in page.source
-    assert page.all("img")[0]["alt"] == f"{hostile.content} in the style of {hostile.style}"
-    assert f'"></style>{evil}' in page.text
-    assert "<i>code</i>" in page.text
-    assert f"{failing.content}: <broken>" in page.text
+    assert "<script>alert" not in page.source
+    assert "\u202e" not in page.source
+    assert "<!--" not in page.source
+    assert found["rows"][0]["content_id"] == hostile.content
+    assert found["rows"][0]["style_id"] == hostile.style.replace("\u202e", "\\u202e")
+    assert found["rows"][0]["caption"] == f'"></style>{evil}'
+    assert found["rows"][1]["error_code"] == "<i>code</i>"
+    assert found["rows"][1]["error_message"] == f"{failing.content}: <broken>"
+    assert list(found["inputs"]["style"]) == [found["rows"][0]["style_id"]]
 
 
 def test_large_galleries_are_sampled_evenly_and_say_so(tmp_path: Path) -> None:
     pairs = _product(6, 5, {0: "decode"})
     output = write_output(tmp_path / "out", [pairs[:15], pairs[15:]])
-    page = _Page(gallery(output, max_samples=10))
-    assert len(page.all("article")) == 10
-    assert "Shows 10 of 29 samples, evenly spaced" in page.text
-    keys = re.findall(r'data-text="(\d+) ', page.source)
+    path = gallery(output, max_samples=10)
+    source, page = Path(path).read_bytes(), held(path)
+    assert len(shown(page)) == 10
+    assert "Shows 10 of 29 samples, evenly spaced in key order" in page["state"]["summary"]
+    keys = [row["key"] for row in shown(page)]
     assert keys[0] == "000000001"
     assert keys[-1] == "000010012"
-    assert Path(gallery(output, max_samples=10)).read_bytes() == page.source.encode()
-    assert "evenly spaced" not in _Page(gallery(output, max_samples=29)).text
+    assert Path(gallery(output, max_samples=10)).read_bytes() == source
+    assert "evenly spaced" not in Path(gallery(output, max_samples=29)).read_text()
 
 
 def test_missing_runs_are_refused_with_the_path_and_the_next_step(tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from stylebatch.export.export import export
 from stylebatch.export.export_options import ExportOptions, read_keys
 from stylebatch.folder import Folder
 from stylebatch.reports.committed import read_samples
+from stylebatch.reports.page_state import MARKS_HEAD
 from stylebatch.spec.output import OutputFormat
 from stylebatch.viewer.answers import Answers, Refused, Request
-from stylebatch.viewer.marks import HEAD, Marks, NotOursError
+from stylebatch.viewer.marks import Marks, NotOursError
 from stylebatch.viewer.shard_pictures import SMALL_BYTES, Cache
 from stylebatch.viewer.watched import Watched
 from tests.support.generations import generation
@@ -260,7 +261,7 @@ def test_an_output_without_a_commit_and_one_of_failures_are_shown(tmp_path: Path
     with answering(failed) as answers:
         assert columns_of(answers)["structure"] == [None] * 3
         (reason,) = told(answers, "/api/state")["reasons"]
-        assert (reason["code"], reason["num_samples"]) == ("decode", 3)
+        assert (reason["code"], reason["count"]) == ("decode", 3)
     with pytest.raises(ManifestError, match=r"run\.json: missing"):
         Watched(Folder.at(tmp_path))
 
@@ -380,6 +381,6 @@ def test_the_head_of_marks_is_one_line_whatever_the_name(tmp_path: Path) -> None
     with answering(output, tmp_path / "keys.txt") as answers:
         _mark(answers, [0])
         lines = (tmp_path / "keys.txt").read_text().splitlines()
-        assert lines[0].startswith(HEAD)
+        assert lines[0].startswith(MARKS_HEAD)
         assert lines[1:] == ["000000000"]
         assert _mark(answers, [1]) == ["000000000", "000000001"]

@@ -143,14 +143,15 @@ class Page {
       if (names.length > Page.MANY) this.suggest(control, label, column);
       control.addEventListener("input", () => this.apply());
       if (former) {
-        control.value = former.value;
+        control.value = former.value === "" ? "" : names[former.value];
         former.parentElement.replaceWith(label);
       } else this.part("categories").append(label);
       this.selects.set(column, control);
     }
     if (control.tagName === "SELECT" && control.options.length !== names.length + 1) {
       const value = control.value;
-      const options = [...names].sort().map((text) => Object.assign(document.createElement("option"), { value: `=${text}`, textContent: text || "none" }));
+      const order = names.map((text, code) => [text, code]).sort(([a], [b]) => (a < b ? -1 : a > b));
+      const options = order.map(([text, value]) => Object.assign(document.createElement("option"), { value, textContent: text || "none" }));
       control.replaceChildren(Object.assign(document.createElement("option"), { value: "", textContent: "all" }), ...options);
       control.value = value;
     }
@@ -178,7 +179,7 @@ class Page {
   code(control) {
     const { column } = control.dataset;
     if (control.value === "") return null;
-    if (control.tagName === "SELECT") return this.table.code(column, control.value.slice(1));
+    if (control.tagName === "SELECT") return Number(control.value);
     return this.table.code(column, control.value);
   }
 
@@ -241,12 +242,7 @@ class Page {
   }
 
   tell(state) {
-    const number = (count) => count.toLocaleString("en");
-    const summary = [`${number(state.num_success)} of ${number(state.num_planned)} samples rendered`];
-    if (state.num_shards < state.num_shards_planned) summary.push(`${number(state.num_shards)} of ${number(state.num_shards_planned)} shards committed`);
-    const others = state.num_rows - state.num_success;
-    if (others) summary.push(`${number(others)} failed or rejected`);
-    this.part("summary").textContent = [...summary, ...state.summary].join(" · ");
+    this.part("summary").textContent = state.summary.join(" · ");
     this.notice([...(state.trouble ? [state.trouble] : []), ...state.problems, ...(state.unmarked ? [`Samples cannot be marked: ${state.unmarked}`] : [])]);
     pairs(this.part("facts").querySelector("dl"), state.facts);
     this.part("live").hidden = !state.live;
@@ -278,7 +274,7 @@ class Page {
     this.shownReasons = text;
     this.part("reasons").hidden = !reasons.length;
     this.part("reasons").querySelector("ul").replaceChildren(
-      ...reasons.map(({ code, num_samples: count, example }) => {
+      ...reasons.map(({ code, count, example }) => {
         const item = document.createElement("li"), button = document.createElement("button"), words = document.createElement("span");
         button.type = "button";
         button.textContent = `${code || "none"} (${count.toLocaleString("en")})`;
@@ -293,7 +289,7 @@ class Page {
   choose(column, name) {
     const control = this.selects.get(column);
     if (!control) return;
-    control.value = control.tagName === "SELECT" ? `=${name}` : name;
+    control.value = control.tagName === "SELECT" ? this.table.code(column, name) : name;
     this.apply();
   }
 
@@ -330,12 +326,19 @@ class Page {
     }, this.source.changes ? 60 : 0);
   }
 
+  /** What the samples are sorted by, where it is a number. */
+  sortedValue(row) {
+    const [column] = this.part("sort").value.split(" "), spec = this.table.numbers.find((one) => one.column === column);
+    const value = spec ? this.table.values[column][row] : NaN;
+    return Number.isNaN(value) ? "" : value.toFixed(spec.digits);
+  }
+
   words(article, columns) {
     const isMarked = Boolean(columns) && this.marks.has(columns.key), mark = article.querySelector(".mark");
     const text = (name, value) => (article.querySelector(name).textContent = value);
     const title = columns ? this.title(columns) : "";
     text(".title", title);
-    text(".number", columns ? [columns.key, columns.label].filter(Boolean).join(" · ") : "");
+    text(".number", columns ? [columns.key, this.sortedValue(article.row), columns.label].filter(Boolean).join(" · ") : "");
     if (columns && columns.status !== "success") text(".reason", `${columns.error_code}: ${columns.error_message}`.slice(0, 400));
     article.querySelector(".title").title = title;
     if (columns) article.querySelector(".open").setAttribute("aria-label", `${columns.key} ${title}${columns.status === "success" ? "" : `, ${columns.status}`}`);
@@ -403,6 +406,7 @@ class Page {
     this.marks = new Set(keys);
     const count = this.marks.size;
     this.part("marked").textContent = count ? `${count.toLocaleString("en")} marked, in ${this.state.marks}` : "";
+    this.source.offer?.(this.part("marked"), keys);
     for (const article of this.grid.mounted.values()) if (this.details.has(article.row)) this.words(article, this.details.get(article.row));
     this.view.marked();
     if (this.masks.marked) this.find("marked", this.masks.marked.query);

@@ -80,14 +80,16 @@ class SampleView {
       before.src = source.picture(this.row, kept, 0);
     } else before.removeAttribute("src");
     this.part("beside").replaceChildren(...pictures.filter((kind) => kind !== "result").map((kind) => this.figure(kind)));
-    pairs(this.part("columns"), Object.entries(columns).map(([name, value]) => [name, SampleView.shown(value)]));
+    pairs(this.part("columns"), Object.entries(columns).map(([name, value]) => [name, this.shown(name, value)]));
     pairs(this.part("lineage"), lineage);
     this.compare();
     this.marked();
   }
 
-  static shown(value) {
+  shown(name, value) {
     if (value === null || value === undefined) return "none";
+    const spec = this.page.state.numbers.find(({ column }) => column === name);
+    if (spec && typeof value === "number") return `${value.toFixed(spec.digits)} ${spec.unit}`.trim();
     return typeof value === "object" ? JSON.stringify(value) : String(value);
   }
 
