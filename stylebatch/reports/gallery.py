@@ -136,7 +136,8 @@ def _state(committed: Committed, rows: GalleryRows, columns: PageColumns) -> dic
     return {
         "version": "0", "name": printable(run.name), "num_rows": num_shown + len(rows.chosen.failed), "num_chunks": 1,
         "num_planned": run.plan.num_samples, "is_loading": False, "live": False, "activity": "", "trouble": "", "problems": [],
-        "newest": [], "marks": "keys.txt", "unmarked": "", "summary": told, "reasons": reasons_told(reasons.sorted()),
+        "newest": [], "with_pictures": ["success"], "marks": "keys.txt", "unmarked": "", "summary": told,
+        "reasons": reasons_told(reasons.sorted()),
         "facts": [*([["made with", printable(common)]] if common else []), *facts(run)],
         **columns.described(rows.schema.names),
     }  # fmt: skip

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from stylebatch.masking import printable
 from stylebatch.methods.input_kinds import GROUPS, INPUT_KINDS, TEXT, kinds_of
-from stylebatch.quality.measures import MEASURES, ROLES
+from stylebatch.quality.asked import TABLE
+from stylebatch.quality.measures import ROLES
 
 MOST_EXACT = 2**53
 SPLIT = "split"
@@ -36,7 +37,7 @@ class PageColumns:
     @classmethod
     def of(cls, schema: pa.Schema) -> PageColumns:
         floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-        measures = [measure.column for measure in MEASURES if measure.column in floats]
+        measures = [measure.column for measure in TABLE if measure.column in floats]
         others = [name for name in floats if name not in measures]
         names = [name for name in CATEGORIES if name in schema.names or name == SPLIT]
         return cls((*measures, *others), tuple(names))
@@ -44,7 +45,7 @@ class PageColumns:
     def described(self, columns: Sequence[str]) -> dict[str, Any]:
         """For the page: the columns with their words."""
         kinds = kinds_of(columns)
-        words = {measure.column: measure for measure in MEASURES}
+        words = {measure.column: measure for measure in TABLE}
         numbers = [
             {
                 "column": name,

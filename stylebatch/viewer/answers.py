@@ -22,6 +22,7 @@ from stylebatch.reports.gallery import escaped
 from stylebatch.reports.page_columns import plain
 from stylebatch.reports.page_state import facts, lineage, reasons_told, summary
 from stylebatch.reports.templating import filled, template_bytes
+from stylebatch.reports.verdicts import REJECTED
 from stylebatch.viewer.loaded import Loaded
 from stylebatch.viewer.marks import Marks
 from stylebatch.viewer.shard_pictures import (
@@ -120,6 +121,13 @@ class Answers:
         return found[1]
 
     @property
+    def _with_pictures(self) -> list[str]:
+        """Status of the samples that have pictures."""
+        gates = self._loaded.run.spec.get("gates")
+        keeps_rejected = isinstance(gates, dict) and gates.get("keep_rejected") is True
+        return ["success", *([REJECTED] if keeps_rejected else [])]
+
+    @property
     def _loaded(self) -> Loaded:
         return self.watched.loaded
 
@@ -149,6 +157,7 @@ class Answers:
                 "problems": [safe_text(text) for text in loaded.problems],
                 "reasons": reasons_told(loaded.reasons.sorted()),
                 "newest": loaded.newest[::-1],
+                "with_pictures": self._with_pictures,
                 "summary": list(summary(loaded.run, loaded.counts, loaded.num_shards)),
                 "facts": facts(loaded.run),
                 "marks": None if self.marks is None else self.marks.where,
@@ -180,7 +189,7 @@ class Answers:
     def _sample(self, request: Request) -> Answer:
         (row,) = self._found(request, 0)
         pictures, error = list[str](), ""
-        if row["status"] == "success":
+        if row["status"] in self._with_pictures:
             try:
                 pictures = self._pictures.kinds(self._found(request, READ_AHEAD))
             except UnreadableError as fault:

@@ -16,16 +16,20 @@ from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import INPUT_KINDS
 from stylebatch.reports.committed import RESULT_FORMATS, Row
 from stylebatch.reports.pictures import UNDECODABLE
+from stylebatch.reports.verdicts import REJECTED
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.records import SEGMENTATION
 from stylebatch.store.sinks import sink_of
 from stylebatch.store.sinks.shared_inputs import names_of
 from stylebatch.store.sinks.sink import Members
 from stylebatch.store.sinks.spans import Span, Spans, read_span
+from stylebatch.store.sinks.tar_samples import sample_spans
 
 SIDES = (128, 256, 512)
 """Of small pictures; a wanted side becomes the next one of these, so that there are few to keep."""
 RESULT = "result"
+ASIDE = "rejected/{}.tar"
+"""Where a run keeps the pictures of rejected samples of a shard, if it does."""
 MEMBERS = {kind.name: kind.member for kind in INPUT_KINDS} | {"segmentation": SEGMENTATION}
 SMALL_BYTES, WHOLE_BYTES = 64 << 20, 96 << 20
 MOST_SPANS = 400_000
@@ -119,7 +123,7 @@ class ShardPictures:
 
     def _whole(self, rows: Sequence[Row], kind: str) -> Picture:
         row = rows[0]
-        spans = self._spans_of(row["shard"])
+        spans = self._spans_of(row)
         if spans is None:
             members = self._members_of(rows)
             name = _member(members, kind)
@@ -131,7 +135,7 @@ class ShardPictures:
     def kinds(self, rows: Sequence[Row]) -> list[str]:
         """Which pictures a sample has: `result`, `content`, ... Raises UnreadableError."""
         try:
-            spans = self._spans_of(rows[0]["shard"])
+            spans = self._spans_of(rows[0])
             found: Any = self._members_of(rows) if spans is None else _of_sample(spans, rows[0])
         except (OSError, ValueError, LookupError) as error:
             reason = getattr(error, "strerror", None) or error
@@ -139,14 +143,21 @@ class ShardPictures:
         result = [RESULT] if any(name in found for name in RESULT_FORMATS) else []
         return result + [kind for kind, member in MEMBERS.items() if member in found]
 
-    def _spans_of(self, shard: str) -> Spans | None:
+    def _spans_of(self, row: Row) -> Spans | None:
+        """Where the pictures of the sample's shard lie; None for a format that does not say. Rejected ones lie in a tar of their own."""
+        shard, is_rejected = str(row["shard"]), row["status"] == REJECTED
         # one thread walks a shard, others wait for what it finds
         with self._locks[hash(shard) % len(self._locks)]:
-            found = self._spans.get(shard)
+            found = self._spans.get((shard, is_rejected))
             if found is None:
-                found = self._sink.spans(self.output, shard)
+                aside = ASIDE.format(shard)
+                found = (
+                    Spans(sample_spans(self.output, aside), {})
+                    if is_rejected
+                    else self._sink.spans(self.output, shard)
+                )
                 if found is not None:
-                    self._spans.put(shard, found)
+                    self._spans.put((shard, is_rejected), found)
             return found
 
     def _members_of(self, rows: Sequence[Row]) -> Members:

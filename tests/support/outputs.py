@@ -60,7 +60,7 @@ def _row(pair: Pair, shard: int, index: int, side: int) -> dict[str, Any]:
         "method": "styleid",
         "convention": "ldm",
         "sites": [6, 7, 8, 9, 10, 11],
-        "status": "failed" if failed else "success",
+        "status": {"": "success", "gate": "rejected"}.get(pair.error, "failed"),
         "error_code": pair.error,
         "error_message": f"{pair.content}: <broken>" if failed else "",
         "init_adain": True,

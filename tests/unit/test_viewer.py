@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -137,6 +138,41 @@ def test_an_export_tells_what_it_was_made_from(tmp_path: Path) -> None:
         sample = told(answers, "/api/sample", row=1)
         assert ["from the sample", "000000002"] in sample["lineage"]
         assert any(word == "made from" for word, _ in sample["lineage"])
+
+
+def test_outputs_that_were_joined_say_which_a_sample_is_from(tmp_path: Path) -> None:
+    given = [
+        generation(tmp_path / name, [{"label": name, "content_id": f"{name}/1"}] * 2, name=name)
+        for name in ("one", "two")
+    ]
+    export([Folder.at(one) for one in given], Folder.at(tmp_path / "both"), ExportOptions())
+    with answering(tmp_path / "both") as answers:
+        assert set(columns_of(answers)["source"]) == {"one", "two"}
+        assert ["from the output", "two"] in told(answers, "/api/sample", row=3)["lineage"]
+
+
+def test_rejected_samples_have_their_pictures_where_a_run_kept_them(tmp_path: Path) -> None:
+    pairs = [Pair("cat/a.png", "s.jpg"), Pair("cat/b.png", "s.jpg", "gate")]
+    output = write_output(tmp_path / "out", [pairs])
+    with answering(output) as answers:
+        assert told(answers, "/api/state")["with_pictures"] == ["success"]
+        assert told(answers, "/api/sample", row=1)["pictures"] == []
+        assert "1 rejected" in told(answers, "/api/state")["summary"]
+    run = json.loads((output / "run.json").read_text())
+    run["spec"] = {"gates": {"keep_rejected": True}}
+    (output / "run.json").write_text(json.dumps(run))
+    with answering(output) as answers:
+        assert "repair" in told(answers, "/api/sample", row=1)["error"]  # it was lost
+        (output / "rejected").mkdir()
+        data = _picture(answers, 0)
+        with tarfile.open(
+            output / "rejected/train-00000.tar", "w", format=tarfile.USTAR_FORMAT
+        ) as tar:
+            member = tarfile.TarInfo("000000001.png")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        assert told(answers, "/api/sample", row=1)["pictures"] == ["result"]
+        assert _picture(answers, 1) == data
 
 
 def _lost(output: Path) -> None:

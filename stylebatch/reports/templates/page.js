@@ -313,15 +313,15 @@ class Page {
   }
 
   fill(article, row) {
-    const image = article.querySelector("img"), isSuccess = this.table.is("status", row, "success");
-    image.hidden = !isSuccess;
+    const image = article.querySelector("img"), hasPicture = this.state.with_pictures.includes(this.table.name("status", row));
+    image.hidden = !hasPicture;
     const columns = this.details.get(row);
     article.querySelector(".reason").textContent = "";
     article.querySelector(".open").setAttribute("aria-label", `sample ${row + 1}`);
     this.words(article, columns);
     // what passes by while one scrolls fast is never asked for
     article.timer = setTimeout(() => {
-      if (isSuccess) image.src = this.source.picture(row, "result", 256);
+      if (hasPicture) image.src = this.source.picture(row, "result", 256);
       if (!columns) this.want(row);
     }, this.source.changes ? 60 : 0);
   }
@@ -336,10 +336,12 @@ class Page {
   words(article, columns) {
     const isMarked = Boolean(columns) && this.marks.has(columns.key), mark = article.querySelector(".mark");
     const text = (name, value) => (article.querySelector(name).textContent = value);
-    const title = columns ? this.title(columns) : "";
+    const hasPicture = !article.querySelector("img").hidden, isSuccess = !columns || columns.status === "success";
+    const why = isSuccess ? "" : `${columns.error_code}: ${columns.error_message}`;
+    const title = columns ? [hasPicture ? why : "", this.title(columns)].filter(Boolean).join(" · ") : "";
     text(".title", title);
     text(".number", columns ? [columns.key, this.sortedValue(article.row), columns.label].filter(Boolean).join(" · ") : "");
-    if (columns && columns.status !== "success") text(".reason", `${columns.error_code}: ${columns.error_message}`.slice(0, 400));
+    if (!hasPicture && why) text(".reason", why.slice(0, 400));
     article.querySelector(".title").title = title;
     if (columns) article.querySelector(".open").setAttribute("aria-label", `${columns.key} ${title}${columns.status === "success" ? "" : `, ${columns.status}`}`);
     article.classList.toggle("marked", isMarked);

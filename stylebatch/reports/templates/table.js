@@ -1,6 +1,8 @@
 "use strict";
 /** Columns of samples as typed arrays: what the page filters, sorts and counts without asking anybody. */
 class Table {
+  static PLACES = 2 ** 21;
+
   constructor(numbers, categories) {
     this.numbers = numbers;
     this.categories = categories;
@@ -53,10 +55,6 @@ class Table {
     return names ? names[this.values[column][row]] : "";
   }
 
-  is(column, row, name) {
-    return this.name(column, row) === name;
-  }
-
   /** Whether the values of a column differ at all. */
   varies(column) {
     return this.names[column] ? this.names[column].length > 1 : this.ranges[column][0] < this.ranges[column][1];
@@ -95,14 +93,19 @@ class Table {
       ranks = new Float64Array(order.length);
       order.forEach(([, code], rank) => (ranks[code] = rank));
     }
-    const first = new Float64Array(rows.length);
+    // a number and its place in one float64, of 32 and 21 bits: sorted without a function, ten times as fast
+    const bits = new Float32Array(1), whole = new Uint32Array(bits.buffer), keys = new Float64Array(rows.length);
     for (let place = 0; place < rows.length; place++) {
       const value = ranks ? ranks[values[rows[place]]] : values[rows[place]];
-      first[place] = Number.isNaN(value) ? Infinity : sign * value;
+      // + 0: -0 is 0
+      bits[0] = Number.isNaN(value) ? Infinity : sign * value + 0;
+      // bits of floats in the order of their values
+      const ordered = (whole[0] & 0x80000000 ? ~whole[0] : whole[0] | 0x80000000) >>> 0;
+      keys[place] = ordered * Table.PLACES + (place % Table.PLACES);
     }
-    const places = new Uint32Array(rows.length);
-    for (let place = 0; place < places.length; place++) places[place] = place;
-    places.sort((a, b) => (first[a] < first[b] ? -1 : first[a] > first[b] ? 1 : a - b));
+    if (rows.length <= Table.PLACES) return Uint32Array.from(keys.sort(), (key) => rows[key % Table.PLACES]);
+    const places = Uint32Array.from(keys.keys());
+    places.sort((a, b) => Math.floor(keys[a] / Table.PLACES) - Math.floor(keys[b] / Table.PLACES) || a - b);
     return places.map((place) => rows[place]);
   }
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import IO
 
+from stylebatch.folder import Folder
+from stylebatch.store.sinks.spans import Span
+
 BLOCK = 512
 FILE, EXTENSION = b"0\0", b"xg"
 """Types of members: files, and headers that extend the one after them."""
@@ -32,6 +35,16 @@ def read_members(
             members[extension] = _read(file, start, size)
     if members:
         yield current, members
+
+
+def sample_spans(output: Folder, file: str) -> dict[str, dict[str, Span]]:
+    """Where the members of each sample of a tar lie, by key and member. Raises as `read_members`."""
+    found: dict[str, dict[str, Span]] = {}
+    with output.open(file) as opened:
+        for member, start, size in walk_members(opened):
+            key, _, extension = member.partition(".")
+            found.setdefault(key, {})[extension] = Span(file, start, size)
+    return found
 
 
 def walk_members(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:

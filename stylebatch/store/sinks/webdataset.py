@@ -19,7 +19,7 @@ from stylebatch.store.sinks.one_file import Hashed, OneFile, sample_faults
 from stylebatch.store.sinks.shared_inputs import Named
 from stylebatch.store.sinks.sink import Members, Row
 from stylebatch.store.sinks.spans import Span, Spans, read_span
-from stylebatch.store.sinks.tar_samples import read_members, walk_members
+from stylebatch.store.sinks.tar_samples import read_members, sample_spans
 from stylebatch.store.sinks.tar_writer import TarWriter
 
 LOADING = """\
@@ -77,19 +77,10 @@ class WebDatasetShard(OneFile):
         inputs: dict[Named, Span] = {}
         # a shard that shares no inputs has no such file
         if output.facts(cls.inputs_file(name)) is not None:
-            for members in cls._walked(output, cls.inputs_file(name)).values():
+            for members in sample_spans(output, cls.inputs_file(name)).values():
                 told = json.loads(read_span(output, members["json"]))
                 inputs[str(told["kind"]), str(told["id"])] = members["jpg"]
-        return Spans(cls._walked(output, cls.payload(name)), inputs)
-
-    @classmethod
-    def _walked(cls, output: Folder, file: str) -> dict[str, dict[str, Span]]:
-        found: dict[str, dict[str, Span]] = {}
-        with output.open(file) as opened:
-            for member, start, size in walk_members(opened):
-                key, _, ending = member.partition(".")
-                found.setdefault(key, {})[ending] = Span(file, start, size)
-        return found
+        return Spans(sample_spans(output, cls.payload(name)), inputs)
 
     @classmethod
     def _faults(cls, output: Folder, file: str, success: list[Row], sha256: str) -> Iterator[str]:
