@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from stylebatch.cli.messages import print_problem
 from stylebatch.engine.admission import foreseen
@@ -24,6 +25,9 @@ from stylebatch.store.lock_owner import activity
 from stylebatch.store.output_record import RunRecord
 from stylebatch.store.run_lock import RunLock
 
+if TYPE_CHECKING:
+    from stylebatch.engine.gate_outlook import GateOutlook
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -41,6 +45,7 @@ class _Outlook:
     plan: Plan
     committed: int = 0
     shards: int = 0
+    gates: GateOutlook | None = None
 
     @property
     def has_identity(self) -> bool:
@@ -63,10 +68,7 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     draft = resolve(spec, inputs=inputs)
     assert inputs.checkpoint is not None, "it was found when the inputs were listed"
     _require_model(spec, inputs.checkpoint)
-    if spec.gates is not None:
-        from stylebatch.engine.gate import check_gates  # imports duckdb
-
-        check_gates(draft)
+    gates = _gates(draft)
     ledger = Ledger(Folder.at(draft.spec.output.path))
     ledger.former()
     outlook, refusal = _Outlook(draft), None
@@ -77,11 +79,25 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     except StylebatchError as error:
         refusal = error
     found = _forecast(outlook.plan, inputs.checkpoint)
+    if gates is not None and found.device_s is not None:
+        found = replace(found, device_s=found.device_s * (1 + gates.extra))
+    outlook = replace(outlook, gates=gates)
     (_print_json if as_json else _print_lines)(outlook, found, bounds.price)
     # last, so that what is refused was told
     if refusal is not None:
         raise refusal
     require_within(found, bounds.max_hours, bounds.max_bytes)
+
+
+def _gates(draft: Plan) -> GateOutlook | None:
+    """What gates will cost, None where there are none. Raises ManifestError for rules that cannot be used."""
+    if draft.spec.gates is None:
+        return None
+    from stylebatch.engine.gate import check_gates  # imports duckdb
+    from stylebatch.engine.gate_outlook import gate_outlook
+
+    check_gates(draft)
+    return gate_outlook(draft)
 
 
 def _require_options(engine: EngineSpec) -> None:
@@ -135,6 +151,7 @@ def _print_json(outlook: _Outlook, found: Forecast, price: float | None) -> None
         "notes": [*filter(None, [plan.numbering]), *plan.notes, *loader_hints(plan)],
         "num_committed_shards": outlook.committed,
         "forecast": found.summary(price),
+        **({} if outlook.gates is None else {"gates": outlook.gates.summary()}),
     }
     if not outlook.has_identity:
         del summary["digest"]
@@ -147,7 +164,8 @@ def _print_lines(outlook: _Outlook, found: Forecast, price: float | None) -> Non
         print(
             f"{output} keeps {plan.first_shard} shards of earlier inputs; for the inputs added since:"
         )
-    lines = [*plan.lines(), *found.lines(price), *loader_hints(plan)]
+    gates = [] if outlook.gates is None else [outlook.gates.line()]
+    lines = [*plan.lines(), *gates, *found.lines(price), *loader_hints(plan)]
     print("\n".join(lines))
     # a plan without the model's files has no identity
     print(f"output: {output}" + f" (plan {plan.digest[:16]})" * outlook.has_identity)

@@ -81,6 +81,7 @@ class Worker:
         self._evaluations = 0
         self._notes: dict[str, None] = {}
         self._retries = Retries(plan, self._judged_row) if plan.spec.gates is not None else None
+        self._keeps_rejected = plan.spec.gates is not None and plan.spec.gates.keep_rejected
         self._tally = Tally()
         self._is_extra = False
         self._counting = threading.Lock()
@@ -157,6 +158,8 @@ class Worker:
         with sink_type(
             self.output, name, self.schema, labels=plan.labels, shares_inputs=shares
         ) as sink:
+            if self._keeps_rejected:
+                sink.keep_aside()
             self._fill(sink, shard, planned, rungs)
             self._require_numbers(sink.rows)
             lowered = any(rung != self._top for rung in rungs)
@@ -296,17 +299,18 @@ class Worker:
         if isinstance(result, SampleError):
             failure = {"status": "failed", "error_code": result.code, "error_message": str(result)}
             return Record(row | failure, {})
+        row |= rendering.measures(sample, result)
         reason = rendering.rejected(sample)
         if reason:
-            verdict = {"status": "rejected", "error_code": GATE, "error_message": reason}
-            return Record(row | verdict | rendering.measures(sample, result), {})
+            row |= {"status": "rejected", "error_code": GATE, "error_message": reason}
+            if not self._keeps_rejected:
+                return Record(row, {})
         spec = self.plan.spec.output
         image = encode(result, spec.image)
-        row |= {
-            "status": "success",
-            "sha256": hashlib.sha256(image).hexdigest(),
-            **rendering.measures(sample, result),
-        }
+        row["sha256"] = hashlib.sha256(image).hexdigest()
+        if reason:
+            return Record(row, {spec.image.format: image})
+        row["status"] = "success"
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
             files |= rendering.inputs(sample)

@@ -257,7 +257,8 @@ class ShardStats(_Record):
 
     `executed`: the rungs that memory allowed, block by block, where they were not the plan's; `inputs`: xxh3 of the files
     that it was made of, by name; `sha256` and `bytes` are those of its payload, which the sink `format` wrote as `num_files`;
-    `inputs_sha256` and `inputs_bytes` of a further file with the inputs that its samples share.
+    `inputs_sha256` and `inputs_bytes` of a further file with the inputs that its samples share, `rejected_*` of one with pictures
+    that are kept aside.
     One that was `revoked` commits nothing: the shard is to be rendered again.
     """
 
@@ -274,6 +275,8 @@ class ShardStats(_Record):
     num_files: Count = 1
     inputs_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     inputs_bytes: Count = 0
+    rejected_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    rejected_bytes: Count = 0
     seconds: Amount = 0.0
     evaluations: Count = 0
     executed: Rungs = []

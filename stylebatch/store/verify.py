@@ -33,6 +33,8 @@ from stylebatch.store.output_record import (
     read_stats,
 )
 from stylebatch.store.sinks import sink_of
+from stylebatch.store.sinks.aside import aside_file
+from stylebatch.store.sinks.whole_files import file_faults
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _shard_problems(
         return
     success = [row for row in rows if row["status"] == "success"]
     yield from sink.problems(output, name, success, stats)
+    if stats.rejected_sha256:
+        yield from file_faults(output, aside_file(name), stats.rejected_sha256)
 
 
 def _rows(output: Folder, metadata: str, stats: ShardStats) -> list[dict[str, Any]] | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tarfile
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -113,6 +115,47 @@ def test_where_all_are_rejected_nothing_is_stored_and_the_run_is_whole(render: R
     assert list(verify(done.output)) == []
     assert list(done.output.glob("data/*")) == []
     assert render("out", "gates.reject=true").num_attempted == 0
+
+
+@pytest.mark.parametrize("form", ["webdataset", "parquet", "files"])
+def test_pictures_that_are_kept_aside_are_committed_with_their_shard(
+    form: str, render: Render, plain: pa.Table, tmp_path: Path
+) -> None:
+    limit = limit_of(plain, 0.5)
+    changes = [f"output.format={form}", f"gates.reject=structure < {limit!r}", "gates.keep_rejected=true"]  # fmt: skip
+    output = render("out", *changes).output
+    expected = digests(output)
+    former = {row["key"]: row for row in plain.to_pylist() if row["structure"] < limit}
+    found: dict[str, dict[str, bytes]] = {}
+    for path in sorted(output.glob("rejected/*")):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                assert file is not None
+                key, _, ending = member.name.partition(".")
+                found.setdefault(key, {})[ending] = file.read()
+    assert list(found) == list(former)
+    for key, members in found.items():
+        told = json.loads(members["json"])
+        assert hashlib.sha256(members["png"]).hexdigest() == told["sha256"] == former[key]["sha256"]
+        assert (told["status"], told["structure"]) == ("rejected", former[key]["structure"])
+    assert list(verify(output)) == []
+    loaded = datasets.load_dataset(str(output), split="train", cache_dir=str(tmp_path / "cache"))
+    assert len(loaded) == len(plain) - len(former)
+    victim = max(output.glob("rejected/*.tar"))
+    whole = victim.read_bytes()
+    for damage in (whole[:-1], whole[:-700] + b"?" + whole[-699:], None):
+        victim.unlink() if damage is None else victim.write_bytes(damage)
+        assert [problem.path for problem in verify(output)] == [str(victim)]
+        if (
+            damage != whole[:-700] + b"?" + whole[-699:]
+        ):  # of the right size: `verify` alone reads it
+            assert render("out", *changes).num_attempted > 0
+        else:
+            assert repair(output).exit_code == 0
+        assert digests(output) == expected
+    (output / "rejected/train-00009.tar").write_bytes(b"")
+    assert [problem.shard for problem in verify(output)] == [None]
 
 
 RETRY = "gates.retry=[{gamma: 1.0, tau: 1.0}, {gamma: 0.1}]"
@@ -228,3 +271,38 @@ def test_prompts_are_drawn_by_another_seed(tmp_path: Path) -> None:
     assert all(
         one["contrast"] != other["contrast"] for one, other in zip(former, last, strict=True)
     )
+
+
+def test_a_plan_tells_what_gates_cost_by_a_preview(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "out")
+
+    def told(*changes: str) -> Any:
+        arguments = [f"--set={change}" for change in changes]
+        assert main(["plan", str(manifest), "--output", output, "--json", *arguments]) == 0
+        return json.loads(capsys.readouterr().out)["gates"]
+
+    rule = "gates.reject=style_id = '00.png'"
+    assert told(rule) == {
+        "preview": None, "samples": 0, "rejected_at_first": 0, "further_evaluations": None, "rejected_share": None,
+    }  # fmt: skip
+    run(load_spec(manifest, output=output), limit=6)
+    found = told(rule, RETRY)
+    # a third of 12 samples, at one further attempt or two, of one evaluation each
+    reverse = found["further_evaluations"][0] // 4
+    assert reverse >= 1
+    assert (found["samples"], found["rejected_at_first"]) == (6, 2)
+    assert found["further_evaluations"] == [4 * reverse, 8 * reverse]
+    assert told(rule, RETRY, "gates.yield=0.5")["further_evaluations"] == [0, 0]
+    assert told(rule)["rejected_share"] == pytest.approx(1 / 3)
+    run(load_spec(manifest, [rule, RETRY], output=output), limit=3)
+    found = told(rule, RETRY)
+    assert found["preview"].endswith("out-preview-3")
+    assert (found["samples"], found["rejected_at_first"]) == (3, 1)
+    assert found["further_evaluations"] == [8 * reverse] * 2
+    assert found["rejected_share"] == pytest.approx(1 / 3)
+    # pictures of another method say nothing
+    assert told(rule, RETRY, "method.tau=1")["preview"] is None
+    assert main(["plan", str(manifest), "--set", "gates.reject=structur < 1"]) == 2
+    assert "did you mean structure" in capsys.readouterr().err

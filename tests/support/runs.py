@@ -94,7 +94,8 @@ def render_by_ranks(
 def digests(output: Path) -> dict[str, str]:
     """sha256 of every file of the payload and metadata Parquet file, by name."""
     paths = [*output.glob("data/*"), *output.glob("metadata/*.parquet")]
-    trees = [*output.glob("images/**/*"), *output.glob("input_images/**/*")]
+    folders = ("images", "input_images", "rejected")
+    trees = [path for folder in folders for path in output.glob(f"{folder}/**/*")]
     paths += [path for path in trees if path.is_file()]
     return {
         str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()

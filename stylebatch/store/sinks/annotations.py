@@ -24,9 +24,9 @@ import pyarrow as pa
 from stylebatch.data.sources.regions import FLAGS
 from stylebatch.folder import Folder
 from stylebatch.store.output_record import RunRecord, find_run
-from stylebatch.store.sinks.one_file import unlike
 from stylebatch.store.sinks.sink import Row
 from stylebatch.store.sinks.tree import FILE, IMAGES, below, key_of
+from stylebatch.store.sinks.whole_files import unlike
 
 ANNOTATIONS, LABELS, DESCRIPTION = "annotations", "labels", "data.yaml"
 COLUMNS = [FILE, "width", "height", "objects"]

@@ -30,6 +30,7 @@ from stylebatch.store.sinks.annotations import (
     is_annotation,
     writing_annotations,
 )
+from stylebatch.store.sinks.aside import ASIDE, aside_file, aside_name, is_aside_there
 from stylebatch.store.sinks.columns import RESULT, Column, Shape, card_features, columns_of
 from stylebatch.store.sinks.sidecar import (
     SIDECAR,
@@ -139,9 +140,12 @@ class FilesShard(Sink):
     def walk(cls, output: Folder) -> Iterator[str]:
         for folder in (*FOLDERS, ANNOTATIONS, LABELS):
             yield from below(output, f"{folder}/")
+        yield from output.names(f"{ASIDE}/")
 
     @classmethod
     def owner(cls, record: RunRecord, file: str) -> str | None:
+        if name := aside_name(file):
+            return name if record.names_shard(name) else None
         key = key_of(file)
         is_below = file.startswith(tuple(f"{folder}/" for folder in FOLDERS))
         for part in record.parts if is_below else ():
@@ -152,7 +156,7 @@ class FilesShard(Sink):
 
     @classmethod
     def files(cls, output: Folder, name: str) -> list[str]:
-        return _files_of(output, name)
+        return [*_files_of(output, name), aside_file(name)]
 
     @classmethod
     def is_there(cls, output: Folder, name: str, stats: ShardStats, metadata: bytes) -> bool:
@@ -161,12 +165,17 @@ class FilesShard(Sink):
             files = list({file: None for row in _rows(metadata) for file in _named(row)})
         except ValueError:
             return False
+        if not is_aside_there(output, name, stats):
+            return False
         # a request for each of a thousand files would make a resume slower than a run
         if output.local is None:
             return all(output.facts(file) is not None for file in files[:1])
         found = [output.facts(file) for file in files]
         sizes = [facts.size_bytes for facts in found if facts is not None and facts.is_file]
-        return len(sizes) == stats.num_files and sum(sizes) == stats.bytes
+        return (
+            len(sizes) == stats.num_files - bool(stats.rejected_sha256)
+            and sum(sizes) == stats.bytes
+        )
 
     @classmethod
     def samples(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from types import TracebackType
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stylebatch.errors import UnansweredError
 from stylebatch.folder import Folder
 from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.records import Record
+from stylebatch.store.sinks.aside import ASIDE, aside_file, aside_name, is_aside_there
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.store.sinks.shared_inputs import (
     INPUT_FOLDER,
@@ -25,9 +23,9 @@ from stylebatch.store.sinks.shared_inputs import (
     names_of,
 )
 from stylebatch.store.sinks.sink import Members, Payload, Row, Sink
+from stylebatch.store.sinks.whole_files import WholeFile, file_faults
 
 FOLDER = "data"
-CHUNK = 1 << 20
 
 
 class OneFile(Sink):
@@ -45,14 +43,12 @@ class OneFile(Sink):
         shares_inputs: bool = False,
     ) -> None:
         super().__init__(output, name, schema, labels=labels, shares_inputs=shares_inputs)
-        self._files = ExitStack()
-        self._stream: Hashing | None = None
-        self._file = self.payload(name)
+        self._file = WholeFile(output, self.payload(name))
         self._known: set[tuple[str, str, str]] = set()
         self._inputs: OneFile | None = None
         if shares_inputs:
             self._inputs = type(self)(output, name, INPUT_SCHEMA)
-            self._inputs._file = self.inputs_file(name)
+            self._inputs._file = WholeFile(output, self.inputs_file(name))
 
     @abstractmethod
     def _begin(self, file: Any, record: Record) -> None:
@@ -71,28 +67,19 @@ class OneFile(Sink):
             record, new = divided(record, self._known)
             for one in new:
                 self._inputs._add(one, one.row)
-        if self._stream is None:
-            file = self._files.enter_context(self.output.writing(self._file))
-            self._stream = Hashing(file)
-            self._begin(self._stream, record)
+        if not self._file.is_open:
+            self._begin(self._file.open(), record)
         self._append(record)
 
     def _close(self) -> Payload:
         # readers choke on a file without samples, so there is none
         inputs = Payload() if self._inputs is None else self._inputs._close()
-        if self._stream is None:
-            self.output.remove(self._file)
+        if not self._file.is_open:
+            self._file.remove()
             return Payload()
         self._end()
-        written, self._stream = self._stream, None
-        self._files.close()
-        return Payload(
-            written.sha256.hexdigest(),
-            written.size_bytes,
-            1 + inputs.num_files,
-            inputs.sha256,
-            inputs.size_bytes,
-        )
+        sha256, size_bytes = self._file.close()
+        return Payload(sha256, size_bytes, 1 + inputs.num_files, inputs.sha256, inputs.size_bytes)
 
     def _leave(
         self,
@@ -102,15 +89,7 @@ class OneFile(Sink):
     ) -> bool | None:
         if self._inputs is not None:
             self._inputs._leave(kind, error, trace)
-        # the file must be dropped, though nothing was raised: the context was left without `commit`
-        if self._stream is not None and kind is None:
-            kind, error = _Uncommitted, _Uncommitted()
-        if self._stream is not None:
-            self._stream.abandon()
-        try:
-            return self._files.__exit__(kind, error, trace)
-        except _Uncommitted:
-            return None
+        return self._file.leave(kind, error, trace)
 
     @classmethod
     def payload(cls, name: str) -> str:
@@ -123,18 +102,18 @@ class OneFile(Sink):
 
     @classmethod
     def walk(cls, output: Folder) -> Iterator[str]:
-        for folder in (FOLDER, INPUT_FOLDER):
+        for folder in (FOLDER, INPUT_FOLDER, ASIDE):
             yield from output.names(f"{folder}/")
 
     @classmethod
     def owner(cls, record: RunRecord, file: str) -> str | None:
-        name = file.rpartition("/")[2].removesuffix(cls.suffix)
-        is_ours = file in (cls.payload(name), cls.inputs_file(name))
+        name = aside_name(file) or file.rpartition("/")[2].removesuffix(cls.suffix)
+        is_ours = file in (cls.payload(name), cls.inputs_file(name), aside_file(name))
         return name if is_ours and record.names_shard(name) else None
 
     @classmethod
     def files(cls, output: Folder, name: str) -> list[str]:
-        return [cls.payload(name), cls.inputs_file(name)]
+        return [cls.payload(name), cls.inputs_file(name), aside_file(name)]
 
     @classmethod
     def samples(
@@ -176,6 +155,8 @@ class OneFile(Sink):
 
     @classmethod
     def is_there(cls, output: Folder, name: str, stats: ShardStats, metadata: bytes) -> bool:
+        if not is_aside_there(output, name, stats):
+            return False
         if not stats.num_success:
             return True
         sizes = {cls.payload(name): stats.bytes}
@@ -192,7 +173,7 @@ class OneFile(Sink):
         cls, output: Folder, name: str, success: list[Row], stats: ShardStats
     ) -> Iterator[tuple[str, str]]:
         if stats.inputs_sha256:
-            yield from _whole_problems(output, cls.inputs_file(name), stats)
+            yield from file_faults(output, cls.inputs_file(name), stats.inputs_sha256)
         file = cls.payload(name)
         facts = output.facts(file)
         # sizes first: hashing a file of the wrong size tells nothing more
@@ -212,20 +193,6 @@ class OneFile(Sink):
         """What is wrong with the samples of a file of the right size, or else with its bytes."""
 
 
-def _whole_problems(output: Folder, file: str, stats: ShardStats) -> Iterator[tuple[str, str]]:
-    """File and fault of the shared inputs of a shard."""
-    try:
-        with output.open(file) as opened:
-            found = Hashed(opened).whole()
-    except UnansweredError:
-        raise
-    except OSError as error:
-        yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        return
-    if found != stats.inputs_sha256:
-        yield file, "its bytes changed since the commit (sha256)"
-
-
 def sample_faults(success: list[Row], found: dict[str, set[str]]) -> Iterator[str]:
     """What is wrong with the samples `found`: sha256 of the results (and what may pass for one) by key."""
     keys = [row["key"] for row in success]
@@ -242,61 +209,3 @@ def sample_faults(success: list[Row], found: dict[str, set[str]]) -> Iterator[st
         yield f"the image of {wrong[0]} changed (sha256)" + (
             f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         )
-
-
-class _Uncommitted(Exception):
-    """Unwinds the files of a shard that was left without `commit`."""
-
-
-class Hashing:
-    """File-like that hashes and counts what passes through it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.sha256 = hashlib.sha256()
-        self.size_bytes = 0
-        self.abandoned = False
-        self.closed = False
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.size_bytes += len(data)
-        return len(data) if self.abandoned else self.file.write(data)
-
-    def abandon(self) -> None:
-        """Pass nothing on from now: a file that was left ends itself when it is collected, after the stream was closed."""
-        self.abandoned = True
-
-
-class Hashed:
-    """A file that hashes what is read."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.sha256 = file, hashlib.sha256()
-
-    def read(self, size: int) -> bytes:
-        data = self.file.read(size)
-        self.sha256.update(data)
-        return data
-
-    def whole(self) -> str:
-        """sha256 of the file, once the rest of it was read too."""
-        while self.read(CHUNK):
-            pass
-        return self.sha256.hexdigest()
-
-
-def unlike(output: Folder, sums: Mapping[str, Any], what: str) -> Iterator[tuple[str, str]]:
-    """File and fault of each whose sha256 is not the one in `sums`: `what`, or why it cannot be read."""
-    for file, expected in sums.items():
-        try:
-            with output.open(file) as opened:
-                found = Hashed(opened).whole()
-        # a store that does not answer says nothing of the file
-        except UnansweredError:
-            raise
-        except OSError as error:
-            yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-            continue
-        if found != expected.hexdigest():
-            yield file, what

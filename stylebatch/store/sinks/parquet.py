@@ -27,9 +27,10 @@ from stylebatch.store.sinks.columns import (
     columns_of,
     shared_words,
 )
-from stylebatch.store.sinks.one_file import Hashed, OneFile, sample_faults
+from stylebatch.store.sinks.one_file import OneFile, sample_faults
 from stylebatch.store.sinks.shared_inputs import Named
 from stylebatch.store.sinks.sink import RECORD_FILES, Members, Row
+from stylebatch.store.sinks.whole_files import Hashed
 
 ROWS = 100
 BYTES = 1 << 25

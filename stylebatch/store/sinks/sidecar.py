@@ -18,9 +18,9 @@ from stylebatch.errors import UnansweredError
 from stylebatch.folder import Folder
 from stylebatch.store.names import MOST_METADATA_BYTES, metadata_file
 from stylebatch.store.sinks.columns import columns_of, picture_name
-from stylebatch.store.sinks.one_file import unlike
 from stylebatch.store.sinks.sink import Row
 from stylebatch.store.sinks.tree import FILE, IMAGES, INPUT_SHA256, INPUTS, member_of
+from stylebatch.store.sinks.whole_files import unlike
 
 SIDECAR = "metadata.jsonl"
 

@@ -1,7 +1,8 @@
 """What every sink shares: the books of a shard, and the order in which it becomes durable.
 
-1. `write` takes a sample's row, and hands the files of one that succeeded to the format.
-2. `commit` makes the payload durable, then the metadata, and last the stats, which are the commit marker.
+1. `write` takes a sample's row, and hands the files of one that succeeded to the format; of one that was rejected they may be kept
+   aside.
+2. `commit` makes the payload durable, then what is aside, then the metadata, and last the stats, which are the commit marker.
 An instance is a shard being written. Who reads an output (ledger, verify, reports, card) asks the class.
 """
 
@@ -25,6 +26,7 @@ from stylebatch.spec.output import OutputFormat
 from stylebatch.store.names import marker, metadata_file
 from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.records import Record, as_parquet
+from stylebatch.store.sinks.aside import Aside
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.store.sinks.spans import Spans
 
@@ -70,6 +72,11 @@ class Sink(ABC):
         self.output, self.name, self.schema, self.labels = output, name, schema, tuple(labels)
         self.shares_inputs = shares_inputs
         self.rows: list[Row] = []
+        self._aside: Aside | None = None
+
+    def keep_aside(self) -> None:
+        """From now on keep pictures of samples that are no part of the dataset."""
+        self._aside = Aside(self.output, self.name, self.schema)
 
     def __enter__(self) -> Self:
         return self
@@ -80,20 +87,25 @@ class Sink(ABC):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
+        if self._aside is not None:
+            self._aside.file.leave(kind, error, trace)
         return self._leave(kind, error, trace)
 
     def write(self, record: Record) -> None:
-        """Append a sample's row, and its files when it succeeded."""
+        """Append a sample's row, and its files when it succeeded or is to be kept aside."""
         row = self._row(record)
         if record.ok:
             passing("before payload")
             self._add(record, row)
             passing("after payload")
+        elif record.files and self._aside is not None:
+            self._aside.add(record)
         self.rows.append(row)
 
     def commit(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Make the shard durable: payload, then metadata, then stats with `facts`; returns the stats."""
         payload = self._close()
+        aside = {} if self._aside is None else self._aside.close()
         metadata = as_parquet(self.rows, pa.schema([*self.schema, *self.columns]))
         passing("before metadata")
         self.output.write(metadata_file(self.name), metadata)
@@ -109,6 +121,7 @@ class Sink(ABC):
             "bytes": payload.size_bytes,
             "metadata_sha256": hashlib.sha256(metadata).hexdigest(),
             **self._facts(payload),
+            **({"num_files": payload.num_files + 1, **aside} if aside else {}),
             **facts,
         }
         passing("before marker")

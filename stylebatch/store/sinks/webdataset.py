@@ -15,12 +15,13 @@ from stylebatch.folder import Folder
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.records import Record, as_json, json_columns
 from stylebatch.store.sinks.columns import Shape, class_label, shared_words, value_feature
-from stylebatch.store.sinks.one_file import Hashed, OneFile, sample_faults
+from stylebatch.store.sinks.one_file import OneFile, sample_faults
 from stylebatch.store.sinks.shared_inputs import Named
 from stylebatch.store.sinks.sink import Members, Row
 from stylebatch.store.sinks.spans import Span, Spans, read_span
 from stylebatch.store.sinks.tar_samples import read_members, sample_spans
 from stylebatch.store.sinks.tar_writer import TarWriter
+from stylebatch.store.sinks.whole_files import Hashed
 
 LOADING = """\
 import glob, webdataset
