@@ -28,7 +28,8 @@ from stylebatch.methods.user import users_of
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample
-from stylebatch.quality.measures import measured
+from stylebatch.quality.looks import look_of
+from stylebatch.quality.measures import ROLES, measured
 from stylebatch.quality.reduction import Reduction
 from stylebatch.store.label_columns import (
     NO_TRANSFORM,
@@ -207,7 +208,8 @@ class Rendering:
         for place in places:
             result = self.pixels[place]
             if not isinstance(result, SampleError):
-                images += (result, *self._compared(self.samples[place]).values())
+                sample = self.as_made(self.samples[place])
+                images += (result, *self._compared(sample).values())
         sight.look(images)
 
     def _request(
@@ -247,16 +249,8 @@ class Rendering:
             self.pixels[place] = method.finished(request, pixels, rows.picture(place[0]))
             self.attempts[place] = attempt
             new.append(place)
+        self._look_at(new)
         return new
-
-    def is_made(self, place: CellIndex) -> bool:
-        """Whether there is a picture of the sample."""
-        found = self.pixels.get(place)
-        return found is not None and not isinstance(found, SampleError)
-
-    def can_use(self, row: int, column: int) -> bool:
-        """Whether the pictures of both are at hand."""
-        return row in self.rows[row].position and column in self.columns[column].position
 
     def rejected(self, sample: Sample) -> str:
         """Why the gates reject the sample, "" where they do not."""
@@ -349,6 +343,13 @@ class Rendering:
         inputs, sight = self._compared(sample), self.renderer.sight
         found = measured(Reduction(pixels), {k: self._reduction(one) for k, one in inputs.items()})
         return found if sight is None else found | sight.measured(pixels, inputs, sample.label)
+
+    def looks(self, sample: Sample, pixels: Pixels) -> tuple[str, dict[str, str]]:
+        """What the result looks like, and the input that gives the structure, by its kind."""
+        kept = {kind: one for kind, one in self._pictures(sample).items() if kind in ROLES["kept"]}
+        return look_of(Reduction(pixels)), {
+            kind: look_of(self._reduction(one.pixels)) for kind, one in kept.items()
+        }
 
     def _compared(self, sample: Sample) -> dict[str, Pixels]:
         """Pictures of the sample's inputs, by kind."""

@@ -18,6 +18,7 @@ from typing import Any
 from stylebatch.engine.attempts import Attempt, Tally
 from stylebatch.engine.gate import Gate
 from stylebatch.engine.renderer import CellIndex, Rendering
+from stylebatch.errors import SampleError
 from stylebatch.planning.met_styles import MetStyles
 from stylebatch.planning.plan import Plan, Sample
 from stylebatch.planning.prompts import sample_seed
@@ -46,7 +47,7 @@ class Retries:
         tally: Tally,
     ) -> None:
         """Judge a part of a block that was rendered, which takes its styles from `columns`; add it to the shard's `tally`."""
-        counts = Counter(cell for cell in cells if rendering.is_made(cell))
+        counts = Counter(cell for cell in cells if _is_made(rendering, cell))
         for row, column in counts:
             seed = rendering.samples[row, column].seed
             rendering.attempts[row, column] = Attempt(column, seed)
@@ -112,10 +113,18 @@ class Retries:
         """A style among `columns` that the content meets nowhere else."""
         row, _ = cell
         taken = rendering.styles_taken.setdefault(row, set(self._met.of(row)))
-        others = [one for one in columns if one not in taken and rendering.can_use(row, one)]
+        others = [
+            one for one in columns if one not in taken and one in rendering.columns[one].position
+        ]
         if not others:
             return None
         # drawn, so that rejected samples do not all meet the first style of a block
         place = sample_seed(rendering.samples[cell].seed, STYLE, str(number)) % len(others)
         taken.add(others[place])
         return others[place]
+
+
+def _is_made(rendering: Rendering, cell: CellIndex) -> bool:
+    """Whether there is a picture of the sample."""
+    found = rendering.pixels.get(cell)
+    return found is not None and not isinstance(found, SampleError)

@@ -245,7 +245,10 @@ def _finish(
     # every shard of a small run may have failed: a card names the split that it is about
     splits = finished.splits or {record.splits[0]: 0}
     version = version_of("stylebatch")
-    write_card(plans[-1], output, splits=splits, version=version, verdict=finished.verdict)
+    write_card(
+        plans[-1], output,
+        splits=splits, version=version, verdict=finished.verdict, alike=finished.duplicates.sentence,
+    )  # fmt: skip
     return finished, {name: str(facts["reason"]) for name, facts in poisoned.items()}
 
 

@@ -38,6 +38,7 @@ from stylebatch.engine.retries import Retries
 from stylebatch.engine.sight import Sight
 from stylebatch.errors import SampleError
 from stylebatch.folder import Folder
+from stylebatch.methods.input_kinds import INPUT_KINDS
 from stylebatch.methods.user import users_of
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.models.denoiser import Denoiser
@@ -46,11 +47,13 @@ from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
 from stylebatch.quality.asked import TABLE
 from stylebatch.store.fingerprints import Fingerprints
+from stylebatch.store.looks_record import Looks
 from stylebatch.store.records import Record, schema_of_plan
 from stylebatch.store.sinks import Sink, sink_of
 
 GATE = "gate"
 """Code of samples that were rejected."""
+_COLUMNS = {kind.name: kind.column for kind in INPUT_KINDS}
 MAX_NOTES = 100
 """Of a shard, kept in its stats."""
 
@@ -82,7 +85,7 @@ class Worker:
         self._notes: dict[str, None] = {}
         self._retries = Retries(plan, self._judged_row) if plan.spec.gates is not None else None
         self._keeps_rejected = plan.spec.gates is not None and plan.spec.gates.keep_rejected
-        self._tally = Tally()
+        self._tally, self._looks = Tally(), Looks()
         self._is_extra = False
         self._counting = threading.Lock()
 
@@ -151,7 +154,7 @@ class Worker:
         # a shard that ran out of memory must not decide about the next one's bytes
         self._step_to(self._top)
         self._notes.clear()
-        self._tally = Tally()
+        self._tally, self._looks = Tally(), Looks()
         self._fingerprints.used.clear()
         name, form = plan.shard_name(shard_id), plan.spec.output
         shares, sink_type = form.inputs == "reference", sink_of(form.format)
@@ -174,6 +177,7 @@ class Worker:
                     "notes": list(self._notes)[:MAX_NOTES],
                     "executed": [rung.as_list() for rung in rungs] if lowered else [],
                     "inputs": dict(sorted(self._fingerprints.used.items())),
+                    "looks": self._looks.as_facts(),
                 }
             )
         return stats
@@ -311,6 +315,10 @@ class Worker:
         if reason:
             return Record(row, {spec.image.format: image})
         row["status"] = "success"
+        look, of_inputs = rendering.looks(sample, result)
+        self._looks.samples.append(look)
+        for kind, of_input in of_inputs.items():
+            self._looks.contents[row[_COLUMNS[kind]]] = of_input
         files: dict[str, bytes] = {spec.image.format: image}
         if spec.inputs:
             files |= rendering.inputs(sample)

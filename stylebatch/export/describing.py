@@ -41,6 +41,7 @@ def write_export_card(
         "size": _size(record.plan.model_extra or {}),
         "digest": record.digest[:16],
         "gates": [],
+        "alike": "",
         "export": [f"{line[0].upper()}{line[1:]}." for line in _choice(exported, told)],
         "methods": list(_methods(exported)),
         "hints": [*([hint] if hint else []), *_of_annotations(exported, record)],

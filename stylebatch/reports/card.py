@@ -47,11 +47,18 @@ class Head:
 
 
 def write_card(
-    plan: Plan, output: Folder, *, splits: Mapping[str, int], version: str, verdict: str = ""
+    plan: Plan,
+    output: Folder,
+    *,
+    splits: Mapping[str, int],
+    version: str,
+    verdict: str = "",
+    alike: str = "",
 ) -> None:
     """Write `README.md`: configs, features (ClassLabel names for `cls`), lineage, how to load.
 
-    `splits`: samples of each split that has any; `verdict`: what became of those that the gates judged.
+    `splits`: samples of each split that has any; `verdict`: what became of those that the gates judged; `alike`:
+    what is said of near-duplicates.
     """
     spec = plan.spec
     head = Head(
@@ -62,7 +69,7 @@ def write_card(
         _shape(plan, splits),
         splits,
     )
-    told = {"version": version, "gates": _rules(plan), "verdict": verdict}
+    told = {"version": version, "gates": _rules(plan), "verdict": verdict, "alike": alike}
     write_page(head, _values(plan, splits) | told, output)
 
 

@@ -19,6 +19,7 @@ from stylebatch.planning.style_uses import Spread
 from stylebatch.quality.asked import TABLE
 from stylebatch.reports.committed import Committed, ShardRows
 from stylebatch.reports.contact_sheet import Limits, SheetRows, write_sheet
+from stylebatch.reports.duplicates import Duplicates, LooksOfShards
 from stylebatch.reports.gallery import GalleryRows, write_gallery
 from stylebatch.reports.pictures import load_pictures
 from stylebatch.reports.reasons import Reason, Reasons
@@ -53,6 +54,7 @@ class Report:
     num_retried_well: int
     reasons: tuple[Reason, ...]
     rejections: tuple[Reason, ...]
+    duplicates: Duplicates
     evaluations: int
     seconds: float
     forecast_s: float | None
@@ -103,7 +105,7 @@ class Report:
             lines += [f"    {reason.line()}" for reason in self.reasons[:MAX_REASONS]]
             if len(self.reasons) > MAX_REASONS:
                 lines.append(f"    and {counted(len(self.reasons) - MAX_REASONS, 'other reason')}")
-        lines += self._of_gates()
+        lines += [*self._of_gates(), *self.duplicates.lines()]
         if self.quality:
             means = (
                 f"{measure.name} {measure.shown(self.quality[measure.column])} {measure.unit}".rstrip()
@@ -142,6 +144,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
     committed = Committed(output, stats)
     sheet_rows = SheetRows(committed.num_samples, Limits())
     gallery_rows = GalleryRows(committed.num_success)
+    looks = LooksOfShards(committed.ledger)
     with (
         output.writing("metadata/errors.parquet") as file,
         closing(Totals(file)) as totals,
@@ -151,6 +154,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
             totals.add(shard)
             sheet_rows.add(shard)
             gallery_rows.add(shard)
+            looks.add(shard)
             finish(shard.table)
     sheet = sheet_rows.sheet()
     # one pass over the tars for both pages, at the larger of the two sizes
@@ -167,6 +171,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
         num_retried_well=totals.gates.num_retried_well,
         reasons=totals.reasons.sorted(),
         rejections=totals.gates.reasons.sorted(),
+        duplicates=looks.duplicates(),
         evaluations=totals.evaluations,
         seconds=totals.seconds,
         forecast_s=committed.run.resolved.forecast_s,

@@ -252,13 +252,20 @@ class RunRecord(_Record):
         return in_order(found or {REST})
 
 
+class LooksFacts(_Record):
+    """What the pictures of a shard look like (`quality/looks.py`): its successful samples in a row, and contents by id."""
+
+    samples: str = Field("", pattern=r"^([0-9a-f]{40})*$")
+    contents: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]] = {}
+
+
 class ShardStats(_Record):
     """The commit marker of a shard.
 
     `executed`: the rungs that memory allowed, block by block, where they were not the plan's; `inputs`: xxh3 of the files
     that it was made of, by name; `sha256` and `bytes` are those of its payload, which the sink `format` wrote as `num_files`;
     `inputs_sha256` and `inputs_bytes` of a further file with the inputs that its samples share, `rejected_*` of one with pictures
-    that are kept aside.
+    that are kept aside. `looks`: None in outputs of earlier versions, and in exports.
     One that was `revoked` commits nothing: the shard is to be rendered again.
     """
 
@@ -281,6 +288,7 @@ class ShardStats(_Record):
     evaluations: Count = 0
     executed: Rungs = []
     inputs: dict[str, str] = {}
+    looks: LooksFacts | None = None
     revoked: bool = False
 
     @model_validator(mode="after")
@@ -294,8 +302,8 @@ class ShardStats(_Record):
 
 
 def brief(stats: ShardStats) -> ShardStats:
-    """The stats without inputs and rungs: of the markers of all shards, which some hold at once, those are most of the memory."""
-    return stats.model_copy(update={"inputs": {}, "executed": []})
+    """The stats without inputs, looks and rungs: of the markers of all shards, which some hold at once, those are most of the memory."""
+    return stats.model_copy(update={"inputs": {}, "executed": [], "looks": None})
 
 
 Kind = TypeVar("Kind", bound=_Record)

@@ -14,12 +14,14 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from stylebatch.cli import main
 from stylebatch.engine.repair import repair
 from stylebatch.engine.run import RunResult, run
 from stylebatch.errors import PlanChangedError
 from stylebatch.manifest import load_spec
+from stylebatch.reports.report import report
 from stylebatch.store.verify import verify
 from tests.support.pages import held, names_of
 from tests.support.prompt_runs import write_prompts
@@ -306,3 +308,33 @@ def test_a_plan_tells_what_gates_cost_by_a_preview(
     assert told(rule, RETRY, "method.tau=1")["preview"] is None
     assert main(["plan", str(manifest), "--set", "gates.reject=structur < 1"]) == 2
     assert "did you mean structure" in capsys.readouterr().err
+
+
+def test_near_duplicates_are_told(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(manifest.parent, folder, ignore=shutil.ignore_patterns("plain", "out"))
+    # the same picture under two names, in another size, in two splits
+    for split, name, size in (("train", "a.png", 48), ("validation", "b.png", 96)):
+        (folder / "contents" / split).mkdir()
+        with Image.open(folder / "contents/00.png") as image:
+            image.resize((size, size)).save(folder / "contents" / split / name)
+    (folder / "contents/01.png").rename(folder / "contents/train/c.png")
+    for left in folder.glob("contents/*.png"):
+        left.unlink()
+    spec = load_spec(folder / "run.yaml", ["split=source"], output=str(tmp_path / "out"))
+    done = run(spec)
+    duplicates = done.report.duplicates
+    assert (duplicates.contents, duplicates.results, duplicates.looked_at) == (1, 3, 9)
+    lines = "\n".join(done.report.lines())
+    assert "in another split too: 1, such as train/a.png of train and validation/b.png of validation" in lines  # fmt: skip
+    assert "results that nearly repeat another: 3 of 9, such as 00" in lines
+    assert "Near-duplicates: results that nearly repeat another: 3" in (done.output / "README.md").read_text()  # fmt: skip
+    # what markers tell may be gone or edited: then nothing is said of those shards
+    for path in done.output.glob("metadata/*_stats.json"):
+        stats = json.loads(path.read_text())
+        stats["looks"]["samples"] = stats["looks"]["samples"][:40]
+        path.write_text(json.dumps(stats))
+    assert report(done.output).duplicates.looked_at <= 1
+    capsys.readouterr()
