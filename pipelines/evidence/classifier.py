@@ -1,4 +1,4 @@
-"""A small convolutional classifier: four layers, 138,000 weights, trained from nothing in seconds on one core."""
+"""A small convolutional classifier: four layers, 62,000 weights, trained from nothing in seconds on one core."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from stylebatch.data.images import Pixels
 class Training:
     """Every classifier of a comparison has the same; steps are epochs x batches of an epoch."""
 
-    epochs: int = 30
+    epochs: int = 40
     batch: int = 32
-    width: int = 24
+    width: int = 16
     rate: float = 3e-3
     shift: int = 4
     device: str = "cpu"

@@ -18,6 +18,7 @@ from pipelines.evidence.classifier import Training, predictions, trained
 from pipelines.evidence.corruptions import CORRUPTIONS, corrupted
 from pipelines.evidence.image_sets import ImageSet, Shown
 from pipelines.evidence.mixtures import Mixture, changed, mixtures, style_numbers
+from pipelines.evidence.sheet import write_sheet
 from stylebatch.data.images import Pixels
 from stylebatch.folder import Folder
 
@@ -52,9 +53,10 @@ Said = dict[str, list[int]]
 
 
 def run(images: ImageSet, styles: rendering.Styles, settings: Settings) -> Findings:
-    """Everything for one set. Raises RenderingError."""
+    """Everything for one set, with a picture of it beside its contents. Raises RenderingError, and ValueError for too few styles."""
     compared = mixtures(settings.ratios, settings.num_styles, has_unhinted=bool(images.unhinted))
     data = prepare(images, styles, settings)
+    write_sheet(data.columns(), images.contents.parent / "images.jpg")
     folder = Folder.at(images.contents.parent / "results")
     said: dict[Mixture, list[Said]] = {}
     for number, mixture in enumerate(compared, start=1):
@@ -97,6 +99,18 @@ class Data:
             raise ValueError(f"{mixture.name}: the set has no textures to exchange")
         mask = changed(self.labels.tolist(), mixture.ratio, seed)
         return np.where(mask[:, None, None, None], guise, self.originals)
+
+    def columns(self) -> dict[str, tuple[Pixels, list[int]]]:
+        """What a picture of the set shows side by side."""
+        labels = self.labels.tolist()
+        shown = {"training": (self.originals, labels)}
+        shown |= {f"stylised, {n}": (self.stylised[n], labels) for n in sorted(self.stylised)}
+        shown["colours"] = (self.colours[max(self.colours)], labels)
+        if self.unhinted is not None:
+            shown["unhinted"] = (self.unhinted, labels)
+        for test, pixels in self.tests.items():
+            shown[test.split()[0]] = (pixels, self.truths[test].tolist())
+        return shown
 
 
 def prepare(images: ImageSet, styles: rendering.Styles, settings: Settings) -> Data:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,9 @@ TARGETS = ("conflict", "unseen styles", *CORRUPTIONS)
 """Tests that stylised data is to help in; `clean` is the one that it must not harm."""
 
 
-def gain(found: Findings, mixture: Mixture, test: str) -> Interval:
-    """What a mixture gains over originals alone: differences of the same seed on the same image."""
-    return interval(found.hits[mixture][test] - found.hits[found.mixtures[0]][test])
+def gain(found: Findings, mixture: Mixture, test: str, over: Mixture | None = None) -> Interval:
+    """What a mixture gains over another, or originals alone: differences of the same seed on the same image."""
+    return interval(found.hits[mixture][test] - found.hits[over or found.mixtures[0]][test])
 
 
 def tests_of(found: Findings) -> list[str]:
@@ -48,13 +49,18 @@ def table(found: Findings) -> Iterator[str]:
 
 
 def gains(found: Findings) -> Iterator[str]:
-    """Markdown: gains over originals alone, in points."""
+    """Markdown: gains over originals alone, in points; at the end those of rendering over colours alone."""
     tests = tests_of(found)
     yield f"| gain over originals, points | {' | '.join(tests)} |"
     yield "|---" * (1 + len(tests)) + "|"
     for mixture in found.mixtures[1:]:
-        cells = (_marked(gain(found, mixture, test), "+.1f") for test in tests)
+        cells = (_points(gain(found, mixture, test)) for test in tests)
         yield f"| {mixture.name} | {' | '.join(cells)} |"
+    for cheap in found.mixtures:
+        rendered = replace(cheap, guise="stylised")
+        if cheap.guise == "colours" and rendered in found.hits:
+            cells = (_points(gain(found, rendered, test, cheap)) for test in tests)
+            yield f"| {rendered.name}, over {cheap.ratio:g} colours | {' | '.join(cells)} |"
 
 
 def recommended(found: Findings) -> dict[float, list[str]]:
@@ -90,8 +96,8 @@ def _cell(found: Findings, mixture: Mixture, test: str) -> str:
     return text if mixture == found.mixtures[0] else _emphasis(text, gain(found, mixture, test))
 
 
-def _marked(one: Interval, form: str) -> str:
-    return _emphasis(f"{100 * one.mean:{form}} ± {100 * one.half:.1f}", one)
+def _points(one: Interval) -> str:
+    return _emphasis(f"{100 * one.mean:+.1f} ± {100 * one.half:.1f}", one)
 
 
 def _emphasis(text: str, one: Interval) -> str:
@@ -109,8 +115,8 @@ def figure(every: Sequence[Findings], path: Path) -> None:
         over_ratio = [(m.ratio, m) for m in stylised if m.num_styles == most]
         over_styles = [(float(m.num_styles), m) for m in stylised if m.ratio == MIDDLE]
         for axis, points in zip(axes, (over_ratio, sorted(over_styles, key=_first)), strict=True):
-            for number, test in enumerate(tests_of(found)):
-                _curve(axis, points, [found.hits[m][test] for _, m in points], number, test)
+            for test in tests_of(found):
+                _curve(axis, points, [found.hits[m][test] for _, m in points], test)
             axis.grid(alpha=0.3)
         axes[0].set_ylabel("accuracy, %")
         axes[0].set_title(f"{found.images.name}: {most} styles", fontsize=10)
@@ -129,15 +135,15 @@ def _curve(
     axis: object,
     points: Sequence[tuple[float, Mixture]],
     hits: Sequence[NDArray[np.float64]],
-    number: int,
-    label: str,
+    test: str,
 ) -> None:
     if not points:
         return
+    number = ("clean", *TARGETS).index(test)
     found = [interval(one) for one in hits]
     width = max(x for x, _ in points) or 1
     places = [x + 0.006 * width * (number - 2.5) for x, _ in points]
     axis.errorbar(  # type: ignore[attr-defined]
         places, [100 * one.mean for one in found], [100 * one.half for one in found],
-        marker="os^vDP*"[number], markersize=4, linewidth=1.4, capsize=2, label=label,
+        marker="os^vDP*"[number], markersize=4, linewidth=1.4, capsize=2, label=test, color=f"C{number}",
     )  # fmt: skip

@@ -30,7 +30,8 @@ class Mixture:
     def name(self) -> str:
         if self.ratio == 0:
             return "originals"
-        styles = "" if self.guise == "unhinted" else f", {self.num_styles} styles"
+        noun = "style" if self.num_styles == 1 else "styles"
+        styles = "" if self.guise == "unhinted" else f", {self.num_styles} {noun}"
         return f"{self.ratio:g} {self.guise}{styles}"
 
 

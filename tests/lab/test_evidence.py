@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.evidence import corruptions, experiment, image_sets, mixtures, rendering
+from pipelines.evidence import corruptions, experiment, findings, image_sets, mixtures, rendering
 from pipelines.evidence.__main__ import main
 from pipelines.evidence.classifier import Training, predictions, trained
 from pipelines.evidence.intervals import interval, student
@@ -352,6 +352,47 @@ def test_classifiers_learn_and_are_the_same_for_a_seed() -> None:
     assert (said == labels).mean() > 0.9
 
 
+def made_findings(rates: dict[mixtures.Mixture, tuple[float, float]]) -> experiment.Findings:
+    """2 classes of 100 images with accuracies (clean, conflict); every miss of the conflict goes by texture."""
+
+    def hits(rate: float) -> np.ndarray:
+        return np.tile(np.arange(200) % 100 < 100 * rate, (3, 1)).astype(float)
+
+    images = image_sets.ImageSet("made", Path(), ("a", "b"), (image_sets.Shown("x", 0),) * 10, {})
+    both = {key: {"clean": hits(a), "conflict": hits(b)} for key, (a, b) in rates.items()}
+    misled = {key: 1 - one["conflict"] for key, one in both.items()}
+    return experiment.Findings(images, tuple(rates), both, misled, 10, 40)
+
+
+def test_only_ratios_that_help_beyond_chance_and_harm_nothing_are_recommended() -> None:
+    ratio = {r: mixtures.Mixture("stylised", r, 6) for r in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    found = made_findings(
+        {
+            ratio[0.0]: (0.9, 0.2),
+            ratio[0.25]: (0.89, 0.21),  # nothing beyond chance
+            ratio[0.5]: (0.89, 0.5),
+            ratio[0.75]: (0.95, 0.6),
+            ratio[1.0]: (0.4, 0.9),  # helps, and harms
+            mixtures.Mixture("stylised", 0.5, 1): (0.9, 0.9),
+            mixtures.Mixture("colours", 0.5, 6): (0.9, 0.9),
+        }
+    )
+    assert findings.recommended(found) == {0.5: ["conflict"], 0.75: ["conflict"]}
+    assert findings.advice(found).endswith("0.5 (conflict); 0.75 (conflict).")
+    lines = list(findings.table(found))
+    assert lines[2] == "| training images | clean | conflict | conflict, by texture |"
+    assert lines[4].startswith("| originals | 90.0 ± 4.2 | 20.0 ± 5.6 | 80.0 ± 5.6 |")
+    assert lines[8].startswith("| 1 stylised, 6 styles | *40.0 ± 6.8* | **90.0 ± 4.2** |")
+    assert lines[9].startswith("| 0.5 stylised, 1 style | 90.0 ± 4.2 |")
+    assert list(findings.gains(found))[5].startswith("| 1 stylised, 6 styles | *-50.0 ± 6.9* |")
+    # 50 % of the conflict against the 90 % that colours alone reach
+    assert list(findings.gains(found))[-1] == (
+        "| 0.5 stylised, 6 styles, over 0.5 colours | -1.0 ± 1.4 | *-40.0 ± 6.8* |"
+    )
+    alone = made_findings({ratio[0.0]: (0.9, 0.2), ratio[0.5]: (0.91, 0.2)})
+    assert "No ratio is recommended" in findings.advice(alone)
+
+
 def test_styles_of_training_and_test_must_differ(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -445,3 +486,6 @@ def test_a_small_experiment_goes_on_where_it_was_stopped(
     )
     with Image.open(tmp_path / "out" / "evidence.png") as picture:
         assert picture.width > 600
+    with Image.open(tmp_path / "out" / "cue" / "images.jpg") as picture:
+        # training, stylised by 2 styles, colours, unhinted, six tests; a row for each class
+        assert picture.size == (10 * 36, 18 + 6 * 36)
