@@ -13,6 +13,7 @@ import stylebatch.cli.compare_verb as compare_verb
 import stylebatch.cli.dataset_verbs as dataset_verbs
 import stylebatch.cli.evaluate_verb as evaluate_verb
 import stylebatch.cli.export_verbs as export_verbs
+import stylebatch.cli.measure_verb as measure_verb
 import stylebatch.cli.model_verbs as model_verbs
 import stylebatch.cli.output_verbs as output_verbs
 
@@ -30,6 +31,7 @@ GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
         output_verbs.verify,
         output_verbs.repair,
         output_verbs.report,
+        measure_verb.measure,
         output_verbs.view,
         evaluate_verb.evaluate,
         export_verbs.export,

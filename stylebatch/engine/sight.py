@@ -18,6 +18,7 @@ from stylebatch.pixel_memory import Pixels
 from stylebatch.planning.plan import Plan
 from stylebatch.quality.asked import Seen, measured_by_network, needs_features
 from stylebatch.quality.classifiers import load_classifier
+from stylebatch.quality.measures import Measure
 from stylebatch.spec.quality import QualitySpec
 from stylebatch.store.records import asked_of
 
@@ -27,10 +28,16 @@ _NAMED = 8
 class Sight:
     """A loaded classifier, and what it saw in the arrays that are still there. Raises ManifestError for labels that it has no class for."""
 
-    def __init__(self, plan: Plan, quality: QualitySpec, device: torch.device) -> None:
-        self.asked = asked_of(plan)
+    def __init__(
+        self,
+        asked: Sequence[Measure],
+        quality: QualitySpec,
+        labels: Sequence[str],
+        device: torch.device,
+    ) -> None:
+        self.asked = asked
         self._classifier = load_classifier(quality.classifier, device)
-        self.targets = targets_of(quality, self._classifier.class_names, plan.labels)
+        self.targets = targets_of(quality, self._classifier.class_names, labels)
         self._seen: dict[int, tuple[weakref.ref[Pixels], Seen]] = {}
         grey = torch.full((64, 64, 3), 128, dtype=torch.uint8).numpy()
         features, probabilities = self._classifier.seen([grey])
@@ -49,7 +56,8 @@ class Sight:
     @classmethod
     def of(cls, plan: Plan, device: torch.device) -> Sight | None:
         """Of a plan that asks for such measures, else None."""
-        return None if plan.spec.quality is None else cls(plan, plan.spec.quality, device)
+        quality = plan.spec.quality
+        return None if quality is None else cls(asked_of(plan), quality, plan.labels, device)
 
     def look(self, images: Sequence[Pixels]) -> None:
         """Look at pictures that were not seen yet."""

@@ -125,7 +125,7 @@ class Reduction:
     def clipped(self) -> float:
         """Share of values at 0 or 255."""
         # 255 + 1 is 0 in bytes: one comparison finds both
-        return np.count_nonzero(self._rows + np.uint8(1) <= 1) / self._rows.size
+        return float(np.count_nonzero(self._rows + np.uint8(1) <= 1)) / self._rows.size
 
     @cached_property
     def fine_detail(self) -> float:

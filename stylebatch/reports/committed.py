@@ -15,6 +15,7 @@ from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import INPUT_KINDS, TEXT
 from stylebatch.quality.asked import TABLE
 from stylebatch.store.ledger import Ledger
+from stylebatch.store.measured_columns import columns_of_measured, with_columns
 from stylebatch.store.names import STATS, metadata_file
 from stylebatch.store.output_record import ShardStats, brief, read_run
 from stylebatch.store.sinks import sink_of
@@ -126,7 +127,10 @@ class Committed:
     def table(self, shard: CommittedShard) -> pa.Table | None:
         """Rows of one shard, None where its files are not those of its commit. Raises DamagedError for rows that no run writes."""
         data = self.ledger.metadata(shard.name, shard.stats)
-        return None if data is None else read_rows(self.output, metadata_file(shard.name), data)
+        if data is None:
+            return None
+        found = read_rows(self.output, metadata_file(shard.name), data)
+        return with_columns(found, columns_of_measured(self.run.measured))
 
 
 def read_rows(output: Folder, path: str, data: bytes) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import deque
@@ -17,6 +16,7 @@ from stylebatch.folder import Folder
 from stylebatch.local_files import TEMPORARY, remove_empty
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.shard_names import parsed_name
+from stylebatch.store.measured_columns import commits
 from stylebatch.store.names import (
     MOST_METADATA_BYTES,
     POISON,
@@ -118,7 +118,10 @@ class Ledger:
         if former.digest == run.digest:
             return former
         # grown: a new plan, on what was chosen for the old, since the old shards stay
-        return run.model_copy(update={"resolved": former.resolved})
+        kept: dict[str, Any] = {"resolved": former.resolved}
+        if former.measured is not None:
+            kept["measured"] = former.measured
+        return run.model_copy(update=kept)
 
     def write(self, run: RunRecord) -> None:
         """Make `run`, which was admitted, the directory's record.
@@ -226,7 +229,7 @@ class Ledger:
             raise
         except OSError:
             return None
-        if hashlib.sha256(metadata).hexdigest() != stats.metadata_sha256:
+        if not commits(stats, metadata):
             return None
         is_there = sink_of(stats.format).is_there(self.output, name, stats, metadata)
         return metadata if is_there else None

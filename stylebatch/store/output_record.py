@@ -155,6 +155,14 @@ class ExportRecord(_Record):
     annotations: str = ""
 
 
+class MeasuredBy(_Record):
+    """Measures by a network that `stylebatch measure` added, with what looked at the pictures."""
+
+    measures: list[str]
+    classifier: str
+    labels: dict[str, str | int] = {}
+
+
 class RunRecord(_Record):
     """run.json. `identity` and `digest` decide about resuming; `resolved` is kept on resume; `limit`: of a preview.
 
@@ -178,6 +186,7 @@ class RunRecord(_Record):
     lineage: list[Origin] = []
     annotations: str = ""
     export: ExportRecord | None = None
+    measured: MeasuredBy | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> RunRecord:
@@ -265,7 +274,8 @@ class ShardStats(_Record):
     `executed`: the rungs that memory allowed, block by block, where they were not the plan's; `inputs`: xxh3 of the files
     that it was made of, by name; `sha256` and `bytes` are those of its payload, which the sink `format` wrote as `num_files`;
     `inputs_sha256` and `inputs_bytes` of a further file with the inputs that its samples share, `rejected_*` of one with pictures
-    that are kept aside. `looks`: None in outputs of earlier versions, and in exports.
+    that are kept aside. `looks`: None in outputs of earlier versions, and in exports. `pending_sha256`, `measured`: of records that
+    measures were added to (`measured_columns.py`).
     One that was `revoked` commits nothing: the shard is to be rendered again.
     """
 
@@ -278,6 +288,8 @@ class ShardStats(_Record):
     sha256: str = Field(pattern=r"^([0-9a-f]{64})?$")
     bytes: Count
     metadata_sha256: Sha256
+    pending_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
+    measured: str = ""
     format: OutputFormat = "webdataset"
     num_files: Count = 1
     inputs_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")

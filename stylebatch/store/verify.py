@@ -11,7 +11,6 @@ output, what it has yet to commit is no problem, nor is a shard that it commits 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from stylebatch.errors import ManifestError, UnansweredError
 from stylebatch.folder import Folder, Place
 from stylebatch.store.ledger import DERIVED, OF_SHARDS, Ledger, is_leftover
+from stylebatch.store.measured_columns import commits
 from stylebatch.store.names import MOST_METADATA_BYTES, STATS, marker, metadata_file
 from stylebatch.store.output_record import (
     Generation,
@@ -152,7 +152,7 @@ def _rows(output: Folder, metadata: str, stats: ShardStats) -> list[dict[str, An
         raise
     except OSError as error:
         return str(error.strerror or error)
-    if hashlib.sha256(data).hexdigest() != stats.metadata_sha256:
+    if not commits(stats, data):
         return "its bytes changed since the commit (sha256)"
     texts = [pa.field(name, pa.string()) for name in ("key", "status", "sha256")]
     schema = pa.schema([*texts, *sink_of(stats.format).columns])

@@ -28,23 +28,12 @@ from stylebatch.planning.resolve import plan
 from stylebatch.quality.asked import Seen, agreement_rank, feature_distance
 from stylebatch.quality.classifiers import load_classifier
 from stylebatch.quality.imagenet_network import load_network
+from tests.support.eyes import EYES
 from tests.support.images import write_inputs, write_manifest
 from tests.support.samples import samples_of
 
 NAMES = ["agreement", "feature_content", "feature_style"]
 COLUMNS = ["agreement", "agreement_rank", "agreement_content", "feature_content", "feature_style"]
-EYES = """
-import numpy as np
-
-def mean_colour(images, device):
-    means = np.stack([image.reshape(-1, 3).mean(0) for image in images]) + 1.0
-    return {"probabilities": means / means.sum(1, keepdims=True), "features": means}
-
-mean_colour.class_names = ("red, scarlet", "green", "blue")
-
-def alone(images, device):
-    return np.full((len(images), 2), 0.5)
-"""
 PAIRS = {"method": {"name": "styleid", "steps": 2}}
 
 

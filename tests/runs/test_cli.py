@@ -105,6 +105,7 @@ def test_verbs_and_flags_are_these() -> None:
             "--weights",
             "-h",
         ],
+        "measure": ["--add", "--classifier", "--help", "--json-logs", "--label", "-h"],
         "export": [
             "--annotations",
             "--balance",
