@@ -175,6 +175,15 @@ def test_the_keyboard_reaches_all_and_marks_are_written(
         page.keyboard.press("Escape")
         assert keys.read_text().splitlines()[1:] == [_key(1), _key(59)]
         assert page.evaluate("document.activeElement.closest('article').place") == 59
+        order = page.eval_on_selector_all("#grid article", "cards => cards.map(card => card.place)")
+        assert order == sorted(order)
+        page.keyboard.press("Home")
+        until(page, f"document.activeElement.getAttribute('aria-label')?.startsWith('{_key(0)}')")
+        order = page.eval_on_selector_all("#grid article", "cards => cards.map(card => card.place)")
+        assert order == sorted(order)
+        # the card is whole in sight, below the line that stays above the grid
+        card, bar = (page.locator(one).bounding_box() for one in ("#grid article >> nth=0", "#bar"))
+        assert card["y"] >= bar["y"] + bar["height"] - 1
         page.keyboard.press("/")
         assert page.evaluate("document.activeElement.id") == "text"
         page.keyboard.type("x")

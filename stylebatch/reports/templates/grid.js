@@ -10,9 +10,11 @@ class Grid {
   static WIDTH = 210;
   static GAP = 12;
   static TEXT = 62;
+  /** Height of the line above the grid, which stays in sight. */
+  static BAR = 40;
 
-  constructor(element, template, { card, ended, moved }) {
-    Object.assign(this, { element, template, card, ended, moved });
+  constructor(element, template, { card, ended }) {
+    Object.assign(this, { element, template, card, ended });
     this.rows = new Uint32Array(0);
     this.mounted = new Map();
     this.cursor = -1;
@@ -26,7 +28,8 @@ class Grid {
   show(rows) {
     this.rows = rows;
     this.cursor = Math.min(this.cursor, rows.length - 1);
-    for (const place of [...this.mounted.keys()]) this.unmount(place);
+    // a card of a sample that stays where it is stays as it is
+    for (const [place, article] of [...this.mounted]) if (rows[place] !== article.row) this.unmount(place);
     this.measure();
   }
 
@@ -39,7 +42,6 @@ class Grid {
     this.total = Math.ceil(this.rows.length / this.columns) * this.step;
     this.height = Math.min(this.total, Grid.HIGHEST);
     this.element.style.height = `${this.height}px`;
-    for (const place of [...this.mounted.keys()]) this.unmount(place);
     this.scrolled = this.offset();
     this.top = this.mapped(this.scrolled);
     this.render();
@@ -78,24 +80,28 @@ class Grid {
   }
 
   mount(place) {
-    let article = this.mounted.get(place);
-    if (!article) {
-      article = this.spare.pop() || this.template.content.firstElementChild.cloneNode(true);
-      article.setAttribute("aria-posinset", place + 1);
-      article.setAttribute("aria-setsize", this.rows.length);
-      article.style.width = `${this.side}px`;
-      article.style.height = `${this.step - Grid.GAP}px`;
-      article.querySelector(".open").style.height = `${this.side}px`;
-      article.place = place;
-      article.row = this.rows[place];
-      article.querySelector(".open").tabIndex = article.querySelector(".mark").tabIndex = 0;
-      this.mounted.set(place, article);
-      this.element.append(article);
-      this.card(article, article.row);
-    }
+    const isNew = !this.mounted.has(place), article = this.mounted.get(place) ?? this.fresh(place);
+    const open = article.querySelector(".open");
+    article.setAttribute("aria-setsize", this.rows.length);
+    article.style.width = open.style.height = `${this.side}px`;
+    article.style.height = `${this.step - Grid.GAP}px`;
     const x = (place % this.columns) * (this.side + Grid.GAP);
     const y = Math.floor(place / this.columns) * this.step + (this.scrolled - this.top);
     article.style.transform = `translate(${x}px, ${y}px)`;
+    if (isNew) this.card(article, article.row);
+  }
+
+  fresh(place) {
+    const article = this.spare.pop() ?? this.template.content.firstElementChild.cloneNode(true);
+    article.setAttribute("aria-posinset", place + 1);
+    article.place = place;
+    article.row = this.rows[place];
+    // in their order, in which the tabulator goes from one to the next
+    let next = null;
+    for (const other of this.mounted.values()) if (other.place > place && !(next?.place < other.place)) next = other;
+    this.element.insertBefore(article, next);
+    this.mounted.set(place, article);
+    return article;
   }
 
   unmount(place) {
@@ -111,10 +117,17 @@ class Grid {
   focus(place) {
     if (!this.rows.length) return;
     this.cursor = Math.max(0, Math.min(this.rows.length - 1, place));
-    const y = Math.floor(this.cursor / this.columns) * this.step, bar = 40;
-    if (y < this.top + bar || y + this.step > this.top + innerHeight) this.to(y < this.top + bar ? y - bar : y + this.step - innerHeight);
+    const y = Math.floor(this.cursor / this.columns) * this.step;
+    const above = this.element.getBoundingClientRect().top + this.scrolled - this.top + y - Grid.BAR, below = above + Grid.BAR + this.step - innerHeight;
+    if (above < 0 || below > 0) {
+      if (this.total !== this.height) this.to(above < 0 ? y - Grid.BAR : y + this.step - innerHeight);
+      else {
+        scrollBy(0, above < 0 ? above : below);
+        this.scrolled = this.top = this.offset();
+        this.render();
+      }
+    }
     this.mounted.get(this.cursor)?.querySelector(".open").focus({ preventScroll: true });
-    this.moved(this.cursor);
   }
 
   to(top) {

@@ -18,7 +18,6 @@ class Page {
     this.grid = new Grid(this.part("grid"), this.part("card"), {
       card: (article, row) => this.fill(article, row),
       ended: (article) => this.empty(article),
-      moved: () => {},
     });
     this.view = new SampleView(this);
     this.listen();
@@ -87,6 +86,7 @@ class Page {
     this.table = new Table(state.numbers, state.categories);
     this.chunks = 0;
     this.details.clear();
+    this.grid.show(new Uint32Array(0));
     this.histograms = new Map();
     this.selects = new Map();
     this.part("histograms").replaceChildren();
@@ -221,6 +221,7 @@ class Page {
     const rows = this.table.select({ brushes, codes, masks });
     const [column, sign] = this.part("sort").value.split(" ");
     this.grid.show(column ? this.table.sorted(rows, column, Number(sign)) : rows);
+    for (const article of this.grid.mounted.values()) this.words(article, this.details.get(article.row));
     for (const histogram of this.histograms.values()) histogram.draw(rows);
     this.counted(rows);
     this.took = performance.now() - started;
