@@ -20,6 +20,7 @@ from stylebatch.reports.verdicts import REJECTED
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.records import SEGMENTATION
 from stylebatch.store.sinks import sink_of
+from stylebatch.store.sinks.aside import aside_file
 from stylebatch.store.sinks.shared_inputs import names_of
 from stylebatch.store.sinks.sink import Members
 from stylebatch.store.sinks.spans import Span, Spans, read_span
@@ -28,8 +29,6 @@ from stylebatch.store.sinks.tar_samples import sample_spans
 SIDES = (128, 256, 512)
 """Of small pictures; a wanted side becomes the next one of these, so that there are few to keep."""
 RESULT = "result"
-ASIDE = "rejected/{}.tar"
-"""Where a run keeps the pictures of rejected samples of a shard, if it does."""
 MEMBERS = {kind.name: kind.member for kind in INPUT_KINDS} | {"segmentation": SEGMENTATION}
 SMALL_BYTES, WHOLE_BYTES = 64 << 20, 96 << 20
 MOST_SPANS = 400_000
@@ -150,9 +149,8 @@ class ShardPictures:
         with self._locks[hash(shard) % len(self._locks)]:
             found = self._spans.get((shard, is_rejected))
             if found is None:
-                aside = ASIDE.format(shard)
                 found = (
-                    Spans(sample_spans(self.output, aside), {})
+                    Spans(sample_spans(self.output, aside_file(shard)), {})
                     if is_rejected
                     else self._sink.spans(self.output, shard)
                 )
