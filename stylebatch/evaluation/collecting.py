@@ -51,9 +51,10 @@ class Collected:
     texts: Floats | None = None
 
     def levels(self, column: str) -> Integers:
-        """Number of each sample's value in a column, in order of appearance."""
-        numbers: dict[str, int] = {}
-        return np.array([numbers.setdefault(row[column], len(numbers)) for row in self.rows])
+        """Number of each sample's value in a column, by name: outputs of the same inputs are drawn alike."""
+        values = [str(row[column]) for row in self.rows]
+        numbers = {value: number for number, value in enumerate(sorted(set(values)))}
+        return np.array([numbers[value] for value in values])
 
     @property
     def factors(self) -> list[Integers]:

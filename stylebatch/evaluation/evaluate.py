@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,12 +19,19 @@ from stylebatch.evaluation.distances import (
     set_consistency,
 )
 from stylebatch.evaluation.output_pictures import OutputPictures
-from stylebatch.evaluation.resampling import Interval, Statistic, interval, weights_of_draws
+from stylebatch.evaluation.resampling import (
+    Interval,
+    Statistic,
+    drawn_values,
+    interval,
+    weights_of_draws,
+)
 from stylebatch.evaluation.traps import traps
 from stylebatch.folder import Folder, Place
 from stylebatch.methods.input_kinds import TEXT, kinds_of
 from stylebatch.quality.measures import MEASURES, ROLES
 from stylebatch.reports.committed import Committed
+from stylebatch.reports.variant_records import NAMING
 
 MANY = 4_000_000
 """Results x reference pictures beyond which a draw of a set distance takes seconds: fewer draws then."""
@@ -33,7 +40,8 @@ FEW_DRAWS = 40
 
 @dataclass(frozen=True)
 class Figure:
-    """A measure of one output. `value`: None where it cannot be had, for the reason `unavailable`."""
+    """A measure of one output. `value`: None where it cannot be had, for the reason `unavailable`. `drawn`: its values of the draws;
+    `difference`: of it less the first output's, where both have the same samples."""
 
     name: str
     title: str
@@ -44,11 +52,20 @@ class Figure:
     interval: Interval | None = None
     unavailable: str = ""
     is_published: bool = True
+    drawn: Floats = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    difference: Interval | None = None
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it differs from the first output's by more than draws do."""
+        return (
+            self.difference is not None and not self.difference.low <= 0.0 <= self.difference.high
+        )
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of one output. `faults`: what of it is damaged or missing."""
+    """Figures of one output. `faults`: what of it is damaged or missing; `samples`: what names each sample."""
 
     output: str
     name: str
@@ -58,6 +75,7 @@ class Evaluation:
     figures: tuple[Figure, ...]
     notes: tuple[str, ...]
     faults: tuple[str, ...]
+    samples: frozenset[tuple[str, ...]] = frozenset()
 
     def value(self, name: str) -> Figure | None:
         """A figure that there is."""
@@ -87,7 +105,26 @@ def evaluate(
             raise ManifestError(
                 f"{reader.output}: found no sample that succeeded; accepted: one or more"
             )
-    return [_evaluated(reader, backbones, request, on_picture) for reader in readers]
+    found = [_evaluated(reader, backbones, request, on_picture) for reader in readers]
+    return [found[0], *(_against_first(one, found[0]) for one in found[1:])]
+
+
+def _against_first(one: Evaluation, first: Evaluation) -> Evaluation:
+    """With differences from the first output. Draws of the same samples are the same draws: what inputs do to both cancels."""
+    if one.samples != first.samples:
+        return one
+    figures = []
+    for figure in one.figures:
+        other = first.value(figure.name)
+        gap = None if other is None else _gap(figure, other)
+        figures.append(replace(figure, difference=gap))
+    return replace(one, figures=tuple(figures))
+
+
+def _gap(figure: Figure, other: Figure) -> Interval | None:
+    if figure.value is None or other.value is None or len(figure.drawn) != len(other.drawn):
+        return None
+    return interval(figure.value - other.value, figure.drawn - other.drawn)
 
 
 def num_samples(outputs: Sequence[Folder], limit: int | None) -> int:
@@ -125,6 +162,7 @@ def _evaluated(
         tuple(figures),
         traps(figures, len(found.rows), num_looks, size, reader.run.plan.num_samples),
         tuple(dict.fromkeys(faults)),
+        frozenset(tuple(str(row[c]) for c in NAMING if c in row) for row in found.rows),
     )
 
 
@@ -155,7 +193,8 @@ def _figure(one: Definition, reason: str, found: Collected, draws: Sequence[Floa
         return Figure(*facts, unavailable=str(error), is_published=one.is_published)
     if one.name in (*OF_LOOKS, *PARTS) and _pairs(one.name, found) > MANY:
         draws = draws[:FEW_DRAWS]
-    return Figure(*facts, value, interval(value, statistic, draws), "", one.is_published)
+    drawn = drawn_values(statistic, draws)
+    return Figure(*facts, value, interval(value, drawn), "", one.is_published, drawn)
 
 
 def _pairs(name: str, found: Collected) -> int:
@@ -236,12 +275,12 @@ def _of_records(found: Collected, draws: Sequence[Floats]) -> list[Figure]:
         if np.isnan(values).all():
             continue
         statistic = partial(_mean, values)
-        value = statistic(np.ones(len(values)))
+        value, drawn = statistic(np.ones(len(values))), drawn_values(statistic, draws)
         role = _ROLES.get(measure.needs, "sample")
         figures.append(
             Figure(
                 measure.column, measure.name, role, "", "mean of the column of the records", value,
-                interval(value, statistic, draws), "", is_published=False,
+                interval(value, drawn), "", False, drawn,
             )
         )  # fmt: skip
     return figures

@@ -11,6 +11,8 @@ from stylebatch.evaluation.evaluate import Evaluation, Figure
 from stylebatch.words import aligned, counted
 
 FORMAT = "stylebatch evaluation"
+_BRACKETS = "In brackets: the middle 95 % when contents and styles are drawn anew."
+_MARK = "*: the same of the difference from output 1, draw by draw, does not hold 0."
 
 
 def lines(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -18,6 +20,8 @@ def lines(evaluations: Sequence[Evaluation]) -> list[str]:
     shown = [_head(number, one) for number, one in enumerate(evaluations, 1)]
     heads = ["measure", "better", *(str(number) for number, _ in enumerate(evaluations, 1))]
     shown += ["", *aligned([heads, *_rows(evaluations)])]
+    if _has_marks(evaluations):
+        shown += ["", f"{_BRACKETS} {_MARK}"]
     missing = _unavailable(evaluations)
     if missing:
         shown += ["", "unavailable:", *(f"  {line}" for line in missing)]
@@ -35,7 +39,9 @@ def markdown(evaluations: Sequence[Evaluation], *, has_plot: bool) -> str:
     shown += ["", f"| measure | better | {' | '.join(columns)} |"]
     shown += [f"|---|---|{'---|' * len(columns)}"]
     shown += [f"| {' | '.join(map(_escaped, row))} |" for row in _rows(evaluations)]
-    shown += ["", "In brackets: the middle 95 % when contents and styles are drawn anew."]
+    shown += ["", _BRACKETS]
+    if _has_marks(evaluations):
+        shown.append(_MARK.replace("*", "\\*"))
     if has_plot:
         shown += ["", "![style against structure](pareto.png)"]
     says = {f.name: f.says for one in evaluations for f in one.figures if f.value is not None}
@@ -85,6 +91,9 @@ def _as_dict(figure: Figure) -> dict[str, Any]:
         found["unavailable"] = figure.unavailable
     if figure.interval is not None:
         found |= {"low": figure.interval.low, "high": figure.interval.high}
+    if figure.difference is not None:
+        gap = figure.difference
+        found["difference_from_first"] = {"low": gap.low, "high": gap.high}
     return found | {
         "better": figure.better,
         "role": figure.role,
@@ -111,9 +120,14 @@ def _rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
 
 def _shown(figure: Figure) -> str:
     assert figure.value is not None
+    mark = "*" if figure.is_other else ""
     if figure.interval is None:
         return f"{figure.value:.4g}"
-    return f"{figure.value:.4g} [{figure.interval.low:.4g}, {figure.interval.high:.4g}]"
+    return f"{figure.value:.4g}{mark} [{figure.interval.low:.4g}, {figure.interval.high:.4g}]"
+
+
+def _has_marks(evaluations: Sequence[Evaluation]) -> bool:
+    return any(figure.is_other for one in evaluations for figure in one.figures)
 
 
 def _unavailable(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from stylebatch.evaluation.evaluate import Evaluation, Figure
+from stylebatch.evaluation.resampling import interval
 
 STYLE = ("fid_art", "fid_efficientnet_lite0", "histogram_loss", "color_distance")
 STRUCTURE = ("lpips", "perceptual_distance_efficientnet_lite0", "structure")
@@ -44,32 +48,14 @@ def plot(evaluations: Sequence[Evaluation]) -> bytes | None:
     canvas = Canvas(figsize=(7.2, 5.4), dpi=150, layout="constrained")
     axes = canvas.subplots()
     found = [(_figure(one, style), _figure(one, structure)) for one in evaluations]
-    # lower is better in both; structure kept is turned round to find the front
-    sign = -1.0 if structure in HIGHER else 1.0
-    points = [(x.value or 0.0, sign * (y.value or 0.0)) for x, y in found]
-    best = front(points)
-    axes.plot(
-        [points[p][0] for p in best],
-        [sign * points[p][1] for p in best],
-        "--",
-        color="#999999",
-        lw=1,
-    )
-    for place, (one, (x, y)) in enumerate(zip(evaluations, found, strict=True)):
-        colour = "#1b5e9c" if place in best else "#a0a0a0"
-        assert x.value is not None
-        assert y.value is not None
-        axes.errorbar(
-            x.value, y.value, xerr=_bars(x), yerr=_bars(y), fmt="o", color=colour, capsize=2, lw=0.8
-        )
-        # a dollar would begin a formula
-        label = _label(one, place).replace("$", r"\$")
-        axes.annotate(label, (x.value, y.value), (6, 6), textcoords="offset points", fontsize=8)
+    is_paired = len(evaluations) > 1 and len({one.samples for one in evaluations}) == 1
+    _draw(axes, [_label(one, place) for place, one in enumerate(evaluations)], found, is_paired)
     axes.set_xlabel(f"{style}  (style; lower is nearer)")
     better = "higher keeps more" if structure in HIGHER else "lower keeps more"
     axes.set_ylabel(f"{structure}  (structure; {better})")
+    bars = "of differences between the outputs" if is_paired else "of each output"
     axes.set_title(
-        "Style against structure; dashed: outputs that no other beats in both", fontsize=9
+        f"Dashed: outputs that no other beats in both. Bars: 95 % intervals {bars}", fontsize=9
     )
     axes.margins(0.15)
     axes.grid(alpha=0.25)
@@ -78,18 +64,49 @@ def plot(evaluations: Sequence[Evaluation]) -> bytes | None:
     return buffer.getvalue()
 
 
+def _draw(
+    axes: Any, labels: Sequence[str], found: Sequence[tuple[Figure, Figure]], is_paired: bool
+) -> None:
+    """The outputs by style and structure, and their front."""
+    # lower is better in both; structure kept is turned round to find the front
+    sign = -1.0 if found[0][1].name in HIGHER else 1.0
+    points = [(x.value or 0.0, sign * (y.value or 0.0)) for x, y in found]
+    best = front(points)
+    line = [(points[place][0], sign * points[place][1]) for place in best]
+    axes.plot(*zip(*line, strict=True), "--", color="#999999", lw=1)
+    for place, (x, y) in enumerate(found):
+        at = (points[place][0], sign * points[place][1])
+        axes.errorbar(
+            *at,
+            xerr=_bars(x, [one for one, _ in found], is_paired),
+            yerr=_bars(y, [other for _, other in found], is_paired),
+            fmt="o",
+            color="#1b5e9c" if place in best else "#a0a0a0",
+            capsize=2,
+            lw=0.8,
+        )
+        # a dollar would begin a formula
+        label = labels[place].replace("$", r"\$")
+        axes.annotate(label, at, (6, 6), textcoords="offset points", fontsize=8)
+
+
 def _figure(one: Evaluation, name: str) -> Figure:
     found = one.value(name)
     assert found is not None, "every output has it"
     return found
 
 
-def _bars(figure: Figure) -> list[list[float]] | None:
-    """Lengths below and above the value."""
-    if figure.interval is None or figure.value is None:
+def _bars(
+    figure: Figure, all_outputs: Sequence[Figure], is_paired: bool
+) -> list[list[float]] | None:
+    """Lengths below and above the value: of outputs of the same samples, less what draws do to all of them alike."""
+    found = figure.interval
+    drawn = [one.drawn for one in all_outputs]
+    if figure.value is not None and is_paired and len({len(one) for one in drawn}) == 1:
+        found = interval(figure.value, figure.drawn - np.mean(drawn, axis=0))
+    if found is None or figure.value is None:
         return None
-    low, high = figure.interval.low, figure.interval.high
-    return [[max(0.0, figure.value - low)], [max(0.0, high - figure.value)]]
+    return [[max(0.0, figure.value - found.low)], [max(0.0, found.high - figure.value)]]
 
 
 def _label(one: Evaluation, place: int) -> str:

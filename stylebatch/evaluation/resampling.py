@@ -43,19 +43,25 @@ def weights_of_draws(
     return drawn
 
 
-def interval(value: float, statistic: Statistic, draws: Sequence[Floats]) -> Interval | None:
+def drawn_values(statistic: Statistic, draws: Sequence[Floats]) -> Floats:
+    """The measure of every draw, NaN where a draw gives none."""
+    found = np.full(len(draws), np.nan)
+    for place, weights in enumerate(draws):
+        try:
+            found[place] = statistic(weights)
+        except ValueError:
+            continue
+    return found
+
+
+def interval(value: float, drawn: Floats) -> Interval | None:
     """The middle 95 % of what draws give, moved so that their mean is `value`; None where fewer than 20 draws give anything.
 
     A draw repeats pictures, which makes distances of sets larger than the sets themselves have: only how far draws lie from each other
     is used.
     """
-    found = []
-    for weights in draws:
-        try:
-            found.append(statistic(weights))
-        except ValueError:
-            continue
-    if len(found) < 20:
+    known = drawn[~np.isnan(drawn)]
+    if len(known) < 20:
         return None
-    low, high = np.percentile(found, [2.5, 97.5]) - np.mean(found) + value
+    low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + value
     return Interval(float(low), float(high))

@@ -9,43 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, CLIPConfig, CLIPModel, ViTConfig, ViTModel
+from transformers import CLIPModel, ViTConfig, ViTModel
 
 from stylebatch.errors import ManifestError
 from stylebatch.evaluation.embeddings import Embedder
+from tests.support.clip import SMALL, write_clip, write_preprocessing
 from tests.support.images import picture
 
-TINY = Path(__file__).parents[2] / "stylebatch" / "models" / "tiny"
 CPU = torch.device("cpu")
-SMALL = {
-    "hidden_size": 32,
-    "intermediate_size": 37,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-}
-
-
-def _prepare(folder: Path, size: int) -> None:
-    settings = {
-        "size": {"shortest_edge": size + 8}, "crop_size": {"height": size, "width": size}, "resample": 3,
-        "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4],
-    }  # fmt: skip
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    vision = SMALL | {"image_size": 30, "patch_size": 10}
-    shutil.copytree(TINY / "tokenizer", folder, dirs_exist_ok=True)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    # CLIP reads a text off at its end
-    text = SMALL | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-    CLIPModel(config).save_pretrained(folder)
-    _prepare(folder, 30)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_clip_embeds_pictures_and_texts_in_one_space(clip: Path) -> None:
@@ -71,7 +47,7 @@ def test_dino_embeds_by_its_class_token(tmp_path: Path) -> None:
         ViTConfig(**SMALL, image_size=24, patch_size=8), add_pooling_layer=False
     ).eval()
     model.save_pretrained(tmp_path)
-    _prepare(tmp_path, 24)
+    write_preprocessing(tmp_path, 24)
     pixels = np.asarray(picture(3, 32, 32))
     cut = (pixels[4:28, 4:28] / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     with torch.inference_mode():

@@ -261,6 +261,26 @@ def test_several_outputs_make_a_table_and_a_front(
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
 
 
+def test_outputs_of_the_same_samples_are_compared_draw_by_draw(
+    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, place = str(tmp_path / "flat"), str(rendered / "out")
+    options = ["--set", "method.gamma=0.1", "--set", "output.shard_size=6"]
+    assert main(["run", str(rendered / "run.yaml"), "--output", other, *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", place, other, place, "--json"]) == 0
+    first, second, same = (o["measures"] for o in json.loads(capsys.readouterr().out)["outputs"])
+    assert "difference_from_first" not in first["structure"]
+    for name, figure in second.items():
+        if "low" in figure:
+            gap = figure["difference_from_first"]
+            assert gap["low"] <= figure["value"] - first[name]["value"] <= gap["high"], name
+            assert same[name]["difference_from_first"] == pytest.approx({"low": 0.0, "high": 0.0})
+    # what inputs do to both outputs is left out: it would hide the difference
+    gap = second["structure"]["difference_from_first"]
+    assert gap["high"] - gap["low"] < second["structure"]["high"] - second["structure"]["low"]
+
+
 def test_outputs_that_share_no_measure_have_no_plot(rendered: Path) -> None:
     found = evaluate([rendered / "out"], Request(limit=1, draws=0))
     assert plot(found) is not None

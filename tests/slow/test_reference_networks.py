@@ -10,8 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from stylebatch.cli import main
+from stylebatch.evaluation.embeddings import Embedder
+from stylebatch.evaluation.output_pictures import OutputPictures
 from stylebatch.evaluation.reference_networks import AlexNet, Inception, load_weights
+from stylebatch.folder import Folder
+from tests.support.clip import write_clip
 from tests.support.images import write_inputs, write_manifest
+from tests.support.prompt_runs import write_prompts
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +62,34 @@ def test_inception_measures_take_weights_from_files(
     expected = (1 + measures["lpips"]) * (1 + measures["fid_art"])
     assert measures["art_fid"] == pytest.approx(expected)
     assert any("defined at 512 px" in note for note in found["notes"])
+
+
+def test_sets_are_those_of_stylealigned(
+    tmp_path: Path, eps_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = write_prompts(tmp_path / "p", "stylealigned", eps_folder)
+    options = ["--set", "image.size=64", "--set", "method.steps=2"]
+    assert main(["run", str(manifest), *options]) == 0
+    clip = write_clip(tmp_path / "clip")
+    capsys.readouterr()
+    output = str(tmp_path / "p" / "out")
+    assert main(["evaluate", output, "--weights", f"clip={clip}", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["outputs"]
+    measures = found["measures"]
+    # 4 prompts in a set, 1 in another
+    assert found["num_samples"] == 5
+    for name in ("set_consistency_clip", "text_alignment_clip"):
+        assert -1.0 <= measures[name]["value"] <= 1.0
+    samples = [
+        made.result for made in OutputPictures(Folder.at(output)).made() if made.row["style"] == "s"
+    ]
+    embedder = Embedder(str(clip), torch.device("cpu"))
+    rows = [embedder.of_image(pixels) for pixels in samples]
+    unit = [row / (row @ row) ** 0.5 for row in rows]
+    cosines = [float(a @ b) for i, a in enumerate(unit) for j, b in enumerate(unit) if i != j]
+    assert len(cosines) == 12
+    expected = sum(cosines) / 12
+    assert measures["set_consistency_clip"]["value"] == pytest.approx(expected)
 
 
 def test_the_two_inceptions_differ_in_their_pooling_alone(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from stylebatch.evaluation.distances import (
 from stylebatch.evaluation.map_distances import perceptual_distance, self_similarity_distance
 from stylebatch.evaluation.pareto import front
 from stylebatch.evaluation.preparing import like_tensorflow, with_shorter_side
-from stylebatch.evaluation.resampling import interval, weights_of_draws
+from stylebatch.evaluation.resampling import drawn_values, interval, weights_of_draws
 
 Floats = NDArray[np.float64]
 
@@ -188,15 +188,16 @@ def test_intervals_know_that_samples_share_styles() -> None:
             raise ValueError("nothing")
         return float(weights @ values / weights.sum())
 
-    found = interval(mean(np.ones(400)), mean, weights_of_draws([contents, styles], 200))
-    each = interval(mean(np.ones(400)), mean, weights_of_draws([np.arange(400)], 200))
+    value = mean(np.ones(400))
+    found = interval(value, drawn_values(mean, weights_of_draws([contents, styles], 200)))
+    each = interval(value, drawn_values(mean, weights_of_draws([np.arange(400)], 200)))
     assert found is not None
     assert each is not None
     assert found.high - found.low > 5 * (each.high - each.low)
     assert found.low < values.mean() < found.high
-    again = interval(mean(np.ones(400)), mean, weights_of_draws([contents, styles], 200))
+    again = interval(value, drawn_values(mean, weights_of_draws([contents, styles], 200)))
     assert found == again
-    assert interval(1.0, mean, weights_of_draws([contents], 10)) is None
+    assert interval(1.0, drawn_values(mean, weights_of_draws([contents], 10))) is None
 
 
 _POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=9)
