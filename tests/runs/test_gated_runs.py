@@ -119,7 +119,7 @@ def test_where_all_are_rejected_nothing_is_stored_and_the_run_is_whole(render: R
     assert render("out", "gates.reject=true").num_attempted == 0
 
 
-@pytest.mark.parametrize("form", ["webdataset", "parquet", "files"])
+@pytest.mark.parametrize("form", ["webdataset", "files"])
 def test_pictures_that_are_kept_aside_are_committed_with_their_shard(
     form: str, render: Render, plain: pa.Table, tmp_path: Path
 ) -> None:

@@ -17,9 +17,7 @@ KILLS = [
     "after payload:2",
     "before rename:2",
     "after rename:2",
-    "before metadata:2",
     "before marker:1",
-    "after fsync:6",
 ]
 """A shard renames its tar, then what is aside, its metadata and its marker."""
 GATES = {
