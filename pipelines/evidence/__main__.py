@@ -22,7 +22,9 @@ import yaml
 
 from pipelines.evidence import experiment, findings, image_sets, rendering
 from pipelines.evidence.classifier import Training
+from pipelines.evidence.mixtures import mixtures
 from pipelines.evidence.silhouettes import Painter
+from stylebatch.errors import SampleError
 
 DRAFT: dict[str, Any] = {
     "method": {"name": "styleid", "preset": "draft"},
@@ -38,10 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # results would differ in the last bits between numbers of threads
         torch.set_num_threads(1)
     try:
-        every = [
-            experiment.run(images, _styles(args, images), _settings(args)) for images in _sets(args)
-        ]
-    except ValueError as error:
+        settings = _settings(args)
+        every = [experiment.run(images, _styles(args, images), settings) for images in _sets(args)]
+    except (ValueError, SampleError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except rendering.RenderingError as error:
@@ -81,11 +82,13 @@ def _styles(args: argparse.Namespace, images: image_sets.ImageSet) -> rendering.
 
 
 def _settings(args: argparse.Namespace) -> experiment.Settings:
-    base = DRAFT
-    if args.manifest:
-        base = yaml.safe_load(args.manifest.read_text(encoding="utf-8"))
-        if not isinstance(base, dict):
-            raise ValueError(f"{args.manifest}: not a manifest. Next: see stylebatch schema")
+    least = {"seeds": 2, "size": 32, "epochs": 1, "batch": 2, "width": 1, "styled_tests": 2}
+    for name, number in least.items():
+        if getattr(args, name) < number:
+            raise ValueError(
+                f"--{name.replace('_', '-')} {getattr(args, name)}: accepted are numbers from {number} on"
+            )
+    mixtures(args.ratios, args.num_styles, has_unhinted=False)
     return experiment.Settings(
         tuple(args.ratios),
         tuple(args.num_styles),
@@ -93,9 +96,19 @@ def _settings(args: argparse.Namespace) -> experiment.Settings:
         args.size,
         args.styled_tests,
         Training(args.epochs, args.batch, args.width, device=args.device),
-        base,
+        _base(args.manifest) if args.manifest else DRAFT,
         tuple(part for setting in args.set for part in ("--set", setting)),
     )
+
+
+def _base(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: not a manifest. Next: see stylebatch schema")
+    return document
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -147,10 +147,10 @@ def perceptual_hash(path: Path) -> int:
 
 def near_copies(hashes: Sequence[int]) -> list[int]:
     """A number per image, the same for images that a chain of near-copies joins."""
-    group = list(range(len(hashes)))
-    for late, own in enumerate(hashes):
-        for early in range(late):
-            if (own ^ hashes[early]).bit_count() <= ALIKE and group[early] != group[late]:
-                joined, left = group[early], group[late]
-                group = [joined if one == left else one for one in group]
-    return group
+    known = np.array(hashes, dtype=np.uint64)
+    group = np.arange(len(known))
+    for late in range(1, len(known)):
+        apart = np.bitwise_count(known[:late] ^ known[late])
+        for other in np.unique(group[:late][apart <= ALIKE]):
+            group[group == other] = group[late]
+    return [int(one) for one in group]

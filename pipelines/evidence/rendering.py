@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ class Styles:
     unseen: tuple[str, ...]
 
 
+OPTIONS = {"training": "styles", "unseen": "unseen"}
+
+
 class RenderingError(Exception):
     """The run did not render what the experiment needs; `exit_code` is the run's own, as far as it has one."""
 
@@ -66,7 +70,9 @@ def collect(folder: Path, training: Sequence[Path], unseen: Sequence[Path]) -> S
             shutil.copyfile(file, path)
             found[part].append(f"{part}/{file.name}")
         if not found[part]:
-            raise ValueError(f"{', '.join(map(str, sources))}: no image for the styles of {part}")
+            raise ValueError(
+                f"{', '.join(map(str, sources))}: no image. Next: name a folder of images for --{OPTIONS[part]}"
+            )
     return Styles(folder, tuple(found["training"]), tuple(found["unseen"]))
 
 
@@ -82,7 +88,11 @@ def training_pairs(images: ImageSet, styles: Styles, num_styles: int) -> list[Pa
 def pairs_of_test(images: ImageSet, styles: Styles, most: int) -> dict[Shown, Pair]:
     """At most so many images of the clean test, of all classes in turn, each with one unseen style."""
     clean = images.tests["clean"]
-    rank = [sum(other.label == one.label for other in clean[:n]) for n, one in enumerate(clean)]
+    seen: Counter[int] = Counter()
+    rank = []
+    for one in clean:
+        rank.append(seen[one.label])
+        seen[one.label] += 1
     chosen = sorted(sorted(range(len(clean)), key=lambda n: (rank[n], clean[n].label))[:most])
     numbers = style_numbers([clean[n].label for n in chosen], len(styles.unseen))
     return {

@@ -112,7 +112,12 @@ class Painter:
                 f"Next: name a folder of {len(CLASSES)} images"
             )
         self.textures = [_sheet(path) for path in textures]
-        self.font = ImageFont.truetype(font, GLYPH)
+        try:
+            self.font = ImageFont.truetype(font, GLYPH)
+        except OSError as error:
+            raise ValueError(
+                f"{font}: no font that can be read at {GLYPH} pixels ({error}). Next: name a .ttf file"
+            ) from error
         missing = _ink(self.font, "\U0010fffe")
         self.masks: dict[str, Image.Image] = {}
         for glyph in "".join(CLASSES.values()):
@@ -150,9 +155,14 @@ class Painter:
 
 
 def _sheet(path: Path) -> Image.Image:
-    with Image.open(path) as picture:
-        side = min(picture.size)
-        square = picture.convert("RGB").crop((0, 0, side, side))
+    try:
+        with Image.open(path) as picture:
+            side = min(picture.size)
+            square = picture.convert("RGB").crop((0, 0, side, side))
+    except OSError as error:
+        raise ValueError(
+            f"{path}: no texture that can be read ({error}). Next: take it away"
+        ) from error
     return square.resize((SHEET, SHEET), Image.Resampling.LANCZOS)
 
 

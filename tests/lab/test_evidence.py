@@ -404,21 +404,41 @@ def test_styles_of_training_and_test_must_differ(tmp_path: Path) -> None:
         rendering.collect(tmp_path / "out", [tmp_path / "a"], [tmp_path / "b"])
 
 
-def test_inputs_that_are_not_there_end_with_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_inputs_that_do_not_serve_end_with_2_before_any_work(
+    tmp_path: Path, font: Path, textures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = [
-        "--output",
-        str(tmp_path / "out"),
-        "--styles",
-        str(tmp_path),
-        "--unseen",
-        str(tmp_path),
-    ]
-    assert main(common) == 2
-    assert "no images to train on" in capsys.readouterr().err
-    assert main([*common, "--photographs", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere: not found" in capsys.readouterr().err
+    out, torn = tmp_path / "out", tmp_path / "torn"
+    torn.mkdir()
+    (torn / "no font.ttf").write_bytes(b"\0\1\0\0 torn")
+    (torn / "list.yaml").write_text("- model: tiny\n")
+    (torn / "open.yaml").write_text("model: {name: tiny\n")
+    for number in range(6):
+        (torn / "textures").mkdir(exist_ok=True)
+        (torn / "textures" / f"{number}.png").write_bytes(b"\x89PNG torn")
+    common = ["--output", str(out), "--styles", str(tmp_path), "--unseen", str(tmp_path)]
+    glyphs = ["--font", str(font), "--textures", str(textures)]
+    for arguments, message in (
+        ([], "no images to train on"),
+        (["--photographs", str(tmp_path / "nowhere")], "nowhere: not found"),
+        (
+            ["--font", str(torn / "no font.ttf"), *glyphs[2:]],
+            "no font.ttf: no font that can be read",
+        ),
+        ([*glyphs[:2], "--textures", str(torn / "textures")], "0.png: no texture that can be read"),
+        ([*glyphs, "--seeds", "1"], "--seeds 1: accepted are numbers from 2 on"),
+        ([*glyphs, "--ratios", "0.5", "-1"], "--ratios -1: accepted are numbers from 0 to 1"),
+        (
+            [*glyphs, "--images", "12", "--tests", "6"],
+            "no image. Next: name a folder of images for --styles",
+        ),
+        ([*glyphs, "--images", "13"], "13 images: the 6 classes need equally many"),
+        ([*glyphs, "--manifest", str(torn / "list.yaml")], "list.yaml: not a manifest"),
+        ([*glyphs, "--manifest", str(torn / "open.yaml")], "open.yaml: cannot be read"),
+        ([*glyphs, "--manifest", str(torn / "none.yaml")], "none.yaml: cannot be read"),
+    ):
+        assert main([*common, *arguments]) == 2
+        assert message in capsys.readouterr().err
+        assert not (out / "cue" / "rendered").exists()
 
 
 def test_a_small_experiment_goes_on_where_it_was_stopped(
