@@ -46,7 +46,7 @@ def mixtures(
     if wrong:
         raise ValueError(f"--ratios {wrong[0]:g}: accepted are numbers from 0 to 1")
     most = max(numbers)
-    found = [Mixture("stylised", ratio, most) for ratio in sorted({0.0, *ratios})]
+    found = [Mixture("stylised", ratio, most) for ratio in sorted({0.0, MIDDLE, *ratios})]
     found += [Mixture("stylised", MIDDLE, number) for number in sorted(set(numbers))]
     found += [Mixture("colours", ratio, most) for ratio in (MIDDLE, 1.0)]
     if has_unhinted:
