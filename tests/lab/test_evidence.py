@@ -449,11 +449,11 @@ def test_a_small_experiment_goes_on_where_it_was_stopped(
         *("--styles", str(STYLES / "demo" / "styles"), "--unseen", str(STYLES / "heldout" / "styles")),
         *("--images", "12", "--tests", "12", "--styled-tests", "4", "--seeds", "2"),
         *("--ratios", "1", "--num-styles", "2", "--epochs", "2", "--width", "4", "--size", "32"),
-        *("--manifest", str(tmp_path / "base.yaml"), "--set", "image.size=64"),
+        *("--manifest", str(tmp_path / "base.yaml"), "--set", "image.size=32"),
     ]  # fmt: skip
     # what the experiment writes itself has no effect here
     (tmp_path / "base.yaml").write_text(
-        "model: tiny\nmethod: {name: styleid, steps: 4}\ncontents: {path: nowhere}\n"
+        "model: tiny\nmethod: {name: styleid, steps: 2}\ncontents: {path: nowhere}\n"
     )
     done: list[int] = []
 
