@@ -33,7 +33,13 @@ from stylebatch.pixel_memory import Pixels
 from stylebatch.progress import Progress
 from stylebatch.quality.asked import asked_columns, require_inputs
 from stylebatch.quality.classifier_files import facts_of
-from stylebatch.reports.committed import Committed, CommittedShard, damaged, read_samples
+from stylebatch.reports.committed import (
+    Committed,
+    CommittedShard,
+    damaged,
+    read_samples,
+    result_member,
+)
 from stylebatch.reports.report import report
 from stylebatch.spec.quality import ASKED, QualitySpec, unknown_measure
 from stylebatch.store.ledger import Ledger
@@ -205,9 +211,6 @@ class _Pictures:
         """Key, result and inputs by kind. Raises DamagedError for a picture that is not what was committed."""
         output = self.committed.output
         for key, members in read_samples(output, {shard.name: rows}) if rows else ():
-            result = next(
-                data for name, data in members.items() if "." not in name and name in _RESULTS
-            )
             inputs = {
                 kind: self._decoded(members[name], shard, key)
                 for name, kind in self.members.items()
@@ -219,7 +222,7 @@ class _Pictures:
                     f"--add: {output} does not hold the {' and the '.join(sorted(lacking))} of its samples (output.inputs: false); "
                     "accepted: outputs with inputs; a run itself measures with `quality` in its manifest"
                 )
-            yield key, self._decoded(result, shard, key, keep=False), inputs
+            yield key, self._decoded(result_member(members), shard, key, keep=False), inputs
 
     def _decoded(self, data: bytes, shard: CommittedShard, key: str, keep: bool = True) -> Pixels:
         name = xxhash.xxh3_128_hexdigest(data)
@@ -239,9 +242,6 @@ class _Pictures:
 
     def _payload(self, shard: CommittedShard) -> str:
         return sink_of(self.committed.run.output_format).payload(shard.name)
-
-
-_RESULTS = ("jpg", "png", "webp", "avif")
 
 
 def _method_of(record: RunRecord) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from stylebatch.engine.measure import network_threads
 from stylebatch.errors import ManifestError
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.pixel_memory import Pixels
@@ -64,7 +65,9 @@ class Sight:
         new = list({id(one): one for one in images if id(one) not in self._seen}.values())
         if not new:
             return
-        features, probabilities = self._classifier.seen(new)
+        # the last bits of a network's numbers depend on the number of threads, which engines and machines choose
+        with network_threads(1):
+            features, probabilities = self._classifier.seen(new)
         for place, image in enumerate(new):
             vector = None if features is None else features[place]
             self._keep(image, Seen(probabilities[place], vector))

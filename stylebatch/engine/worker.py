@@ -283,6 +283,11 @@ class Worker:
         self._is_extra = True
         try:
             self._retries.of_part(rendering, cells, columns, tally)
+        except (RuntimeError, MemoryError) as error:
+            # at the last rung the verdict on the attempt before stays: there is no lower one to begin again at
+            if not is_out_of_memory(error) or not self.rung.is_last:
+                raise
+            self._forget()
         finally:
             self._is_extra = False
 

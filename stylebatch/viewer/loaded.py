@@ -7,7 +7,6 @@ lower-case text to search, are an Arrow file in a temporary folder.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from bisect import bisect_right
@@ -32,6 +31,7 @@ from stylebatch.reports.page_columns import Coder, PageColumns, searched
 from stylebatch.reports.reasons import Reasons
 from stylebatch.spec.splits import REST
 from stylebatch.store.ledger import Ledger
+from stylebatch.store.measured_columns import columns_of_measured, commits, with_columns
 from stylebatch.store.names import MOST_METADATA_BYTES, STATS, marker, metadata_file
 from stylebatch.store.output_record import RunRecord, ShardStats, brief
 
@@ -134,11 +134,13 @@ class Loaded:
             if stats.revoked or stats.plan_digest not in digests:
                 return None
             data = self.output.read(metadata_file(name), MOST_METADATA_BYTES)
-            if hashlib.sha256(data).hexdigest() != stats.metadata_sha256:
+            if not commits(stats, data):
                 where = self.output.where(metadata_file(name))
                 self._problem(f"{where}: its bytes changed since the commit (sha256)")
                 return None
-            return name, brief(stats), read_rows(self.output, metadata_file(name), data)
+            rows = read_rows(self.output, metadata_file(name), data)
+            added = columns_of_measured(self.run.measured)
+            return name, brief(stats), with_columns(rows, added)
         except (OSError, DamagedError, StorageError) as error:
             self._problem(str(error))
             return None

@@ -18,16 +18,19 @@ from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
 from stylebatch.data.images import load_picture
+from stylebatch.engine.measure import network_threads
 from stylebatch.engine.run import run
+from stylebatch.engine.sight import Sight
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import ManifestError, PlanChangedError
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.planning.resolve import plan
-from stylebatch.quality.asked import Seen, agreement_rank, feature_distance
+from stylebatch.quality.asked import Seen, agreement_rank, asked_columns, feature_distance
 from stylebatch.quality.classifiers import load_classifier
 from stylebatch.quality.imagenet_network import load_network
+from stylebatch.spec.quality import QualitySpec
 from tests.support.eyes import EYES
 from tests.support.images import write_inputs, write_manifest
 from tests.support.samples import samples_of
@@ -88,6 +91,19 @@ def test_records_have_what_the_network_says_of_the_stored_pictures(
         assert (other / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     assert "agreement" in (tmp_path / "out/README.md").read_text()
     assert "agreement_rank" in (tmp_path / "out/gallery.html").read_text()
+
+
+def test_numbers_do_not_depend_on_the_threads_of_an_engine() -> None:
+    quality = QualitySpec(measures=("agreement", "feature_content"))
+    noise = np.random.default_rng(0).integers(0, 256, (2, 128, 160, 3), np.uint8)
+
+    def seen(threads: int) -> dict[str, float]:
+        with network_threads(threads):
+            sight = Sight(asked_columns(quality.measures), quality, [], torch.device("cpu"))
+            return sight.measured(noise[0], {"content": noise[1]}, "")
+
+    # by two threads the network alone gives other last bits than by one
+    assert seen(2) == seen(1)
 
 
 def test_a_users_function_looks_in_its_place(manifest: Callable[..., Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -97,13 +98,30 @@ def test_a_shard_does_not_depend_on_what_its_worker_met_before(tmp_path: Path) -
 
 
 def test_samples_that_never_fit_are_failed_rows(resolved: Plan, tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
-
     stats, _ = _render(resolved, tmp_path / "a", 0)
     assert stats["num_failed"] == resolved.grid.num_samples
     assert stats["executed"] == [[1, 1, 1]]
     rows = pq.read_table(tmp_path / "a" / "metadata" / "train-00000.parquet").to_pylist()
     assert {row["error_code"] for row in rows} == {"oom"}
+
+
+def test_a_retry_that_never_fits_leaves_the_verdict_before_it(tmp_path: Path) -> None:
+    manifest = small_manifest(tmp_path, contents=1, styles=2)
+    changes = ["gates.reject=true", "gates.retry=[{gamma: 0.9}]"]
+    resolved, refused = plan(load_spec(manifest, changes)), []
+    with Worker(resolved, Folder.at(tmp_path / "a"), threads=1) as worker:
+
+        def full(rows: int) -> None:
+            if worker._is_extra:
+                refused.append(rows)
+                assert len(refused) < 99, "begun again without an end"
+                raise torch.OutOfMemoryError("out of memory")
+
+        worker.model.on_evaluations = full
+        stats = worker.render(0)
+    assert stats["executed"] == [[1, 1, 1]]
+    rows = pq.read_table(tmp_path / "a" / "metadata" / "train-00000.parquet").to_pylist()
+    assert {(row["status"], row["attempt"]) for row in rows} == {("rejected", 1)}
 
 
 def test_other_errors_are_not_swallowed(resolved: Plan, tmp_path: Path) -> None:

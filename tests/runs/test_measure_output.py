@@ -35,6 +35,7 @@ from tests.support.images import picture, write_inputs, write_manifest
 from tests.support.killed_measures import CASES, NAMES
 from tests.support.runs import digests, environment, leftovers
 from tests.support.s3 import BUCKET, s3_server
+from tests.support.viewers import answering, columns_of, found_rows, told
 
 COLUMNS = ["agreement", "agreement_rank", "agreement_content", "feature_style"]
 
@@ -135,6 +136,29 @@ def test_killed_between_any_two_writes_it_goes_on(every: int, tmp_path: Path, ey
         assert digests(output) == whole, point
         assert (leftovers(output), list(verify(output))) == ([], []), point
     assert killed > len(cases) / 2
+
+
+def test_a_viewer_shows_what_was_measured_so_far(tmp_path: Path, eyes: str) -> None:
+    output = rendered(tmp_path / "out")
+    first, second = (output / f"metadata/train-0000{number}" for number in (0, 1))
+    endings = (".parquet", "_stats.json")
+    former = [Path(f"{first}{ending}").read_bytes() for ending in endings]
+    before = json.loads(Path(f"{second}_stats.json").read_text())
+    measure_output(output, ["agreement"], classifier=eyes)
+    # killed before the first shard was measured, and between the records and the marker of the second
+    for ending, data in zip(endings, former, strict=True):
+        Path(f"{first}{ending}").write_bytes(data)
+    after = json.loads(Path(f"{second}_stats.json").read_text())
+    pending = before | {"pending_sha256": after["metadata_sha256"]}
+    Path(f"{second}_stats.json").write_text(json.dumps(pending))
+    with answering(output) as answers:
+        assert told(answers, "/api/state")["problems"] == []
+        values = columns_of(answers)["agreement"]
+        unknown = [number for number, value in enumerate(values) if value is None]
+        # of the other two shards one sample failed
+        assert set(unknown) > set(range(PER_SHARD))
+        assert len(unknown) < len(values)
+        assert found_rows(answers, where="agreement is null") == unknown
 
 
 def test_a_damaged_shard_is_told_and_the_others_are_measured(tmp_path: Path, eyes: str) -> None:
