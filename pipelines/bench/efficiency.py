@@ -8,18 +8,21 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from pipelines.bench import workload
 from pipelines.bench.record import BenchmarkError, Figure, Outcome, Size
 from stylebatch.engine.measure import network_threads
+from stylebatch.methods.pixels import to_tensor
+from stylebatch.methods.styleid.block_pairs import Pairs
 from stylebatch.methods.styleid.features import FeatureSource, SiteFeatures
 from stylebatch.models.lanes import Lanes
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
@@ -36,12 +39,13 @@ NONSENSE = 1.05
 def bare_evaluation(
     model: StableDiffusion,
     rows: int,
+    cells: Sequence[int] = (),
     mode: Callable[[], AbstractContextManager[object]] = torch.inference_mode,
 ) -> Callable[[], object]:
-    """The network's forward alone on `rows` latents, without edits, within `mode`."""
-    cells = workload.SIZE // model.latent_factor
+    """The network's forward alone on `rows` latents of `cells` (h, w), by default those of a square, without edits, within `mode`."""
+    cells = cells or (workload.SIZE // model.latent_factor,) * 2
     generator = torch.Generator().manual_seed(rows)
-    x = torch.randn((rows, int(model.unet.config.in_channels), cells, cells), generator=generator)
+    x = torch.randn((rows, int(model.unet.config.in_channels), *cells), generator=generator)
     hidden = model.embed([""]).expand(rows)
 
     def evaluate() -> object:
@@ -90,47 +94,82 @@ class Interleaved:
         self.lanes.map(lambda _: self.bare[rows](), range(self.lanes.count))
 
 
+@dataclass(frozen=True)
+class Case:
+    """A block: its contents and styles, who meets whom (all, or a style per content), and pictures of `width` x `height`."""
+
+    name: str
+    side: int
+    steps: int
+    pairing: Literal["product", "sample"] = "product"
+    width: int = workload.SIZE
+    height: int = workload.SIZE
+
+    @property
+    def pairs(self) -> Pairs:
+        if self.pairing == "product":
+            return Pairs.product(self.side, self.side)
+        return Pairs(tuple(reversed(range(self.side))), tuple(range(self.side)))
+
+    def latents(self, model: StableDiffusion, first_seed: int) -> Tensor:
+        """Clean latents of the block's contents or styles."""
+        seeds = range(first_seed, first_seed + self.side)
+        larger = max(self.width, self.height)
+        pictures = [workload.picture(seed, larger)[: self.height, : self.width] for seed in seeds]
+        return model.encode(to_tensor(pictures))
+
+
 def efficiency(size: Size) -> Outcome:
-    """Blocks of 8 x 8 at 50 steps and 16 x 16 at 10."""
+    """Products, a pool in which each content meets one style, and pictures of 3:2."""
+    few = size.of(10, 4)
+    cases = [
+        Case("8 x 8", size.of(8, 2), size.of(50, 4)),
+        Case("16 x 16", size.of(16, 3), few),
+        Case("k = 1, 16 contents and styles", size.of(16, 2), size.of(50, 4), "sample"),
+        Case("8 x 8 of 160 x 104 px", size.of(8, 2), few, width=160, height=104),
+    ]
     figures: list[Figure] = []
     conditions: dict[str, object] = {"threads": size.threads}
     with network_threads(size.threads), closing(Lanes(size.threads, size.threads)) as lanes:
         model = workload.loaded()
-        for side, steps in ((size.of(8, 2), size.of(50, 4)), (size.of(16, 3), size.of(10, 4))):
-            found, facts = _block(model, side, steps, size, lanes)
+        for case in cases:
+            found, facts = _block(model, case, size, lanes)
             figures += found
-            conditions[f"{side} x {side}"] = facts
+            conditions[case.name] = facts
     return Outcome(tuple(figures), conditions)
 
 
 def _block(
-    model: StableDiffusion, side: int, steps: int, size: Size, lanes: Lanes
+    model: StableDiffusion, case: Case, size: Size, lanes: Lanes
 ) -> tuple[list[Figure], dict[str, object]]:
     """The stylise phase, with the bare network measured in turn at its timesteps."""
-    resolved = _plan(side, steps)
-    method, planned = workload.method(steps), resolved.layout.rendering_evaluations
+    resolved, method = _plan(case), workload.method(case.steps)
+    planned = resolved.layout.rendering_evaluations
     batches = sorted({*BATCHES[: size.of(len(BATCHES), 2)], resolved.batch})
-    bare = {rows: bare_evaluation(model, rows) for rows in batches}
-    contents = method.invert(model, workload.latents(model, side, first_seed=0), "query")
-    styles = method.invert(model, workload.latents(model, side, first_seed=9), "key_value")
+    clean = case.latents(model, 0)
+    bare = {rows: bare_evaluation(model, rows, clean.shape[2:]) for rows in batches}
+    contents = method.invert(model, clean, "query")
+    styles = method.invert(model, case.latents(model, 9), "key_value")
     features = Interleaved(contents.features, bare, lanes)
     for rows in bare:  # warms up: the first call of a shape picks kernels
         features.evaluate(rows)
     contents = replace(contents, features=features)
     counted: list[int] = []
     model.on_evaluations, model.lanes = counted.append, lanes
-    phase = workload.spent(lambda: method.stylise(model, contents, styles, batch=resolved.batch))
+    phase = workload.spent(
+        lambda: method.stylise(model, contents, styles, case.pairs, batch=resolved.batch)
+    )
     model.on_evaluations = model.lanes = None
     wall, cpu = phase.wall - features.spent.wall, phase.cpu - features.spent.cpu
     if sum(counted) != planned:
-        raise BenchmarkError(f"{sum(counted)} evaluations; the plan says {planned}")
+        raise BenchmarkError(f"{case.name}: {sum(counted)} evaluations; the plan says {planned}")
     per_row = features.per_row("wall")
     best = min(per_row, key=lambda rows: per_row[rows])
     ratio = planned * per_row[best] / wall
-    _require_sense(side, ratio)
-    name = f"{side} x {side}, {steps} steps"
+    _require_sense(case, ratio)
+    name = f"{case.name}, {case.steps} steps"
     figures = [
-        Figure(f"{name}: evaluations x bare network / wall", ratio, "x", 0.90),
+        Figure(f"{name}: evaluations x bare network / wall", ratio, "x", 0.95),
         Figure(
             f"{name}: the same in CPU seconds",
             planned * min(features.per_row("cpu").values()) / cpu,
@@ -148,23 +187,24 @@ def _block(
     return figures, facts
 
 
-def _plan(side: int, steps: int) -> Plan:
-    """Of a block of `side` x `side` with its features held."""
+def _plan(case: Case) -> Plan:
+    """Of the block, with its features held."""
     with tempfile.TemporaryDirectory() as folder:
         return resolve(
             workload.run_spec(
                 Path(folder),
-                side,
-                side,
-                method={"steps": steps, "start": "paper"},
+                case.side,
+                case.side,
+                method={"steps": case.steps, "start": "paper"},
                 features={"source": "held", "contents": "held"},
+                pairing={"mode": case.pairing},
             )
         )
 
 
-def _require_sense(side: int, ratio: float) -> None:
+def _require_sense(case: Case, ratio: float) -> None:
     if ratio > NONSENSE:
         raise BenchmarkError(
-            f"{side} x {side}: the bare network took {ratio:.3f} times as long as the phase that contains it; "
+            f"{case.name}: the bare network took {ratio:.3f} times as long as the phase that contains it; "
             f"accepted: at most {NONSENSE}. Next: measure again on a machine that does nothing else."
         )
