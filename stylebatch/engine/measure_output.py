@@ -8,7 +8,6 @@ Killed anywhere, the same command goes on where it was.
 
 from __future__ import annotations
 
-import io
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from PIL import Image
 
 from stylebatch.engine.sight import Sight
 from stylebatch.errors import DamagedError, ManifestError
@@ -40,6 +37,7 @@ from stylebatch.reports.committed import (
     read_samples,
     result_member,
 )
+from stylebatch.reports.pictures import UNDECODABLE, decoded
 from stylebatch.reports.report import report
 from stylebatch.spec.quality import ASKED, QualitySpec, unknown_measure
 from stylebatch.store.ledger import Ledger
@@ -211,37 +209,32 @@ class _Pictures:
         """Key, result and inputs by kind. Raises DamagedError for a picture that is not what was committed."""
         output = self.committed.output
         for key, members in read_samples(output, {shard.name: rows}) if rows else ():
-            inputs = {
-                kind: self._decoded(members[name], shard, key)
-                for name, kind in self.members.items()
-                if name in members and kind in self._needed
-            }
+            try:
+                result = decoded(result_member(members))
+                inputs = {
+                    kind: self._input(members[name])
+                    for name, kind in self.members.items()
+                    if name in members and kind in self._needed
+                }
+            except UNDECODABLE as error:
+                payload = sink_of(self.committed.run.output_format).payload(shard.name)
+                raise damaged(output, payload, f"{key}: {error}") from None
             lacking = self._needed - inputs.keys()
             if lacking:
                 raise ManifestError(
                     f"--add: {output} does not hold the {' and the '.join(sorted(lacking))} of its samples (output.inputs: false); "
                     "accepted: outputs with inputs; a run itself measures with `quality` in its manifest"
                 )
-            yield key, self._decoded(result_member(members), shard, key, keep=False), inputs
+            yield key, result, inputs
 
-    def _decoded(self, data: bytes, shard: CommittedShard, key: str, keep: bool = True) -> Pixels:
+    def _input(self, data: bytes) -> Pixels:
         name = xxhash.xxh3_128_hexdigest(data)
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
-        try:
-            pixels: Pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        except (OSError, ValueError, SyntaxError) as error:
-            output, payload = self.committed.output, self._payload(shard)
-            raise damaged(output, payload, f"{key}: {error}") from None
-        if keep:
-            self._kept[name] = pixels
+        if name not in self._kept:
+            self._kept[name] = decoded(data)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return pixels
-
-    def _payload(self, shard: CommittedShard) -> str:
-        return sink_of(self.committed.run.output_format).payload(shard.name)
+        self._kept.move_to_end(name)
+        return self._kept[name]
 
 
 def _method_of(record: RunRecord) -> Any:

@@ -154,6 +154,7 @@ class Rendering:
         self.styles_taken: dict[int, set[int]] = {}
         self._encoded: dict[int, bytes] = {}
         self._reduced: dict[int, Reduction] = {}
+        self._measured: dict[str, tuple[Pixels, dict[str, float]]] = {}
 
     def make(self, block: Block, rows: tuple[int, ...], columns: tuple[int, ...]) -> None:
         """Add the pictures of a part of the block. Raises what the device raises."""
@@ -237,17 +238,15 @@ class Rendering:
         made = method.render(requests, rows.prepared, columns.prepared, self.batch)
         found = self.renderer.decode(made.latents, self.batch)
         new = []
-        for (place, attempt), request, pixels in zip(
-            attempts.items(), requests, found, strict=True
-        ):
+        for place, request, pixels in zip(attempts, requests, found, strict=True):
             if isinstance(pixels, SampleError):
                 # the picture of the attempt before stays, and what it was rejected for
-                told = replace(attempt, reason=str(pixels)).told
+                told = replace(attempts[place], reason=str(pixels)).told
                 former = self.attempts[place]
                 self.attempts[place] = replace(former, rejections=(*former.rejections, told))
                 continue
             self.pixels[place] = method.finished(request, pixels, rows.picture(place[0]))
-            self.attempts[place] = attempt
+            self.attempts[place] = attempts[place]
             new.append(place)
         self._look_at(new)
         return new
@@ -339,8 +338,14 @@ class Rendering:
 
     def measures(self, sample: Sample, pixels: Pixels) -> dict[str, float]:
         """Quality columns."""
-        sample = self.as_made(sample)
-        inputs, sight = self._compared(sample), self.renderer.sight
+        # what was judged is recorded later, and measured once
+        known = self._measured.get(sample.key)
+        if known is None or known[0] is not pixels:
+            known = self._measured[sample.key] = pixels, self._measure(sample, pixels)
+        return known[1]
+
+    def _measure(self, sample: Sample, pixels: Pixels) -> dict[str, float]:
+        inputs, sight = self._compared(self.as_made(sample)), self.renderer.sight
         found = measured(Reduction(pixels), {k: self._reduction(one) for k, one in inputs.items()})
         return found if sight is None else found | sight.measured(pixels, inputs, sample.label)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stylebatch.errors import ManifestError
 from stylebatch.evaluation.embeddings import Embedder
@@ -28,7 +29,7 @@ from stylebatch.evaluation.reference_networks import (
     lpips_layers,
 )
 from stylebatch.pixel_memory import Pixels
-from stylebatch.quality.imagenet_network import load_network
+from stylebatch.quality.imagenet_network import Network, load_network
 
 MAPS_KEPT = 32
 LITE = "efficientnet_lite0"
@@ -72,7 +73,7 @@ class Backbones:
                     f"--weights {name}={place}: does not exist; accepted: a file, of clip and dino a folder"
                 )
         self._loaded: dict[str, Any] = {}
-        self._maps: OrderedDict[int, tuple[Pixels, Any]] = OrderedDict()
+        self._maps: OrderedDict[int, tuple[Pixels, list[Tensor]]] = OrderedDict()
 
     def lacks(self, names: Sequence[str]) -> str:
         """Why a measure that needs these cannot be had: what to get, from where; "" where all is there."""
@@ -84,16 +85,17 @@ class Backbones:
             )
         if LITE in names:
             try:
-                self._of(LITE, lambda: load_network(self.device))
+                self._lite()
             except ManifestError as error:
                 return str(error)
         return ""
 
+    @torch.inference_mode()
     def features(self, name: str, pixels: Pixels) -> NDArray[np.float64]:
         """(d,) of a picture, by `inception`, `art_inception`, `clip`, `dino` or EfficientNet-Lite0."""
         if name == LITE:
-            network = self._of(LITE, lambda: load_network(self.device))
-            return np.asarray(network.features([pixels])[0], np.float64)
+            pooled = self._lite().pooled_maps(self._lite_maps(pixels))
+            return np.asarray(pooled[0].double().cpu().numpy())
         if name in ("clip", "dino"):
             return self._embedder(name).of_image(pixels)
         network = self._of(name, lambda: self._inception(name))
@@ -101,8 +103,7 @@ class Backbones:
             prepared = (like_tensorflow(unit_tensor(pixels) * 255.0) - 128.0) / 128.0
         else:
             prepared = unit_tensor(with_shorter_side(pixels))
-        with torch.inference_mode():
-            return np.asarray(network(prepared.to(self.device))[0].double().cpu().numpy())
+        return np.asarray(network(prepared.to(self.device))[0].double().cpu().numpy())
 
     def of_text(self, text: str) -> NDArray[np.float64]:
         """(d,) of a prompt, by `clip`."""
@@ -128,14 +129,22 @@ class Backbones:
             return self._of("alexnet", self._alexnet)(2.0 * unit - 1.0)
         if name == "cfsd":
             return self._of("vgg19", self._vgg)(unit_tensor(pixels).to(self.device))
-        # both distances ask for them one after the other; the array is kept, so that its id is its own
+        return self._lite_maps(pixels)
+
+    def _lite_maps(self, pixels: Pixels) -> list[Tensor]:
+        """Of EfficientNet-Lite0: features and both distances ask for them one after the other."""
         key = id(pixels)
         if key not in self._maps:
-            network = self._of(LITE, lambda: load_network(self.device))
+            network = self._lite()
+            # with the array, so that its id stays its own
             self._maps[key] = (pixels, network.maps(network.inputs([pixels])))
             if len(self._maps) > MAPS_KEPT:
                 self._maps.popitem(last=False)
         return self._maps[key][1]
+
+    def _lite(self) -> Network:
+        found: Network = self._of(LITE, lambda: load_network(self.device))
+        return found
 
     def _embedder(self, name: str) -> Embedder:
         found: Embedder = self._of(name, lambda: Embedder(self.given[name], self.device))

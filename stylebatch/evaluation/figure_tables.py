@@ -150,7 +150,7 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
 def _escaped(text: str) -> str:
     """Names of files and runs stay text."""
     shown = html.escape(" ".join(text.split()), quote=False)
-    for mark in "\\`*_[]|#":
-        # names of measures and brackets of intervals are read as text anyway
-        shown = shown.replace(mark, f"\\{mark}") if mark in "\\`*|" else shown
+    # names of measures and brackets of intervals are read as text anyway; backslashes first
+    for mark in "\\`*|":
+        shown = shown.replace(mark, f"\\{mark}")
     return shown

@@ -6,15 +6,11 @@ Inputs come from the samples where the output stores them, else from the sources
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 from collections import OrderedDict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-
-import numpy as np
-from PIL import Image
 
 from stylebatch.data.image_section import SourceSpec
 from stylebatch.data.sources.listing import list_styles
@@ -27,7 +23,7 @@ from stylebatch.pixel_memory import Pixels
 from stylebatch.planning.axes import ImageAxis
 from stylebatch.planning.resolve import plan as resolve
 from stylebatch.reports.committed import Committed, Row, damaged, read_samples, result_member
-from stylebatch.reports.pictures import UNDECODABLE
+from stylebatch.reports.pictures import UNDECODABLE, decoded
 from stylebatch.spec import RunSpec
 from stylebatch.store.output_record import RUN, read_run
 from stylebatch.store.records import IS_ORIGINAL
@@ -108,7 +104,7 @@ class OutputPictures:
                 data = result_member(members)
                 if hashlib.sha256(data).hexdigest() != rows[key]["sha256"]:
                     raise ValueError("found other bytes than were committed")
-                result = _decoded(data)
+                result = decoded(data)
                 inputs = {
                     kind.name: picture
                     for kind in INPUT_KINDS
@@ -127,7 +123,7 @@ class OutputPictures:
         if (kind, name) in self._kept:
             self._kept.move_to_end((kind, name))
             return self._kept[kind, name]
-        found = _decoded(data) if data is not None else self._from_source(kind, name)
+        found = decoded(data) if data is not None else self._from_source(kind, name)
         if found is not None:
             self._kept[kind, name] = found
             if len(self._kept) > KEPT:
@@ -181,11 +177,6 @@ class OutputPictures:
                 yield loader.require(index).pixels
             except SampleError as error:
                 self.faults.append(f"{item.id}: {error}")
-
-
-def _decoded(data: bytes) -> Pixels:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def require_place(place: str) -> str:

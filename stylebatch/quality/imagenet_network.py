@@ -83,8 +83,12 @@ class Network:
 
     def pooled(self, inputs: Tensor) -> Tensor:
         """Features (N, 1280) of what `inputs` or `prepared` gives; differentiable."""
-        net, last = self._net, self.maps(inputs)[-1]
-        return net._swish(net._conv_head(last)).mean((2, 3))  # type: ignore[no-any-return]
+        return self.pooled_maps(self.maps(inputs))
+
+    def pooled_maps(self, maps: Sequence[Tensor]) -> Tensor:
+        """Features (N, 1280) of what `maps` gives; differentiable."""
+        net = self._net
+        return net._swish(net._conv_head(maps[-1])).mean((2, 3))  # type: ignore[no-any-return]
 
     def maps(self, inputs: Tensor) -> list[Tensor]:
         """Maps of what `inputs` or `prepared` gives; differentiable.

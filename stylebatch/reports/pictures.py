@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import INPUT_KINDS
+from stylebatch.pixel_memory import Pixels
 from stylebatch.reports.committed import Row, damaged, read_samples, result_member
 from stylebatch.store.names import metadata_file
 
@@ -71,6 +73,12 @@ def load_pictures(output: Folder, wanted: Iterable[Wanted]) -> Pictures:
             if key not in pictures.results:
                 raise damaged(output, metadata_file(name), f"found no files of sample {key}")
     return pictures
+
+
+def decoded(data: bytes) -> Pixels:
+    """The stored picture, (H, W, 3) uint8. Raises one of UNDECODABLE."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _thumbnail(data: bytes, box: Box) -> Image.Image:
