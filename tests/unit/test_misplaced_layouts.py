@@ -98,6 +98,24 @@ def test_annotations_beside_the_images_of_each_split_are_told(tmp_path: Path) ->
     assert labels(listed(tmp_path, kind="coco")) == {"train/1.jpg": "cat"}
 
 
+@pytest.mark.parametrize(
+    ("path", "files", "told"),
+    [
+        ("yolo/train/images", {"yolo___train___labels___1__txt": f"0 {BOX}"}, "yolo/train/labels"),
+        ("yolo/images/train", {"yolo___labels___train___1__txt": f"0 {BOX}"}, "yolo/labels/train"),
+        ("voc/JPEGImages", {"voc___Annotations___1__xml": "<annotation/>"}, "voc/Annotations"),
+    ],
+)
+def test_annotations_beside_the_folder_of_images_are_told(
+    tmp_path: Path, path: str, files: dict[str, str], told: str
+) -> None:
+    put(tmp_path, f"{path}/1.jpg", **files)
+    notes = " ".join(listed(tmp_path / path).notes)
+    assert f"for its objects say `annotations: {tmp_path / told}`" in notes
+    assert "not used" not in " ".join(listed(tmp_path / path, kind="folder").notes)
+    assert "not used" not in " ".join(listed(tmp_path / path, tmp_path / told).notes)
+
+
 def test_folders_of_classes_are_no_doubt(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.jpg", "images/2.jpg", "labels/3.jpg", package__json="{}")
     assert listed(tmp_path).notes[1:] == (

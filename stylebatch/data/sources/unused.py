@@ -8,6 +8,7 @@ import re
 from stylebatch.data.places import entries_of, is_file
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_within
 from stylebatch.data.sources.layouts import COCO_FILE, IMAGE_FOLDERS
+from stylebatch.paths import is_address
 
 BESIDE = "_annotations.coco.json"
 """What Roboflow puts beside the images of each split."""
@@ -17,9 +18,13 @@ _FOLDERS = re.compile(r"annotations?|labels?", re.I)
 def unused_annotations(root: str) -> str:
     """For people; "" where nothing looks like annotations."""
     try:
-        found = entries_of(root)
+        return _within(root) or _beside(root.rstrip("/"))
     except OSError:
         return ""
+
+
+def _within(root: str) -> str:
+    found = entries_of(root)
     images = next((n for n, is_dir in found.items() if is_dir and n.lower() in IMAGE_FOLDERS), "")
     for name, is_dir in found.items():
         named = _annotations(root, name) if is_dir and _FOLDERS.fullmatch(name) else ""
@@ -33,6 +38,23 @@ def unused_annotations(root: str) -> str:
         beside = f"{name}/{BESIDE}"
         if is_dir and name.lower() in SPLITS and is_file(os.path.join(root, beside)):
             return f"{beside} is there and not used; for its objects say `kind: coco`, and without it `kind: folder`"
+    return ""
+
+
+def _beside(root: str) -> str:
+    """Of a folder that is `images`, or one in it, and has annotations next to that."""
+    if is_address(root):  # all of the folder above would be listed
+        return ""
+    (above, name), inner = os.path.split(root), ""
+    if name.lower() not in IMAGE_FOLDERS:  # yolo/images/train and yolo/labels/train
+        (above, name), inner = os.path.split(above), name
+    if name.lower() not in IMAGE_FOLDERS:
+        return ""
+    above = above or os.curdir
+    for folder, is_dir in entries_of(above).items():
+        place = os.path.join(above, folder, inner) if inner else os.path.join(above, folder)
+        if is_dir and _FOLDERS.fullmatch(folder) and kind_within(place, ANNOTATION_SUFFIXES):
+            return f"{place} is there and not used; for its objects say `annotations: {place}`, and without it `kind: folder`"
     return ""
 
 
