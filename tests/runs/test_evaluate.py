@@ -123,7 +123,7 @@ def test_inputs_that_an_output_does_not_store_come_from_their_sources(
     spec = json.loads((bare / "run.json").read_text())
     spec["spec"]["contents"]["path"] = str(tmp_path / "gone")
     (bare / "run.json").write_text(json.dumps(spec))
-    found = _measures(capsys, str(bare), code=3)
+    found = _measures(capsys, str(bare), "--bootstrap", "0", code=3)
     assert "sources cannot be read" in found["faults"][0]
     assert found["measures"]["histogram_loss"]["value"] is None
     assert found["measures"][f"set_consistency_{LITE}"]["value"] is not None
@@ -163,7 +163,7 @@ def test_prompts_have_no_contents(
     manifest = write_prompts(tmp_path / "p", "text2img", eps_folder)
     assert main(["run", str(manifest), "--set", "image.size=64", "--set", "method.steps=1"]) == 0
     place = str(tmp_path / "p" / "out")
-    found = _measures(capsys, place)["measures"]
+    found = _measures(capsys, place, "--bootstrap", "0")["measures"]
     reasons = {name: one["unavailable"] for name, one in found.items() if one["value"] is None}
     assert reasons[f"perceptual_distance_{LITE}"] == "the samples were made from no content"
     assert "--against DIR" in reasons[f"fid_{LITE}"]
@@ -173,7 +173,8 @@ def test_prompts_have_no_contents(
     for number in range(3):
         picture(number).save(others / f"{number}.png")
     (others / "broken.png").write_bytes(b"no picture")
-    found = _measures(capsys, place, "--against", str(others), code=3)
+    words = [place, "--against", str(others), "--bootstrap", "0"]
+    found = _measures(capsys, *words, code=3)
     assert found["reference"] == str(others)
     assert found["measures"][f"fid_{LITE}"]["value"] > 0
     assert found["measures"]["histogram_loss"]["value"] is None
@@ -198,7 +199,7 @@ def _weights(folder: Path) -> list[str]:
 def test_published_measures_take_the_weights_that_a_user_names(
     rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [str(rendered / "out"), "--limit", "2", *_weights(tmp_path)]
+    words = [str(rendered / "out"), "--limit", "2", "--bootstrap", "0", *_weights(tmp_path)]
     measures = _measures(capsys, *words)["measures"]
     assert measures["lpips"]["value"] > 0
     assert measures["cfsd"]["value"] > 0
@@ -239,6 +240,7 @@ def test_several_outputs_make_a_table_and_a_front(
     rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", str(rendered / "out"), str(rendered / "out"), "--limit", "3"]
+    words += ["--bootstrap", "50"]
     place = tmp_path / "told"
     assert main([*words, "--to", str(place)]) == 0
     shown = capsys.readouterr().out
@@ -268,7 +270,7 @@ def test_outputs_of_the_same_samples_are_compared_draw_by_draw(
     options = ["--set", "method.gamma=0.1", "--set", "output.shard_size=6"]
     assert main(["run", str(rendered / "run.yaml"), "--output", other, *options]) == 0
     capsys.readouterr()
-    assert main(["evaluate", place, other, place, "--json"]) == 0
+    assert main(["evaluate", place, other, place, "--bootstrap", "80", "--json"]) == 0
     first, second, same = (o["measures"] for o in json.loads(capsys.readouterr().out)["outputs"])
     assert "difference_from_first" not in first["structure"]
     for name, figure in second.items():

@@ -112,16 +112,19 @@ def test_a_rejected_sample_is_a_row_with_its_reason(
 
 
 def test_where_all_are_rejected_nothing_is_stored_and_the_run_is_whole(render: Render) -> None:
-    done = render("out", "gates.reject=true")
-    assert (done.exit_code, done.report.num_rejected, done.report.num_success) == (0, 12, 0)
+    changes = ("gates.reject=true", "pairing={mode: sample, per_content: 1}")
+    done = render("out", *changes)
+    assert (done.exit_code, done.report.num_rejected, done.report.num_success) == (0, 4, 0)
     assert list(verify(done.output)) == []
     assert list(done.output.glob("data/*")) == []
-    assert render("out", "gates.reject=true").num_attempted == 0
+    assert render("out", *changes).num_attempted == 0
 
 
-@pytest.mark.parametrize("form", ["webdataset", "files"])
+@pytest.mark.parametrize(
+    ("form", "damages"), [("webdataset", ["longer", "changed"]), ("files", ["lost"])]
+)
 def test_pictures_that_are_kept_aside_are_committed_with_their_shard(
-    form: str, render: Render, plain: pa.Table, tmp_path: Path
+    form: str, damages: list[str], render: Render, plain: pa.Table, tmp_path: Path
 ) -> None:
     limit = limit_of(plain, 0.5)
     changes = [f"output.format={form}", f"gates.reject=structure < {limit!r}", "gates.keep_rejected=true"]  # fmt: skip
@@ -146,15 +149,15 @@ def test_pictures_that_are_kept_aside_are_committed_with_their_shard(
     assert len(loaded) == len(plain) - len(former)
     victim = max(output.glob("rejected/*.tar"))
     whole = victim.read_bytes()
-    for damage in (whole[:-1], whole[:-700] + b"?" + whole[-699:], None):
-        victim.unlink() if damage is None else victim.write_bytes(damage)
+    found_as = {"longer": whole + b"?", "changed": whole[:-700] + b"?" + whole[-699:]}
+    for damage in damages:
+        victim.unlink() if damage == "lost" else victim.write_bytes(found_as[damage])
         assert [problem.path for problem in verify(output)] == [str(victim)]
-        if (
-            damage != whole[:-700] + b"?" + whole[-699:]
-        ):  # of the right size: `verify` alone reads it
-            assert render("out", *changes).num_attempted > 0
-        else:
+        # of the right size: `verify` alone reads it
+        if damage == "changed":
             assert repair(output).exit_code == 0
+        else:
+            assert render("out", *changes).num_attempted > 0
         assert digests(output) == expected
     (output / "rejected/train-00009.tar").write_bytes(b"")
     assert [problem.shard for problem in verify(output)] == [None]
@@ -168,11 +171,19 @@ def rule_of(limit: float) -> str:
     return f"structure < {limit!r} and (gamma < 0.9 or style_id = '00.png')"
 
 
+@pytest.fixture(scope="module")
+def tried(manifest: Path, plain: pa.Table) -> tuple[Path, list[str]]:
+    """A run whose rejected samples are tried again, and its changes: of six in a shard, 0.9 are all."""
+    changes = [f"gates.reject={rule_of(limit_of(plain, 0.75))}", RETRY, "gates.yield=0.9"]
+    output = str(manifest.parent / "tried")
+    return run(load_spec(manifest, changes, output=output)).output, changes
+
+
 def test_attempts_end_where_a_sample_passes_or_the_ladder_does(
-    render: Render, plain: pa.Table
+    tried: tuple[Path, list[str]], plain: pa.Table
 ) -> None:
     limit = limit_of(plain, 0.75)
-    rows = rows_of(render("out", f"gates.reject={rule_of(limit)}", RETRY).output).to_pylist()
+    rows = rows_of(tried[0]).to_pylist()
     seen = set()
     for row, former in zip(rows, plain.to_pylist(), strict=True):
         number, reasons = row["attempt"], row["rejections"].split("; ") if row["rejections"] else []
@@ -204,14 +215,13 @@ def test_nothing_is_tried_again_where_enough_passed(render: Render, plain: pa.Ta
 
 
 def test_resumes_and_repairs_keep_the_bytes(
-    render: Render, plain: pa.Table, tmp_path: Path
+    render: Render, tried: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
-    changes = [f"gates.reject={rule_of(limit_of(plain, 0.75))}", RETRY, "gates.yield=0.9"]
-    whole = render("out", *changes)
-    expected = digests(whole.output)
-    assert {1, 2, 3} <= set(rows_of(whole.output)["attempt"].to_pylist())
+    whole, changes = tried
+    expected = digests(whole)
+    assert {1, 2, 3} <= set(rows_of(whole)["attempt"].to_pylist())
     copy = tmp_path / "copy"
-    shutil.copytree(whole.output, copy)
+    shutil.copytree(whole, copy)
     for victim in ("metadata/train-00001_stats.json", "metadata/train-00000.parquet"):
         (copy / victim).unlink()
         (copy / "gallery.html").unlink()
@@ -247,7 +257,7 @@ def test_another_style_is_one_that_the_content_meets_nowhere(render: Render) -> 
 
 def test_a_failed_sample_is_not_judged(manifest: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    shutil.copytree(manifest.parent, folder, ignore=shutil.ignore_patterns("plain", "out"))
+    shutil.copytree(manifest.parent, folder, ignore=shutil.ignore_patterns("plain", "tried"))
     broken = folder / "styles/01.png"
     broken.write_bytes(broken.read_bytes()[:60])
     changes = ["gates.reject=true", "gates.retry=[{gamma: 0.5}]", "max_failed_fraction=1"]
@@ -314,7 +324,7 @@ def test_near_duplicates_are_told(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"
-    shutil.copytree(manifest.parent, folder, ignore=shutil.ignore_patterns("plain", "out"))
+    shutil.copytree(manifest.parent, folder, ignore=shutil.ignore_patterns("plain", "tried"))
     # the same picture under two names, in another size, in two splits
     for split, name, size in (("train", "a.png", 48), ("validation", "b.png", 96)):
         (folder / "contents" / split).mkdir()
