@@ -117,10 +117,10 @@ def load_network(device: str | torch.device = "cpu") -> Network:
     return Network(module, torch.device(device))
 
 
-def prepared(pixels: Tensor) -> Tensor:
-    """(N, 3, H, W) sRGB, 0 to 255 -> (N, 3, 224, 224) as the network takes them; differentiable."""
-    if pixels.shape[2:] != (SIDE, SIDE):
-        size = (SIDE, SIDE)
+def prepared(pixels: Tensor, side: int = SIDE) -> Tensor:
+    """(N, 3, H, W) sRGB, 0 to 255 -> (N, 3, side, side) as the network takes them; differentiable."""
+    size = (side, side)
+    if pixels.shape[2:] != size:
         pixels = interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0.0, 255.0)
     return (pixels - _MEAN) / _SCALE
 

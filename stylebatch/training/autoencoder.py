@@ -17,16 +17,19 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from stylebatch.models.unet.latent_space import latent_channels, set_latent_scale
+from stylebatch.training.judge import Judge, map_distance
 from stylebatch.training.spec import VaeOptions
 
 
 class AutoencoderLoss(nn.Module):
-    """Loss of a batch of images; holds the running statistics of latent channels."""
+    """Loss of a batch of images; holds the running statistics of latent channels. `shown`: parts of the last loss, for the log."""
 
-    def __init__(self, vae: AutoencoderKL, options: VaeOptions) -> None:
+    def __init__(self, vae: AutoencoderKL, options: VaeOptions, judge: Judge | None = None) -> None:
         super().__init__()
         self.vae = vae
         self.options = options
+        self.judge = judge
+        self.shown: dict[str, Tensor] = {}
         self.statistics = nn.BatchNorm2d(latent_channels(vae), affine=False, momentum=0.02)
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,13 +43,21 @@ class AutoencoderLoss(nn.Module):
         else:
             latents = self.statistics(posterior.mean) + options.noise * noise
             loss = latents.new_zeros(())
-        difference = self.vae.decode(latents).sample - images
+        decoded = self.vae.decode(latents).sample
+        difference = decoded - images
         across = difference[..., 1:] - difference[..., :-1]
         down = difference[..., 1:, :] - difference[..., :-1, :]
         squared = difference.square().mean()
         loss = loss + difference.abs().mean() + options.squared_weight * squared
         loss = loss + options.gradient_weight * (across.abs().mean() + down.abs().mean())
         loss = loss + options.pooled_weight * F.avg_pool2d(difference, 4).abs().mean()
+        if self.judge is not None and options.perceptual is not None:
+            levels = options.perceptual.levels
+            with torch.no_grad():
+                expected = self.judge.maps(images, levels)
+            apart = map_distance(self.judge.maps(decoded, levels), expected).mean()
+            self.shown = {"perceptual": apart.detach()}
+            loss = loss + options.perceptual.weight * apart
         return loss, squared.detach()
 
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.section import Section
+from stylebatch.training.judge_section import Perceptual, StyleJudge
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -152,6 +153,7 @@ class StyleLossOptions(Section):
         (0.75, 0.75),
         description="Query preservation, as in StyleID: drawn for each row between these two",
     )
+    judge: StyleJudge | None = Field(None, description="What a network for photographs says")
     tau: float = Field(1.5, gt=0.0, le=10.0, description="Attention temperature, as in StyleID")
     ahead: int = Field(
         0,
@@ -207,6 +209,13 @@ class UnetOptions(Section):
 class VaeOptions(Section):
     """Reconstruction and KL of the autoencoder (arXiv 2112.10752)."""
 
+    only: Literal["decoder"] | None = Field(
+        None, description="decoder: latents stay as they are, so that a trained UNet fits"
+    )
+    perceptual: Perceptual | None = Field(
+        None, description="Also as a network for photographs sees the pictures"
+    )
+
     squared_weight: float = Field(
         3.0, ge=0.0, description="Of the squared error; the absolute has 1"
     )
@@ -226,6 +235,14 @@ class VaeOptions(Section):
         gt=0.0,
         description="With noise: deviation of the latents that the UNet sees; above 1 suits white latents",
     )
+
+    @model_validator(mode="after")
+    def _decoder_keeps_latents(self) -> VaeOptions:
+        if self.only is not None and self.noise is not None:
+            raise ValueError(
+                "noise changes the latents, which `only: decoder` keeps; give one of them"
+            )
+        return self
 
 
 class Validation(Section):

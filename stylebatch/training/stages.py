@@ -29,6 +29,7 @@ from stylebatch.training.autoencoder import AutoencoderLoss, fold, round_trip
 from stylebatch.training.captioned import Captioned, stack
 from stylebatch.training.denoising import DenoisingLoss, noised
 from stylebatch.training.draws import Draw
+from stylebatch.training.judge import judge_of
 from stylebatch.training.latents import prepare
 from stylebatch.training.spec import TrainSpec
 from stylebatch.training.style_loss import StyleLoss
@@ -115,7 +116,9 @@ class UnetStage:
             self.trained,
             self.schedule,
             run.spec.unet,
-            None if style is None else StyleLoss(style, self._decode),
+            None
+            if style is None
+            else StyleLoss(style, self._decode, judge_of(run.spec, self.device)),
         )
         self.rows = self.latents.usable(len(run.images))
         self.groups = tuple(
@@ -223,7 +226,12 @@ class VaeStage:
         self.spec, self.images = run.spec, run.images
         self.device = run.accelerator.device
         self.trained = run.parts.vae.requires_grad_(True)
-        self.module = AutoencoderLoss(self.trained, run.spec.vae)
+        if run.spec.vae.only == "decoder":
+            for part in (self.trained.encoder, self.trained.quant_conv):
+                if part is not None:
+                    part.requires_grad_(False)
+        judge = judge_of(run.spec, self.device)
+        self.module = AutoencoderLoss(self.trained, run.spec.vae, judge)
         self.rows: Sequence[int] = range(len(run.images))
         self.groups: Sequence[Sequence[int]] = ()
         self.factor = run.checkpoint.family.sizes.latent_factor
@@ -266,8 +274,9 @@ class VaeStage:
         raise ManifestError(f"data.path: 16 rows in a row cannot be decoded; the last: {last}")
 
     def measures(self, error: float) -> dict[str, float]:
-        """Reconstruction PSNR in dB, of pixels in [-1, 1]."""
-        return {"psnr": float(10 * np.log10(4 / max(error, 1e-10)))}
+        """Reconstruction PSNR in dB, of pixels in [-1, 1], and the distance that the judge saw in the last batch."""
+        shown = {name: float(part) for name, part in self.module.shown.items()}
+        return {"psnr": float(10 * np.log10(4 / max(error, 1e-10)))} | shown
 
     @torch.no_grad()
     def validate(self) -> ValidationGrid:

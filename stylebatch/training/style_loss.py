@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylebatch.training.judge import Judge, map_distance, statistics_distance
+from stylebatch.training.judge_section import StyleJudge
 from stylebatch.training.spec import StyleLossOptions
 
 WAVELENGTHS = (2.8, 4.6, 7.5, 12.5)
@@ -107,9 +109,15 @@ class StyleLoss:
     `decode`: latents as the UNet sees them -> images (B, 3, H, W) in [-1, 1], differentiable.
     """
 
-    def __init__(self, options: StyleLossOptions, decode: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        options: StyleLossOptions,
+        decode: Callable[[Tensor], Tensor],
+        judge: Judge | None = None,
+    ) -> None:
         self.options = options
         self.decode = decode
+        self.judge = judge
 
     def __call__(
         self, predicted: Tensor, styles: Tensor, contents: Tensor, sigma: Tensor, gamma: Tensor
@@ -121,8 +129,10 @@ class StyleLoss:
         """
         options, count = self.options, len(predicted)
         with torch.no_grad():
-            both = look(self.decode(torch.cat([styles, contents])))
-        shown = look(self.decode(predicted))
+            pictures = self.decode(torch.cat([styles, contents]))
+            both = look(pictures)
+        decoded = self.decode(predicted)
+        shown = look(decoded)
         distances = texture_distances(shown.texture, both.texture[:count])
         texture = distances.diagonal()
         color = color_distance(shown.color, both.color[:count])
@@ -136,6 +146,30 @@ class StyleLoss:
             likelihood = F.log_softmax(-distances / options.contrast_temperature, dim=1)
             loss = loss - options.contrast_weight * likelihood.diagonal()
         parts = {"texture": texture, "color": color, "edges": edges}
+        if self.judge is not None and options.judge is not None:
+            judged = _judged(self.judge, options.judge, decoded, pictures)
+            parts |= judged
+            loss = loss + options.judge.style_weight * judged["judged_style"]
+            loss = loss + options.judge.content_weight * judged["judged_content"]
         # x0 moves with sigma times the network's output: without the division high noise levels would dominate
         weighted = (loss / (1 + sigma)).mean()
         return weighted, {name: part.detach().mean() for name, part in parts.items()}
+
+
+def _judged(
+    judge: Judge, options: StyleJudge, decoded: Tensor, pictures: Tensor
+) -> dict[str, Tensor]:
+    """Distances (B,) of decoded predictions (B, 3, H, W) from styles and contents (2 B, 3, H, W), as the network sees them."""
+    count, levels = len(decoded), sorted({*options.style_levels, *options.content_levels})
+    with torch.no_grad():
+        both = dict(zip(levels, judge.maps(pictures, levels), strict=True))
+    shown = dict(zip(levels, judge.maps(decoded, levels), strict=True))
+    of_style, of_content = options.style_levels, options.content_levels
+    return {
+        "judged_style": statistics_distance(
+            [shown[level] for level in of_style], [both[level][:count] for level in of_style]
+        ),
+        "judged_content": map_distance(
+            [shown[level] for level in of_content], [both[level][count:] for level in of_content]
+        ),
+    }

@@ -34,6 +34,7 @@ from stylebatch.progress import Progress
 from stylebatch.training.captioned import read
 from stylebatch.training.checkpoints import CHECKPOINTS, StopRequest, check_same_run, newest, save
 from stylebatch.training.draws import Draws
+from stylebatch.training.judge import judge_identity
 from stylebatch.training.optimizers import build_optimizer, rate_factor, set_rates
 from stylebatch.training.plots import draw_curve, save_grid
 from stylebatch.training.spec import TrainSpec
@@ -77,7 +78,7 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
             f"model: {checkpoint.folder} is a {checkpoint.family.about().title} checkpoint, which training does not support; "
             "accepted: Stable Diffusion 1.x and 2.x"
         )
-    identity = {"checkpoint": checkpoint.fingerprint}
+    identity = {"checkpoint": checkpoint.fingerprint} | judge_identity(spec)
     # the others then find the files of `datasets` made
     with accelerator.main_process_first():
         check_same_run(out / "run.json", spec, identity, accelerator.num_processes)

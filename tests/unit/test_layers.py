@@ -87,6 +87,7 @@ HOMES = {
         "stylebatch.conformance",
         "stylebatch.store.output_record",
         "stylebatch.planning.profiles",
+        "stylebatch.training.judge_section",
         "stylebatch.training.spec",
     ),
     "pipelines": (),
