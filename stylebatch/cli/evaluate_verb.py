@@ -56,8 +56,13 @@ def evaluate(
     from stylebatch.evaluation.evaluate import Request, evaluate, num_samples
     from stylebatch.evaluation.figure_tables import as_json as shown_as_json
     from stylebatch.evaluation.figure_tables import lines
+    from stylebatch.evaluation.resampling import FEWEST_DRAWS
     from stylebatch.evaluation.written import FILES, require_free, write_evaluations
 
+    if 0 < bootstrap < FEWEST_DRAWS:
+        raise ManifestError(
+            f"--bootstrap: found {bootstrap}, too few for an interval; accepted: 0 for none, or {FEWEST_DRAWS} or more"
+        )
     target = None if to is None else place(to)
     if target is not None:  # before hours of work
         require_free(target)

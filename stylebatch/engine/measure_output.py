@@ -55,7 +55,8 @@ SAY_EVERY_S = 10.0
 
 @dataclass
 class Measured:
-    """What was done. `damaged`: why shards could not be measured; `num_missing`: shards that were never committed."""
+    """What was done. `damaged`: why shards could not be measured; `unseen`: at which the classifier failed; `num_missing`: shards that
+    were never committed."""
 
     folder: Folder
     names: tuple[str, ...]
@@ -64,10 +65,11 @@ class Measured:
     num_before: int = 0
     num_missing: int = 0
     damaged: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        return 3 if self.damaged or self.num_missing else 0
+        return 3 if self.damaged or self.unseen or self.num_missing else 0
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -77,6 +79,9 @@ class Measured:
         yield from self.damaged
         if self.damaged:
             yield f"Next: stylebatch repair {self.folder}, then the same command again"
+        yield from self.unseen
+        if self.unseen:
+            yield "Next: mend the classifier, then the same command again"
         if self.num_missing:
             yield (
                 f"{counted(self.num_missing, 'shard')} not committed yet. Next: finish the run, then the same command again"
@@ -268,6 +273,9 @@ def _measure(
             values = _values(pictures, sight, shard, table)
         except DamagedError as error:
             done.damaged.append(str(error))
+            continue
+        except UserCodeError as error:  # another shard may have no such picture
+            done.unseen.append(f"{committed.output}: {shard.name}: not measured: {error}")
             continue
         replace_records(committed.output, shard.name, stats, with_values(table, values), measured)
         done.num_shards += 1

@@ -42,7 +42,12 @@ class Sight:
         self._seen: dict[int, tuple[weakref.ref[Pixels], Seen]] = {}
         grey = torch.full((64, 64, 3), 128, dtype=torch.uint8).numpy()
         features, probabilities = self._classifier.seen([grey])
-        num_classes = probabilities.shape[1]
+        num_classes, num_names = probabilities.shape[1], len(self._classifier.class_names)
+        if num_names not in (0, num_classes):
+            raise ManifestError(
+                f"quality.classifier: {quality.classifier}: class_names has {num_names} names for {num_classes} classes; accepted: a name "
+                "for each class, or none"
+            )
         if features is None and needs_features(quality.measures):
             raise ManifestError(
                 f"quality.measures: features are asked for, and {quality.classifier} returns none; accepted: agreement, or a "

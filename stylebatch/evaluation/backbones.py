@@ -28,6 +28,7 @@ from stylebatch.evaluation.reference_networks import (
     load_weights,
     lpips_layers,
 )
+from stylebatch.models.libraries import first_line
 from stylebatch.pixel_memory import Pixels
 from stylebatch.quality.imagenet_network import Network, load_network
 
@@ -56,6 +57,18 @@ WEIGHTS = (
 """What `--weights NAME=FILE` accepts."""
 
 
+def _device(name: str) -> torch.device:
+    """Raises ManifestError for one that there is not, or that holds no numbers."""
+    try:
+        torch.zeros(1, device=name).item()
+    # an AssertionError where torch was built without CUDA
+    except (RuntimeError, AssertionError) as error:
+        raise ManifestError(
+            f"--device: found {name!r}: {first_line(error)}; accepted: cpu, or a device of this machine such as cuda or cuda:1"
+        ) from None
+    return torch.device(name)
+
+
 class Backbones:
     """Networks by name, loaded when first asked for. `given`: files and folders by the names of `WEIGHTS`.
 
@@ -63,7 +76,7 @@ class Backbones:
     """
 
     def __init__(self, given: Mapping[str, str], device: str = "cpu") -> None:
-        self.given, self.device = given, torch.device(device)
+        self.given, self.device = given, _device(device)
         known = [one.name for one in WEIGHTS]
         for name, place in given.items():
             if name not in known:

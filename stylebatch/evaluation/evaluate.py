@@ -18,7 +18,7 @@ from stylebatch.evaluation.distances import (
     kernel_distance,
     set_consistency,
 )
-from stylebatch.evaluation.output_pictures import OutputPictures
+from stylebatch.evaluation.output_pictures import OutputPictures, listed_reference
 from stylebatch.evaluation.resampling import (
     Interval,
     Statistic,
@@ -105,6 +105,8 @@ def evaluate(
             raise ManifestError(
                 f"{reader.output}: found no sample that succeeded; accepted: one or more"
             )
+    if request.against is not None:
+        listed_reference(request.against)
     found = [_evaluated(reader, backbones, request, on_picture) for reader in readers]
     return [found[0], *(_against_first(one, found[0]) for one in found[1:])]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from stylebatch.data.image_section import SourceSpec
-from stylebatch.data.sources.listing import list_styles
+from stylebatch.data.sources.listing import Listing, list_styles
 from stylebatch.engine.axis_inputs import PictureLoader
 from stylebatch.errors import DamagedError, ManifestError, SampleError, StylebatchError
 from stylebatch.folder import Folder
@@ -167,7 +167,7 @@ class OutputPictures:
 
     def reference(self, place: str) -> Iterator[Pixels]:
         """The pictures of a folder or other source, fitted as the run fits its styles, to the size of the results."""
-        listing = list_styles(SourceSpec(path=place))
+        listing = listed_reference(place)
         items = tuple(listing.items)
         size = (self.rows[0]["width"], self.rows[0]["height"])
         image = self.spec.image.of_looks
@@ -177,6 +177,14 @@ class OutputPictures:
                 yield loader.require(index).pixels
             except SampleError as error:
                 self.faults.append(f"{item.id}: {error}")
+
+
+def listed_reference(place: str) -> Listing:
+    """The pictures that `--against` names, none of them read. Raises ManifestError where there are none."""
+    try:
+        return list_styles(SourceSpec(path=place))
+    except ManifestError as error:
+        raise ManifestError(f"--against: {str(error).removeprefix('styles.path: ')}") from None
 
 
 def require_place(place: str) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+FEWEST_DRAWS = 20
+"""Draws below which there is no interval."""
 Statistic = Callable[[Floats], float]
 """A measure of the samples, each counted as often as its weight says. Raises ValueError where it cannot be."""
 
@@ -26,8 +28,11 @@ def weights_of_draws(
 
     Samples that share a content or a style are no independent draws: contents and styles are drawn, each on its own (Owen 2007,
     The pigeonhole bootstrap, arXiv 0712.1111), and a sample counts as often as its content times as often as its style. `factors`:
-    the level of each sample, from 0; one with a single level stays as it is.
+    the level of each sample, from 0; one with a single level stays as it is. No draws where all have a single level: they would
+    all be the same, and say that the measure is certain.
     """
+    if all(int(levels.max()) == 0 for levels in factors):
+        return []
     generator = np.random.default_rng(seed)
     drawn = []
     for _ in range(count):
@@ -55,13 +60,13 @@ def drawn_values(statistic: Statistic, draws: Sequence[Floats]) -> Floats:
 
 
 def interval(value: float, drawn: Floats) -> Interval | None:
-    """The middle 95 % of what draws give, moved so that their mean is `value`; None where fewer than 20 draws give anything.
+    """The middle 95 % of what draws give, moved so that their mean is `value`; None where fewer than `FEWEST_DRAWS` give anything.
 
     A draw repeats pictures, which makes distances of sets larger than the sets themselves have: only how far draws lie from each other
     is used.
     """
     known = drawn[~np.isnan(drawn)]
-    if len(known) < 20:
+    if len(known) < FEWEST_DRAWS:
         return None
     low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + value
     return Interval(float(low), float(high))

@@ -112,7 +112,12 @@ class UserClassifier:
                 f"quality.classifier: {name} in {file}: {what}; accepted: {name}(images, device)"
             )
         self._function: Callable[..., Any] = function
-        self.class_names = tuple(map(str, getattr(function, "class_names", ())))
+        names = getattr(function, "class_names", ())
+        if not isinstance(names, (list, tuple)):
+            raise ManifestError(
+                f"quality.classifier: {path}: class_names: found {type(names).__name__}; accepted: a list or tuple, a name for each class"
+            )
+        self.class_names = tuple(map(str, names))
 
     def seen(self, images: Sequence[Pixels]) -> tuple[Floats | None, Floats]:
         found = [self._of(part) for part in in_batches(images, self.device)]

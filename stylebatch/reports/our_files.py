@@ -12,7 +12,10 @@ _MOST_BYTES = 1 << 26
 
 
 def require_ours(folder: Folder, files: Sequence[str], mark: str) -> None:
-    """Raise ManifestError where a file of these names is there and the first of them, JSON, has not `mark` as its format."""
+    """Raise ManifestError where a file of these names is there and the first of them, JSON, has not `mark` as its format, or where
+    `folder` is a file."""
+    if folder.local is not None and folder.local.exists() and not folder.local.is_dir():
+        raise ManifestError(f"{folder}: found a file; accepted: a folder, or a name that is free")
     taken = [name for name in files if folder.facts(name) is not None]
     if taken and not _has_mark(folder, files[0], mark):
         raise ManifestError(

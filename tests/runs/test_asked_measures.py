@@ -138,6 +138,8 @@ def test_a_users_function_looks_in_its_place(manifest: Callable[..., Path], tmp_
         ({"measures": NAMES, "classifier": "eyes.py:alone"}, "eyes.py:alone returns none; accepted: agreement"),
         ({"measures": NAMES, "classifier": "eyes.py:mean_colour", "labels": {"kat": 1}}, "did you mean 'cat'"),
         ({"measures": NAMES, "classifier": "eyes.py:mean_colour", "labels": {"cat": 3}}, "from 0 to 2"),
+        ({"measures": ["agreement"], "classifier": "eyes.py:misnamed"}, "3 names for 2 classes"),
+        ({"measures": ["agreement"], "classifier": "eyes.py:counted"}, "class_names: found int; accepted: a list or tuple"),
         ({"measures": NAMES, "classifier": "eyes.py:mean_colour", "labels": {"cat": "gren"}}, "did you mean 'green'"),
         ({"measures": NAMES, "labels": {"cat": "crane"}}, "classes 134, 517 are called; accepted: one of"),
     ],

@@ -258,8 +258,22 @@ def test_several_outputs_make_a_table_and_a_front(
     (place / "evaluation.json").write_text("mine")
     assert main([*words, "--to", str(place)]) == 2
     assert (place / "evaluation.json").read_text() == "mine"
-    for wrong in (["--limit", "0"], ["--bootstrap", "-1"]):
+    (tmp_path / "empty").mkdir()
+    for wrong in (
+        ["--limit", "0"],
+        ["--bootstrap", "-1"],
+        ["--bootstrap", "19"],
+        ["--device", "gpu9"],
+        ["--device", "meta"],
+        ["--to", str(place / "evaluation.md")],
+        ["--against", str(tmp_path / "empty")],
+        ["--against", str(tmp_path / "nowhere")],
+    ):
+        capsys.readouterr()
         assert main(["evaluate", str(rendered / "out"), *wrong]) == 2
+        told = capsys.readouterr()
+        assert told.err.startswith(f"stylebatch: {wrong[-1] if wrong[0] == '--to' else wrong[0]}:")
+        assert not told.out
     assert main(["evaluate", str(tmp_path / "nothing")]) == 2
 
 

@@ -180,6 +180,23 @@ def test_a_damaged_shard_is_told_and_the_others_are_measured(tmp_path: Path, eye
     assert list(verify(output)) == []
 
 
+def test_a_classifier_that_fails_at_a_picture_costs_its_shard(tmp_path: Path, eyes: str) -> None:
+    output = rendered(tmp_path / "out")
+    file = tmp_path / "eyes.py"
+    failing = "    calls.append(1)\n    if len(calls) == 3:\n        raise OSError('no light')\n"
+    head = "def mean_colour(images, device):\n"
+    file.write_text(EYES.replace(head, f"calls = []\n{head}{failing}"))
+    done = measure_output(output, ["agreement"], classifier=eyes)
+    assert (done.exit_code, done.num_shards, len(done.unseen)) == (3, SHARDS - 1, 1)
+    text = "\n".join(done.lines())
+    assert "train-00000: not measured:" in text
+    assert "OSError: no light" in text
+    assert "Next: mend the classifier" in text
+    file.write_text(EYES)  # other code is another classifier: all is measured anew
+    assert measure_output(output, ["agreement"], classifier=eyes).num_shards == SHARDS
+    assert list(verify(output)) == []
+
+
 def test_what_cannot_be_measured_is_refused_and_nothing_changes(
     tmp_path: Path, eyes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -198,6 +198,9 @@ def test_intervals_know_that_samples_share_styles() -> None:
     again = interval(value, drawn_values(mean, weights_of_draws([contents, styles], 200)))
     assert found == again
     assert interval(1.0, drawn_values(mean, weights_of_draws([contents], 10))) is None
+    # of one content and one style nothing can be drawn: no interval of no width
+    alone = np.zeros(400, np.int64)
+    assert interval(1.0, drawn_values(mean, weights_of_draws([alone, alone], 200))) is None
 
 
 _POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=9)
