@@ -14,10 +14,11 @@ from stylebatch.errors import DamagedError, ManifestError, UnansweredError
 from stylebatch.folder import Folder
 from stylebatch.methods.input_kinds import INPUT_KINDS, TEXT
 from stylebatch.quality.asked import TABLE
+from stylebatch.store.brief_stats import brief
 from stylebatch.store.ledger import Ledger
 from stylebatch.store.measured_columns import columns_of_measured, with_columns
 from stylebatch.store.names import STATS, metadata_file
-from stylebatch.store.output_record import ShardStats, brief, read_run
+from stylebatch.store.output_record import ShardStats, read_run
 from stylebatch.store.sinks import sink_of
 
 Row = dict[str, Any]
@@ -82,17 +83,17 @@ class Committed:
         ours = {name: number for name, number in numbers.items() if number is not None}
         # by number: as texts, validation-00004 would come after train-00005
         for name in sorted(ours, key=ours.__getitem__):
-            stats = self._recorded(name)
+            stats = self._recorded(name, place_of_success)
             if stats is not None and stats.plan_digest in digests and not stats.revoked:
                 yield CommittedShard(name, stats, place, place_of_success)
                 place += stats.num_samples
                 place_of_success += stats.num_success
 
-    def _recorded(self, name: str) -> ShardStats | None:
+    def _recorded(self, name: str, before: int) -> ShardStats | None:
         if self._stats is not None:
             return self._stats.get(name)
         found = self.ledger.recorded(name)
-        return None if found is None else brief(found)
+        return None if found is None else brief(found, before=before)
 
     @property
     def num_samples(self) -> int:

@@ -11,10 +11,7 @@ from stylebatch.data.tables.table_columns import shown
 from stylebatch.planning.shard_names import parsed_name
 from stylebatch.quality.looks import NUM_HEX, alike
 from stylebatch.reports.committed import ShardRows
-from stylebatch.store.ledger import Ledger
-
-MOST = 100_000
-"""Results that are compared with each other, and contents; of larger outputs the first ones."""
+from stylebatch.store.brief_stats import MOST_LOOKS
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,9 @@ class Duplicates:
 
 
 class LooksOfShards:
-    """Adds up what the markers of shards tell, in their order."""
+    """Adds up what the markers of shards tell, in their order; of larger outputs than MOST_LOOKS samples the first ones."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
+    def __init__(self) -> None:
         self._looks: list[str] = []
         self._keys: list[str] = []
         self._contents: dict[tuple[str, str], str] = {}
@@ -62,21 +58,20 @@ class LooksOfShards:
 
     def add(self, shard: ShardRows) -> None:
         """A committed shard."""
-        if len(self._looks) >= MOST or len(self._contents) >= MOST:
+        marked, parsed = shard.shard, parsed_name(shard.shard.name)
+        if marked.place_of_success + marked.stats.num_success > MOST_LOOKS:
             self._is_part = True
-            return
-        name, found = shard.shard.name, self.ledger.recorded(shard.shard.name)
-        parsed = parsed_name(name)
-        if found is None or found.looks is None or parsed is None:
+        found = marked.stats.looks
+        if found is None or parsed is None:
             return
         made = shard.table.filter(pc.equal(shard.table["status"], "success"))
-        digits = found.looks.samples
+        digits = found.samples
         looks = [digits[i : i + NUM_HEX] for i in range(0, len(digits), NUM_HEX)]
         # other numbers are those of a marker that somebody edited
         if len(looks) == len(made):
             self._looks += looks
             self._keys += made["key"].to_pylist()
-        for content, look in found.looks.contents.items():
+        for content, look in found.contents.items():
             self._contents.setdefault((parsed.split, content), look)
 
     def duplicates(self) -> Duplicates:

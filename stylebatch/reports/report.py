@@ -144,7 +144,7 @@ def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> R
     committed = Committed(output, stats)
     sheet_rows = SheetRows(committed.num_samples, Limits())
     gallery_rows = GalleryRows(committed.num_success)
-    looks = LooksOfShards(committed.ledger)
+    looks = LooksOfShards()
     with (
         output.writing("metadata/errors.parquet") as file,
         closing(Totals(file)) as totals,

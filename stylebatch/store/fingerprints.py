@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from stylebatch.errors import InputChangedError, UnansweredError
 from stylebatch.folder import Folder
+from stylebatch.store.brief_stats import brief
 from stylebatch.store.ledger import FINGERPRINTS, Ledger
-from stylebatch.store.output_record import ShardStats, brief
+from stylebatch.store.output_record import ShardStats
 
 COLUMNS = ("file", "xxh3")
 _MOST_BYTES = 1 << 34
@@ -77,11 +78,12 @@ def survey(ledger: Ledger, shards: Iterable[str]) -> Survey:
     """What the index and the stats of `shards` (names) say; the first stats that name a file count. Writes nothing."""
     table = _read(ledger.output)
     known = dict(zip(table["file"].to_pylist(), table["xxh3"].to_pylist(), strict=True))
-    found = Survey(known, len(known), {}, {})
+    found, before = Survey(known, len(known), {}, {}), 0
     for shard, stats in ledger.of_marked(ledger.recorded, shards):
         if stats is None:
             continue
-        found.stats[shard] = brief(stats)
+        found.stats[shard] = brief(stats, before=before)
+        before += stats.num_success
         differing = [
             name for name, xxh3 in stats.inputs.items() if known.setdefault(name, xxh3) != xxh3
         ]

@@ -313,11 +313,6 @@ class ShardStats(_Record):
         return self
 
 
-def brief(stats: ShardStats) -> ShardStats:
-    """The stats without inputs, looks and rungs: of the markers of all shards, which some hold at once, those are most of the memory."""
-    return stats.model_copy(update={"inputs": {}, "executed": [], "looks": None})
-
-
 Kind = TypeVar("Kind", bound=_Record)
 
 

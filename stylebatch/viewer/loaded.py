@@ -30,10 +30,11 @@ from stylebatch.reports.committed import read_rows
 from stylebatch.reports.page_columns import Coder, PageColumns, searched
 from stylebatch.reports.reasons import Reasons
 from stylebatch.spec.splits import REST
+from stylebatch.store.brief_stats import brief
 from stylebatch.store.ledger import Ledger
 from stylebatch.store.measured_columns import columns_of_measured, commits, with_columns
 from stylebatch.store.names import MOST_METADATA_BYTES, STATS, marker, metadata_file
-from stylebatch.store.output_record import RunRecord, ShardStats, brief
+from stylebatch.store.output_record import RunRecord, ShardStats
 
 CHUNK_ROWS = 8192
 FIRST_ROWS = 512

@@ -19,7 +19,7 @@ from stylebatch.methods.method import RECORD_COLUMNS
 from stylebatch.planning.resolve import plan
 from stylebatch.quality.measures import MEASURES
 from stylebatch.spec import METHOD_OPTIONS, RunSpec
-from stylebatch.store.records import INPUT_COLUMNS, schema_of
+from stylebatch.store.records import INPUT_COLUMNS, TRIED, schema_of
 from tests.support.images import write_inputs
 from tests.support.runs import digests, render
 from tests.support.samples import samples_of
@@ -208,7 +208,7 @@ def test_columns_that_options_may_not_take_are_those_of_the_records() -> None:
         for name in set(schema_of(options(), (*INPUT_COLUMNS, *PADDING), carried=origins).names)
         - set(options().record_values())
     }
-    assert columns | {"name"} == RECORD_COLUMNS | {measure.column for measure in MEASURES}
+    assert columns | {"name", *TRIED} == RECORD_COLUMNS | {measure.column for measure in MEASURES}
 
 
 def test_an_option_is_not_named_as_a_measure(tmp_path: Path) -> None:
