@@ -128,7 +128,7 @@ def test_what_is_measured_goes_in_the_lanes_of_a_run(
     tmp_path: Path, eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "measure_bandwidth", lambda _: Bandwidth(1.0, 1.0))
-    monkeypatch.setattr(measuring, "SECONDS", 0.5)
+    monkeypatch.setattr(measuring, "SECONDS", 2.0)
     manifest = small_manifest(tmp_path, contents=2, styles=2)
     resolved = plan(load_spec(manifest, [f"features.cache={tmp_path / 'cache'}", "engine.batch=4"]))
     calls: list[tuple[int, int]] = []

@@ -42,6 +42,7 @@ class SampleView {
   async open(place) {
     const rows = this.page.grid.rows;
     if (place < 0 || place >= rows.length) return;
+    if (!this.isOpen) this.opener = this.page.grid.cursor;
     this.place = place;
     await this.show(rows[place]);
   }
@@ -175,7 +176,8 @@ class SampleView {
   closed() {
     this.turn++;
     for (const id of ["after", "before"]) this.part(id).removeAttribute("src");
-    if (this.place >= 0) this.page.grid.focus(this.place);
+    // this event comes late: somebody may have gone to another card since
+    if (this.place >= 0 && this.page.grid.cursor === this.opener) this.page.grid.focus(this.place);
     this.place = -1;
   }
 }
