@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.golden import GOLDEN, link_folder
 
@@ -20,6 +21,10 @@ for _variable, _value in {
     "HF_HUB_OFFLINE": "1",
 }.items():
     os.environ.setdefault(_variable, _value)  # before torch and huggingface_hub are imported
+
+# A machine that does other things draws slowly: that is no fault of a test.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 def pytest_configure(config: pytest.Config) -> None:
