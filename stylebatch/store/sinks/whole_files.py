@@ -104,6 +104,16 @@ class Hashed:
 
 def file_faults(output: Folder, file: str, sha256: str) -> Iterator[tuple[str, str]]:
     """The file with its fault where it is not as it was committed."""
+    yield from _faults(output, file, sha256, "its bytes changed since the commit (sha256)")
+
+
+def unlike(output: Folder, sums: Mapping[str, Any], what: str) -> Iterator[tuple[str, str]]:
+    """File and fault of each whose sha256 is not the one in `sums`: `what`, or why it cannot be read."""
+    for file, expected in sums.items():
+        yield from _faults(output, file, expected.hexdigest(), what)
+
+
+def _faults(output: Folder, file: str, sha256: str, what: str) -> Iterator[tuple[str, str]]:
     try:
         with output.open(file) as opened:
             found = Hashed(opened).whole()
@@ -114,20 +124,4 @@ def file_faults(output: Folder, file: str, sha256: str) -> Iterator[tuple[str, s
         yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
         return
     if found != sha256:
-        yield file, "its bytes changed since the commit (sha256)"
-
-
-def unlike(output: Folder, sums: Mapping[str, Any], what: str) -> Iterator[tuple[str, str]]:
-    """File and fault of each whose sha256 is not the one in `sums`: `what`, or why it cannot be read."""
-    for file, expected in sums.items():
-        try:
-            with output.open(file) as opened:
-                found = Hashed(opened).whole()
-        # a store that does not answer says nothing of the file
-        except UnansweredError:
-            raise
-        except OSError as error:
-            yield file, "missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-            continue
-        if found != expected.hexdigest():
-            yield file, what
+        yield file, what
