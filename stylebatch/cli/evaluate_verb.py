@@ -79,12 +79,13 @@ def evaluate(
         found = evaluate(folders, request, on_picture)
     finally:
         shown.end()
+    # before anything is printed: a reader such as `head` may close the pipe
+    notes = [] if target is None else write_evaluations(target, found)
     print(shown_as_json(found) if as_json else "\n".join(lines(found)))
-    if target is not None:
-        for note in write_evaluations(target, found):
-            print_problem(note, as_json=as_json)
-        if not as_json:
-            print(f"\nwritten: {target.where(FILES[1])}")
+    for note in notes:
+        print_problem(note, as_json=as_json)
+    if target is not None and not as_json:
+        print(f"\nwritten: {target.where(FILES[1])}")
     faults = [fault for one in found for fault in one.faults]
     for fault in faults:
         print_problem(fault, as_json=as_json)

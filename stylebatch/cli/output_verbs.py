@@ -11,6 +11,7 @@ from stylebatch.cli.arguments import AsJson, JsonLogs, Output, place, whole_numb
 from stylebatch.cli.export_verbs import print_export
 from stylebatch.cli.messages import print_problem, print_result, progress
 from stylebatch.folder import Folder
+from stylebatch.words import counted
 
 
 def verify(output: Output, *, as_json: AsJson = False) -> int:
@@ -32,7 +33,7 @@ def verify(output: Output, *, as_json: AsJson = False) -> int:
     next_step = "when the run has ended, " * is_live + f"stylebatch repair {folder}"
     sound = "every committed shard" if is_live else "every shard"
     print(
-        f"{folder}: {damaged:,} shards are damaged or missing; next: {next_step}"
+        f"{folder}: {counted(damaged, 'shard')} damaged or missing; next: {next_step}"
         if damaged
         else f"{folder}: {f'{sound} is as committed' if not problems else 'shards are sound'}"
     )

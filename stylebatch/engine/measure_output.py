@@ -268,7 +268,7 @@ def _measure(
                 raise damaged(
                     committed.output,
                     metadata_file(shard.name),
-                    "its files are not those of its commit",
+                    "the shard's files are not those of its commit; `stylebatch verify` says which",
                 )
             values = _values(pictures, sight, shard, table)
         except DamagedError as error:

@@ -14,6 +14,7 @@ from itertools import product
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.spec import RunSpec
+from stylebatch.words import counted
 
 VARIED = ("method", "model", "image", "features", "seed")
 """Parts of a manifest that say how samples are rendered."""
@@ -66,7 +67,7 @@ def variants_of(
         num_variants *= len(one.values)
     if not 2 <= num_variants <= MOST_VARIANTS:
         raise ManifestError(
-            f"--vary: found {num_variants} variants; accepted: 2 to {MOST_VARIANTS}, such as --vary method.gamma=0.3,0.6,0.9"
+            f"--vary: found {counted(num_variants, 'variant')}; accepted: 2 to {MOST_VARIANTS}, such as --vary method.gamma=0.3,0.6,0.9"
         )
     names = _short_names(varied)
     found: list[Variant] = []

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from stylebatch.words import counted
+
 Floats = NDArray[np.float64]
 _ROWS_AT_ONCE = 2048
 
@@ -33,7 +35,9 @@ def _moments(features: Floats, weights: Floats) -> tuple[Floats, Floats]:
     rows, counts = features[used].astype(np.float64), weights[used]
     total = counts.sum()
     if len(rows) < 2 or total <= 1:
-        raise ValueError(f"found {len(rows)} pictures; accepted: 2 or more, to have a covariance")
+        raise ValueError(
+            f"found {counted(len(rows), 'picture')}; accepted: 2 or more, to have a covariance"
+        )
     mean = counts @ rows / total
     root = np.sqrt(counts / (total - 1.0))[:, None] * (rows - mean)
     if len(root) > root.shape[1]:
@@ -65,7 +69,7 @@ def _kernel_sum(first: Floats, second: Floats, w1: Floats, w2: Floats, *, apart:
         total -= float((w1 * w2) @ own)
         pairs -= float(w1 @ w2)
     if pairs <= 0:
-        raise ValueError(f"found {len(first)} pictures; accepted: 2 or more")
+        raise ValueError(f"found {counted(len(first), 'picture')}; accepted: 2 or more")
     return total / pairs
 
 

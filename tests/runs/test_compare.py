@@ -133,7 +133,7 @@ def test_prompts_are_compared_too(
         (["=1,2"], "found no `field=values`"),
         (["method.gamma=0.3,,0.6"], "found an empty value"),
         (["method.gamma="], "found an empty value"),
-        (["method.gamma=0.3"], "found 1 variants; accepted: 2 to"),
+        (["method.gamma=0.3"], "found 1 variant; accepted: 2 to"),
         (["method.gamma=0.3,0.30"], "found one variant alone"),
         (["method.gamma=0.3,0.6", "method.gamma=0.9"], "stands twice"),
         (["method={gamma: 0.3},{gamma: 0.6}", "method.tau=1,2"], r"holds method\.tau, which is varied too"),

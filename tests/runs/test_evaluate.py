@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from stylebatch.cli import main
+from stylebatch.cli import evaluate_verb, main
 from stylebatch.evaluation.colour_histogram import histogram_loss, rgb_uv_histogram
 from stylebatch.evaluation.definitions import DEFINITIONS
 from stylebatch.evaluation.distances import frechet_distance
@@ -236,8 +236,15 @@ def test_weights_that_are_none_are_refused(
     assert re.search(expected, told), told
 
 
+def _closed(*_: object) -> None:
+    raise BrokenPipeError(32, "Broken pipe")
+
+
 def test_several_outputs_make_a_table_and_a_front(
-    rendered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    rendered: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = ["evaluate", str(rendered / "out"), str(rendered / "out"), "--limit", "3"]
     words += ["--bootstrap", "50"]
@@ -253,6 +260,10 @@ def test_several_outputs_make_a_table_and_a_front(
     with Image.open(place / "pareto.png") as image:
         assert image.format == "PNG"
     before = (place / "evaluation.json").read_bytes()
+    with monkeypatch.context() as closed:  # a reader such as `head` that has seen enough
+        closed.setattr(evaluate_verb, "print", _closed, raising=False)
+        assert main([*words, "--to", str(tmp_path / "piped")]) != 0
+    assert sorted(path.name for path in (tmp_path / "piped").iterdir()) == names
     assert main([*words, "--to", str(place)]) == 0
     assert (place / "evaluation.json").read_bytes() == before
     (place / "evaluation.json").write_text("mine")

@@ -96,9 +96,7 @@ def test_a_store_gets_what_a_local_folder_gets_also_when_interrupted(
         assert main(["cache", "ls", f"s3://{BUCKET}/cache"]) == 0
         stored = b"".join(contents(f"s3://{BUCKET}").values())
     text = capsys.readouterr()
-    assert (
-        f"{address}: 1 shards are damaged or missing; next: stylebatch repair {address}" in text.out
-    )
+    assert f"{address}: 1 shard damaged or missing; next: stylebatch repair {address}" in text.out
     assert SECRET not in text.out + text.err
     assert SECRET.encode() not in stored
 
