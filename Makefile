@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-scaling bench-gpu soak clean
+.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-scaling bench-gpu soak docs docs-links clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,12 @@ check: $(STAMP) ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(STAMP) ## these pages as a site in build/docs; a warning fails
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+docs-links: $(STAMP) ## ask the web for the pages' links to other sites
+	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
 
 format: $(STAMP) ## apply formatting and safe lint fixes
 	$(BIN)/ruff check --fix --quiet . || true

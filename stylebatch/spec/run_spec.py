@@ -112,7 +112,10 @@ class RunSpec(Section):
     prompts: PromptSource | None = Field(
         None, description="Rows with a prompt each, for methods that render prompts"
     )
-    method: Annotated[Method, BeforeValidator(_named_method)] = DEFAULT_METHOD
+    method: Annotated[Method, BeforeValidator(_named_method)] = Field(
+        DEFAULT_METHOD,
+        description="What a sample is and how it is rendered: a name, or a section of options",
+    )
     model: Annotated[ModelSpec, BeforeValidator(_name_to_mapping)] = ModelSpec(name="tiny")
     image: ImageSpec = ImageSpec()
     output: OutputSpec

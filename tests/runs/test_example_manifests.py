@@ -1,4 +1,4 @@
-"""Every example manifest runs on the embedded model, in fewer steps, and shows what it is there to show; README's code runs."""
+"""Every example manifest runs on the embedded model, in fewer steps, and shows what it is there to show, and so does docs/python.md."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_sets_are_nearer_to_their_reference_than_to_that_of_another(tmp_path: Pa
 def test_low_level_example_gives_a_stylised_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     found = re.search(
         r"<!-- low-level -->\n```python\n(.*?)```",
-        (ROOT / "README.md").read_text("utf-8"),
+        (ROOT / "docs/python.md").read_text("utf-8"),
         re.DOTALL,
     )
     assert found is not None

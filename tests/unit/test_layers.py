@@ -170,6 +170,7 @@ LABORATORY_MAY_IMPORT = {
     },
     "embedded": {"embedded"},
     "evidence": {"evidence", "embedded.sources"},
+    "pages": {"pages"},
     "proofs": {"proofs"},
 }
 """What a part of the laboratory may import beside the product; files of `pipelines` itself stand alone."""

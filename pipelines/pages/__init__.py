@@ -1,0 +1,1 @@
+"""What the documentation's site is made with, beside Sphinx: its generated parts, and its pictures."""
