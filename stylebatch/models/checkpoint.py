@@ -6,15 +6,14 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from stylebatch.errors import ManifestError
 from stylebatch.models.configs import Fields
 from stylebatch.models.families import family_of, published
 from stylebatch.models.family import Family
 from stylebatch.models.hub_models import is_cached, snapshot
-from stylebatch.models.model_section import MODEL_IDS, LoraSpec, ModelSpec
-from stylebatch.models.pipeline_files import PARTS, TINY, PipelineFiles, file_hash
+from stylebatch.models.model_section import MODEL_IDS, ModelSpec
+from stylebatch.models.pipeline_files import PARTS, TINY, PipelineFiles, find_vae, hash_of_file
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,21 @@ class Checkpoint(PipelineFiles):
     def fingerprint(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use.
 
-        VAE slicing and tiling and LoRA weights change pixels, and so the fingerprint.
+        VAE slicing and tiling, another VAE and LoRA weights change pixels, and so the fingerprint.
         """
         # Appended only if set: a fingerprint of a plain checkpoint must stay as former outputs recorded it.
-        found = self.digest(*(part for part in PARTS if (self.folder / part).is_dir()))
+        replaced = ("vae",) if self.vae else ()
+        parts = (part for part in PARTS if part not in replaced and (self.folder / part).is_dir())
+        found = self.digest(*parts)
+        if self.vae:
+            found = hashlib.sha256(f"{found}\0{self.vae_digest()}".encode()).hexdigest()
         if self.vae_passes:
             found = hashlib.sha256(f"{found}\0{' '.join(self.vae_passes)}".encode()).hexdigest()
         if self.loras:
-            added = [f"{_hash_of_lora(lora)}\0{lora.scale}\n" for lora in self.loras]
+            added = [
+                f"{hash_of_file(Path(lora.path), 'model.lora')}\0{lora.scale}\n"
+                for lora in self.loras
+            ]
             found = hashlib.sha256("\n".join([found, *added]).encode()).hexdigest()
         return found
 
@@ -58,7 +64,7 @@ class PublishedCheckpoint(Checkpoint):
     is_here = False
     fingerprint = ""
 
-    def fields(self, part: str) -> Fields:
+    def given_fields(self, part: str) -> Fields:
         """From the package."""
         return Fields(self.folder / part, dict(published(self.name).configs[part]))
 
@@ -67,6 +73,8 @@ class PublishedCheckpoint(Checkpoint):
         return Fields(self.folder, {})
 
     def num_parameters(self, part: str) -> int:
+        if part == "vae" and self.vae:
+            return super().num_parameters(part)
         return published(self.name).parameters.get(part, 0)
 
     @property
@@ -76,15 +84,6 @@ class PublishedCheckpoint(Checkpoint):
             f"model: published figures of {published(self.name).title}; weights are not here. A run fetches them from the hub; without "
             f"network, on a machine with access: hf download {MODEL_IDS[self.name]} --local-dir FOLDER"
         )
-
-
-def _hash_of_lora(lora: LoraSpec) -> str:
-    try:
-        return file_hash(Path(lora.path))
-    except OSError as error:
-        raise ManifestError(
-            f"model.lora: {lora.path}: cannot be read ({error.strerror}); accepted: a .safetensors file"
-        ) from None
 
 
 def find_checkpoint(spec: ModelSpec) -> Checkpoint:
@@ -101,7 +100,7 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
         folder = TINY
     else:
         folder = snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
-    checkpoint = Checkpoint(folder, spec.variant, weights, _vae_passes(spec), spec.lora)
+    checkpoint = Checkpoint(folder, spec.variant, weights, **_added(spec))
     checkpoint.family.check()
     return checkpoint
 
@@ -113,10 +112,19 @@ def checkpoint_to_plan(spec: ModelSpec) -> Checkpoint:
     if name is None or spec.revision is not None or is_cached(MODEL_IDS[name], spec.variant):
         return find_checkpoint(spec)
     found = PublishedCheckpoint(
-        Path(MODEL_IDS[name]), spec.variant, None, _vae_passes(spec), spec.lora, name
+        Path(MODEL_IDS[name]), spec.variant, None, name=name, **_added(spec)
     )
     found.family.check()
     return found
+
+
+def _added(spec: ModelSpec) -> dict[str, Any]:
+    """What a manifest adds to the files of a checkpoint, by field of `Checkpoint`."""
+    return {
+        "vae_passes": _vae_passes(spec),
+        "loras": spec.lora,
+        "vae": None if spec.vae is None else find_vae(Path(spec.vae)),
+    }
 
 
 def _vae_passes(spec: ModelSpec) -> tuple[Literal["slicing", "tiling"], ...]:

@@ -23,7 +23,7 @@ def snapshot(repo_id: str, revision: str | None, variant: str | None) -> Path:
     without = [
         part
         for part in NETWORKS
-        if (folder / part).is_dir() and not stock_files(folder, part, variant)
+        if (folder / part).is_dir() and not stock_files(folder / part, part, variant)
     ]
     return _download(repo_id, revision, _weights(without, None)) if without else folder
 
@@ -39,7 +39,9 @@ def is_cached(repo_id: str, variant: str | None) -> bool:
         parts = [part for part in NETWORKS if isinstance(named.get(part), list)]
         return all(
             (folder / part / "config.json").is_file()
-            and (stock_files(folder, part, variant) or stock_files(folder, part, None))
+            and (
+                stock_files(folder / part, part, variant) or stock_files(folder / part, part, None)
+            )
             for part in parts
         )
     # ManifestError: an index that names files which were not fetched

@@ -23,6 +23,15 @@ SINGLE_FILE = ".safetensors"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 
+def require_no_pickle(field: str, path: str, accepted: str) -> None:
+    """Raise ValueError for a file of pickled weights."""
+    if PurePath(path).suffix.lower() in PICKLED:
+        raise ValueError(
+            f"`{field}`: found {path!r}, pickled weights, which may run any code when they are read; accepted: {accepted} "
+            "(docs/models.md says how to convert)"
+        )
+
+
 class LoraSpec(Section):
     """LoRA weights that are added to the networks."""
 
@@ -61,6 +70,11 @@ class ModelSpec(Section):
         description="torch.compile of the convolutional and feed-forward layers, which takes minutes at first; max: kernels are "
         "chosen by timing, so that the last bits of floats may differ between machines",
     )
+    vae: LocalPath | None = Field(
+        None,
+        description="Another autoencoder: a folder with config.json and weights (also a pipeline folder, of which its vae counts), or one "
+        ".safetensors file, which is read by the checkpoint's own vae/config.json",
+    )
     vae_slicing: bool = Field(False, description="Encode and decode pictures one by one")
     vae_tiling: bool = Field(
         False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
@@ -71,8 +85,8 @@ class ModelSpec(Section):
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is the model inside the package, without LoRA weights."""
-        return self.name == "tiny" and not self.lora
+        """Whether it is the model inside the package, with nothing added."""
+        return self.name == "tiny" and not (self.lora or self.vae)
 
     @model_validator(mode="after")
     def _exactly_one_origin(self) -> ModelSpec:
@@ -85,12 +99,9 @@ class ModelSpec(Section):
             )
         if self.revision is not None and self.id is None:
             raise ValueError("`revision` belongs to `id`")
+        for field, path in (("path", self.path), ("vae", self.vae)):
+            require_no_pickle(field, path or "", "a .safetensors file or a folder")
         suffix = PurePath(self.path).suffix.lower() if self.path is not None else ""
-        if suffix in PICKLED:
-            raise ValueError(
-                f"`path`: found {self.path!r}, pickled weights, which may run any code when they are read; accepted: "
-                "a .safetensors file or a pipeline folder (docs/models.md says how to convert)"
-            )
         if suffix == SINGLE_FILE and self.config is None:
             raise ValueError(
                 f"`config` is missing: a single file ({self.path!r}) does not say its architecture; give the folder "

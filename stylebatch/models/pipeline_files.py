@@ -17,7 +17,7 @@ import xxhash
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.configs import Fields, read_json
-from stylebatch.models.model_section import LoraSpec
+from stylebatch.models.model_section import SINGLE_FILE, LoraSpec
 from stylebatch.models.tokens import context_length
 from stylebatch.models.weights import NETWORKS, num_parameters, read_header, stock_files
 
@@ -27,6 +27,7 @@ COMPONENTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """The parts that an error lists when the family is not known yet."""
 PARTS = (*NETWORKS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
 """Folders of a pipeline that any family may read."""
+VAE_ACCEPTED = "a folder with config.json and .safetensors weights of an AutoencoderKL, or one .safetensors file"
 SETTLED_NS = 2_000_000_000
 """Hashes of files changed within this time are not kept: some file systems store times in steps of 2 s."""
 _hashes: dict[tuple[str | int, ...], str] = {}
@@ -34,13 +35,17 @@ _hashes: dict[tuple[str | int, ...], str] = {}
 
 @dataclass(frozen=True)
 class PipelineFiles:
-    """A pipeline folder. `weights`: a single file that replaces its weights. `vae_passes`: slicing and tiling of the VAE."""
+    """A pipeline folder. `weights`: a single file that replaces its weights. `vae_passes`: slicing and tiling of the VAE.
+
+    `vae`: the folder or file of another autoencoder.
+    """
 
     folder: Path
     variant: str | None = None
     weights: Path | None = None
     vae_passes: tuple[Literal["slicing", "tiling"], ...] = ()
     loras: tuple[LoraSpec, ...] = ()
+    vae: Path | None = None
 
     def config(self, part: str) -> dict[str, Any]:
         """Parsed config of `unet`, `vae`, ...; raises ManifestError if the folder lacks it."""
@@ -48,11 +53,34 @@ class PipelineFiles:
 
     def fields(self, part: str) -> Fields:
         """As `config`, with readers that check types."""
-        name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        path = self.folder / part / name
+        place = self.place(part)
+        return self.given_fields(part) if place == self.folder / part else self._read(place, part)
+
+    def given_fields(self, part: str) -> Fields:
+        """As `fields`, of the checkpoint itself, whatever autoencoder takes its own's place."""
+        return self._read(self.folder / part, part)
+
+    def place(self, part: str) -> Path:
+        """The folder of a part."""
+        if part == "vae" and self.vae is not None and self.vae_file is None:
+            return self.vae
+        return self.folder / part
+
+    @property
+    def vae_file(self) -> Path | None:
+        """The single file of another autoencoder, whose config is that of the checkpoint's."""
+        is_file = self.vae is not None and self.vae.suffix.lower() == SINGLE_FILE
+        return self.vae if is_file else None
+
+    def _read(self, place: Path, part: str) -> Fields:
+        path = place / ("scheduler_config.json" if part == "scheduler" else "config.json")
         try:
             return Fields(path, read_json(path))
         except ValueError as error:
+            if place == self.vae:
+                raise ManifestError(
+                    f"model.vae: {path} cannot be read ({error}); accepted: {VAE_ACCEPTED}"
+                ) from None
             raise ManifestError(
                 f"{self.field}: {path} cannot be read ({error}); accepted: a Stable Diffusion pipeline folder, "
                 f"as `save_pretrained` writes it, with {', '.join(COMPONENTS)}"
@@ -88,19 +116,23 @@ class PipelineFiles:
 
         Raises ManifestError for a broken index.
         """
-        if self.weights is not None:
+        if part == "vae" and self.vae_file is not None:
+            return [self.vae_file]
+        if self.weights is not None and not (part == "vae" and self.vae):
             return [self.weights]
-        return stock_files(self.folder, part, self.variant_of(part))
+        return stock_files(self.place(part), part, self.variant_of(part))
 
     def variant_of(self, part: str) -> str | None:
         """The variant of a part's files: the requested one, or None if only other parts have it."""
         variant = self.variant
-        if variant is None or stock_files(self.folder, part, variant):
+        if variant is None or stock_files(self.place(part), part, variant):
             return variant
         # Folders often hold fp16 files of the UNet alone. If no part has the variant, it stays: the error should name it.
         others = (other for other in NETWORKS if other != part)
         return (
-            None if any(stock_files(self.folder, other, variant) for other in others) else variant
+            None
+            if any(stock_files(self.place(other), other, variant) for other in others)
+            else variant
         )
 
     def num_parameters(self, part: str) -> int:
@@ -126,11 +158,42 @@ class PipelineFiles:
             digest.update(f"single file\0{file_hash(self.weights)}\n".encode())
         return digest.hexdigest()
 
+    def vae_digest(self) -> str:
+        """As `digest`, of the autoencoder that takes the place of the checkpoint's; wherever it lies."""
+        config = self.place("vae") / "config.json"
+        used = [("weights", path) for path in self.weight_files("vae")]
+        digest = hashlib.sha256()
+        for what, path in [("config", config), *used]:
+            digest.update(f"vae {what}\0{hash_of_file(path, 'model.vae')}\n".encode())
+        return digest.hexdigest()
+
     def _is_used(self, path: Path, weights: list[Path]) -> bool:
         """Whether a file affects the model: configs, vocabularies, and the weights in use."""
         if path.suffix == ".safetensors":
             return self.weights is None and path in weights
         return path.suffix in (".json", ".txt")
+
+
+def find_vae(path: Path) -> Path:
+    """The folder with config.json, or the file, that `model.vae` names. Raises ManifestError."""
+    if path.suffix.lower() == SINGLE_FILE and path.is_file():
+        return path
+    for folder in (path, path / "vae"):
+        # a pipeline folder has none
+        if (folder / "config.json").is_file():
+            return folder
+    found = "no such file or folder" if not path.exists() else "no config.json in it or in its vae/"
+    raise ManifestError(f"model.vae: {path}: found {found}; accepted: {VAE_ACCEPTED}")
+
+
+def hash_of_file(path: Path, field: str) -> str:
+    """As `file_hash`, of a file that a field of the manifest names. Raises ManifestError."""
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise ManifestError(
+            f"{field}: {path}: cannot be read ({error.strerror}); accepted: a .safetensors file"
+        ) from None
 
 
 def file_hash(path: Path) -> str:

@@ -80,14 +80,14 @@ def _stored(row: dict[str, Any]) -> Stored:
     return Stored(row["dtype"], shape)
 
 
-def stock_files(folder: Path, part: str, variant: str | None) -> list[Path]:
-    """The weight files of a part that diffusers or transformers would read: one, those of an index, or none.
+def stock_files(place: Path, part: str, variant: str | None) -> list[Path]:
+    """The weight files in `place` that diffusers or transformers would read for a part: one, those of an index, or none.
 
     Raises ManifestError for an index that cannot be read or names missing files.
     """
     stem, infix = STEMS.get(part, "model"), f".{variant}" if variant else ""
-    single = folder / part / f"{stem}{infix}.safetensors"
-    index = folder / part / f"{stem}.safetensors.index{infix}.json"
+    single = place / f"{stem}{infix}.safetensors"
+    index = place / f"{stem}.safetensors.index{infix}.json"
     # With both present, diffusers (the parts of STEMS) reads the index, and transformers the single file.
     if single.exists() and (part not in STEMS or not index.exists()):
         return [single]

@@ -143,6 +143,7 @@ def anchored_spec(spec: RunSpec) -> RunSpec:
             update={
                 "path": absolute(model.path),
                 "config": absolute(model.config),
+                "vae": absolute(model.vae),
                 "lora": tuple(
                     lora.model_copy(update={"path": absolute(lora.path)}) for lora in model.lora
                 ),

@@ -314,6 +314,6 @@ _INPUT_PATHS = {
     "contents": ("path", "masks", "segmentation", "annotations"),
     "styles": ("path", "annotations"),
     "pairing": ("path",),
-    "model": ("path", "config"),
+    "model": ("path", "config", "vae"),
     "prompts": ("path", "image", "mask", "reference"),
 }

@@ -45,6 +45,8 @@ _HASHED = {
     "export.samples": "the samples that are taken of them",
 }
 """What those digests of an identity are of that are not of inputs."""
+_NOT_OF_FILES = {"dtype", "offload", "compile"}
+"""Fields of the section `model` that its fingerprint does not cover."""
 FINGERPRINTS = "inputs/files.parquet"
 AXES = ("content", "style", "image", "prompt", "set")
 """Names of axes, whose inputs an output remembers."""
@@ -106,7 +108,9 @@ class Ledger:
                 self._require_no_loss(former, run)
             return run
         if former.digest not in {part.digest for part in run.parts}:
-            lines = diff(former.identity, masked_values(run.identity))
+            lines = diff(former.identity, masked_values(run.identity)) + _diff_of_models(
+                former, run
+            )
             # what earlier generations were differs wherever anything else does
             told = [line for line in lines if not line.startswith("former.")] or lines
             changes = "\n".join(f"  {line}" for line in told)
@@ -353,6 +357,22 @@ def diff(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, str) and isinstance(new, str) and len(old) == len(new) == 64:
         return [f"{path}: {_HASHED.get(path, 'file names, labels or captions')} changed"]
     return [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def _diff_of_models(former: RunRecord, run: RunRecord) -> list[str]:
+    """What of the section `model` made its fingerprint another; none where files of the same names changed."""
+    if former.identity.get("model_fingerprint") == run.identity.get("model_fingerprint"):
+        return []
+    old, new = (
+        {name: value for name, value in dict(one.spec.get("model") or {}).items() if value}
+        for one in (former, run)
+    )
+    names = (old.keys() | new.keys()) - _NOT_OF_FILES
+    return [
+        line
+        for name in sorted(names)
+        for line in diff(old.get(name), new.get(name), f"model.{name}")
+    ]
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

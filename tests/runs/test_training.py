@@ -168,6 +168,13 @@ def test_changed_settings_are_refused_with_the_difference(config: dict[str, Any]
     assert train(_spec(config, steps=3)).steps == 3
 
 
+def test_another_autoencoder_is_refused(config: dict[str, Any]) -> None:
+    """What training writes has the checkpoint's."""
+    model = config["model"] | {"vae": config["model"]["path"]}
+    with pytest.raises(ValueError, match=r"model\.vae: found another autoencoder; accepted: none"):
+        _spec(config, model=model)
+
+
 def test_config_that_failed_does_not_block_the_corrected_one(config: dict[str, Any]) -> None:
     wrong = config["data"] | {"caption": "words"}
     with pytest.raises(ManifestError, match=r"data\.caption"):

@@ -35,7 +35,7 @@ def write_single_file(folder: Path, path: Path) -> Path:
     vae = load_file(folder / "vae" / "diffusion_pytorch_model.safetensors")
     config = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
     state = _prefixed("model.diffusion_model.", _unet(unet, config))
-    state |= _prefixed("first_stage_model.", _vae(vae))
+    state |= _prefixed("first_stage_model.", original_vae(vae))
     text = load_file(folder / "text_encoder" / "model.safetensors")
     if is_xl:
         state |= _prefixed("conditioner.embedders.0.transformer.", _clip(text))
@@ -108,7 +108,7 @@ def _unet(unet: State, config: dict[str, Any]) -> State:
     return out
 
 
-def _vae(vae: State) -> State:
+def original_vae(vae: State) -> State:
     out = {key: x for key, x in vae.items() if key.startswith(("quant_conv", "post_quant_conv"))}
     shortcut = {"conv_shortcut": "nin_shortcut"}
     for side, sample in (("encoder", "down"), ("decoder", "up")):

@@ -199,6 +199,31 @@ def _check_fit(configs: Configs) -> None:
             )
 
 
+def check_vae_fits(vae: Fields, former: Fields) -> None:
+    """Raise ManifestError unless latents of `vae` are as those of the checkpoint's autoencoder, `former`."""
+    _check_vae(vae)
+    for name, default, what in (
+        ("latent_channels", 4.0, "channels"),
+        ("scaling_factor", 0.18215, "factor"),
+        ("shift_factor", 0.0, "shift"),
+    ):
+        wanted, found = former.number(name, default), vae.number(name, default)
+        if not math.isclose(wanted, found, rel_tol=1e-4):
+            # the default is shown, where the file leaves it out
+            raise _unfit(vae, name, found, f"{wanted:g}, the {what} of latents", former)
+    wanted, found = (len(one.list("block_out_channels")) for one in (former, vae))
+    if wanted != found:
+        what = f"{wanted} levels ({2 ** (wanted - 1)} pixels per latent cell)"
+        raise _unfit(vae, "block_out_channels", found, what, former)
+
+
+def _unfit(vae: Fields, name: str, found: float, accepted: str, former: Fields) -> ManifestError:
+    return ManifestError(
+        f"model.vae: {vae.path}: {name}: found {found:g}; accepted: {accepted} that the network was trained on ({former.path}). Next: "
+        "take an autoencoder of the checkpoint's family"
+    )
+
+
 def _check_text(fields: Fields) -> None:
     if fields.values.get("model_type") is not None:
         fields.word("model_type", None, ("clip_text_model", "clip"))

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.libraries import WRONG, first_line, quiet
 from stylebatch.models.tokens import load_tokenizer
+from stylebatch.models.unet.single_file import vae_tensors
 from stylebatch.models.unet.unet_family import UNet
-from stylebatch.models.unet.weight_checks import faults
+from stylebatch.models.unet.weight_checks import bare, faults, vae_state
+from stylebatch.models.weights import read_header
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -73,7 +76,7 @@ def read_parts(family: UNet, dtype: str) -> Parts:
     return _finite(
         Parts(
             network(UNet2DConditionModel, "unet"),
-            network(AutoencoderKL, "vae", vae_dtype),
+            _vae(family, vae_dtype) or network(AutoencoderKL, "vae", vae_dtype),
             tuple(network(classes[part], part) for part in family.text_encoders),
             _tokenizers(family),
         ),
@@ -120,6 +123,33 @@ def _from_folder(folder: Path, cls: Any, part: str, options: dict[str, Any]) -> 
     )
 
 
+def _vae(family: UNet, dtype: str) -> Any:
+    """The autoencoder that takes the place of the checkpoint's; None where it keeps its own."""
+    files = family.files
+    if files.vae is None:
+        return None
+    if files.vae_file is None:
+        # diffusers reads the folder itself, and knows the former names of its tensors
+        weights = {
+            "variant": files.variant_of("vae"),
+            "use_safetensors": True,
+            "dtype": DTYPES[dtype],
+        }
+        return _frozen(
+            _read(
+                f"vae of {files.vae}",
+                lambda: AutoencoderKL.from_pretrained(str(files.vae), **weights),
+            )
+        )
+    prefix, tensors = vae_tensors(files.vae_file, read_header(files.vae_file))
+    state = _read(str(files.vae_file), lambda: load_file(str(files.vae_file)))
+    named = vae_state({name: state[prefix + name] for name in tensors}, files.config("vae"))
+    network = bare(family, "vae")
+    # nothing is drawn at random first: the tensors take the places of empty ones
+    network.load_state_dict({n: x.to(DTYPES[dtype]) for n, x in named.items()}, assign=True)
+    return _frozen(network)
+
+
 def _from_single_file(family: UNet, weights: Path, dtype: str, vae_dtype: str) -> Parts:
     with quiet():
         from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -131,7 +161,7 @@ def _from_single_file(family: UNet, weights: Path, dtype: str, vae_dtype: str) -
         {} if is_xl else {"safety_checker": None}
     )
     # Apart from the pipeline, which would read it in the pipeline's dtype.
-    vae = _read(
+    vae = _vae(family, vae_dtype) or _read(
         f"vae of {weights}",
         lambda: AutoencoderKL.from_single_file(
             str(weights), subfolder="vae", dtype=DTYPES[vae_dtype], **where

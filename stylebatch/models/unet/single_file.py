@@ -9,6 +9,8 @@ from typing import Literal
 from stylebatch.errors import ManifestError
 from stylebatch.models.weights import Stored, num_parameters
 
+HARMLESS_VAE = ("loss.", "model_ema.")
+"""Prefixes of the discriminator and of averaged copies, which training leaves in a file."""
 Layout = Literal["1.x", "2.x", "xl"]
 """Layouts of a checkpoint: Stable Diffusion 1.x (CLIP ViT-L), 2.x (OpenCLIP ViT-H), XL (both CLIP ViT-L and OpenCLIP ViT-bigG)."""
 UNET_KEYS, VAE_KEYS = "model.diffusion_model.", "first_stage_model."
@@ -20,8 +22,13 @@ TEXT_KEYS: dict[Layout, tuple[str, ...]] = {
 """Prefixes of the text encoders' tensors."""
 
 
-def single_file_layout(path: Path, tensors: Mapping[str, Stored]) -> Layout:
-    """Layout of an original single file. Raises ManifestError for other kinds of file, each with the next step."""
+def single_file_layout(
+    path: Path, tensors: Mapping[str, Stored], *, needs_vae: bool = True
+) -> Layout:
+    """Layout of an original single file. Raises ManifestError for other kinds of file, each with the next step.
+
+    `needs_vae`: false where another autoencoder takes the place of the file's.
+    """
     accepted = (
         "accepted: a whole Stable Diffusion 1.x, 2.x or XL base checkpoint in the original layout, with UNet "
         "(model.diffusion_model.*), VAE (first_stage_model.*) and text encoder (cond_stage_model.* or conditioner.*)"
@@ -37,7 +44,8 @@ def single_file_layout(path: Path, tensors: Mapping[str, Stored]) -> Layout:
             f"model.path: {path} is one part of a pipeline folder; {accepted}. Next: give the folder itself, "
             "the one with model_index.json, as `model: {path: FOLDER}`"
         )
-    missing = [key for key in (UNET_KEYS, VAE_KEYS) if not _has(tensors, key)]
+    needed = (UNET_KEYS, VAE_KEYS) if needs_vae else (UNET_KEYS,)
+    missing = [key for key in needed if not _has(tensors, key)]
     layouts: list[Layout] = [
         layout for layout, keys in TEXT_KEYS.items() if all(_has(tensors, key) for key in keys)
     ]
@@ -54,6 +62,31 @@ def single_file_layout(path: Path, tensors: Mapping[str, Stored]) -> Layout:
             "accepted: 4, the latents alone"
         )
     return layouts[0]
+
+
+def vae_tensors(path: Path, tensors: Mapping[str, Stored]) -> tuple[str, dict[str, Stored]]:
+    """The prefix of an autoencoder's tensors in a single file, and the tensors without it and without what training leaves.
+
+    The names are diffusers' or those of the original code (`is_original_vae`). Raises ManifestError for another kind of file.
+    """
+    prefix = VAE_KEYS if _has(tensors, VAE_KEYS) else ""
+    found = {
+        name.removeprefix(prefix): stored
+        for name, stored in tensors.items()
+        if name.startswith(prefix) and not name.removeprefix(prefix).startswith(HARMLESS_VAE)
+    }
+    if not (_has(found, "encoder.conv_in.") and _has(found, "decoder.conv_in.")):
+        prefixes = {name.split(".")[0] for name in tensors}
+        raise ManifestError(
+            f"model.vae: {path}: found keys that begin with {_some(prefixes)}; accepted: an AutoencoderKL in diffusers' or the "
+            "original layout (encoder.* and decoder.*, or first_stage_model.*)"
+        )
+    return prefix, found
+
+
+def is_original_vae(names: Iterable[str]) -> bool:
+    """Whether the names of an autoencoder's tensors are those of the original code."""
+    return any(name.startswith(("encoder.down.", "encoder.mid.")) for name in names)
 
 
 def parameters_by_part(layout: Layout, tensors: Mapping[str, Stored]) -> dict[str, int]:

@@ -12,13 +12,24 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.family import About, Memory, SiteShape, Sizes
 from stylebatch.models.pipeline_files import COMPONENTS, PipelineFiles
 from stylebatch.models.tokens import check_tokenizer
-from stylebatch.models.unet.config_checks import PREDICTS, Configs, check_configs, check_marks
+from stylebatch.models.unet.config_checks import (
+    PREDICTS,
+    Configs,
+    check_configs,
+    check_marks,
+    check_vae_fits,
+)
 from stylebatch.models.unet.lora_keys import check_keys
 from stylebatch.models.unet.memory import picture_bytes, row_bytes
 from stylebatch.models.unet.network import Network, network_of
 from stylebatch.models.unet.published import names_of
-from stylebatch.models.unet.single_file import Layout, parameters_by_part, single_file_layout
-from stylebatch.models.weights import NETWORKS, read_header
+from stylebatch.models.unet.single_file import (
+    Layout,
+    parameters_by_part,
+    single_file_layout,
+    vae_tensors,
+)
+from stylebatch.models.weights import NETWORKS, num_parameters, read_header
 
 XL_COMPONENTS = (*COMPONENTS, "text_encoder_2", "tokenizer_2")
 TITLES: dict[Layout, str] = {
@@ -139,6 +150,9 @@ class UNet:
         files = self.files
         for part in ("unet", "vae", "text_encoder", "scheduler"):
             files.config(part)
+        # first: what does not fit must not be put down to the UNet's config
+        if files.vae is not None:
+            self._check_vae(files.vae)
         encoders = {part: files.fields(part) for part in self.text_encoders}
         check_configs(
             Configs(
@@ -166,7 +180,7 @@ class UNet:
                 "pipeline folder: `hf download OWNER/NAME --include '*.json' '*.txt' --local-dir FOLDER`"
             )
         header = read_header(weights)
-        layout = single_file_layout(weights, header)
+        layout = single_file_layout(weights, header, needs_vae=self.files.vae is None)
         if layout != self.layout:
             # the text encoders differ, so that loading would fail, or render without the prompt
             raise ManifestError(
@@ -174,6 +188,13 @@ class UNet:
                 f"({weights}) holds Stable Diffusion {layout}; accepted: the configs of the file's own family"
             )
         check_marks(weights, header, self.files.fields("scheduler"))
+
+    def _check_vae(self, vae: Path) -> None:
+        """Raise ManifestError unless the latents of another autoencoder are those that the network was trained on."""
+        if self.files.vae_file is not None:
+            vae_tensors(vae, read_header(vae))
+            return  # it has the config of the checkpoint's
+        check_vae_fits(self.files.fields("vae"), self.files.given_fields("vae"))
 
     def about(self) -> About:
         predicts = self.files.fields("scheduler").word("prediction_type", "epsilon", PREDICTS)
@@ -188,9 +209,20 @@ class UNet:
 
     def _parameters(self) -> dict[str, int]:
         files = self.files
+        found = {}
         if files.weights is not None:
-            return parameters_by_part(self.layout, read_header(files.weights))
-        return {part: files.num_parameters(part) for part in NETWORKS if part in self.parts}
+            found = parameters_by_part(self.layout, read_header(files.weights))
+            found = {
+                part: number for part, number in found.items() if part != "vae" or not files.vae
+            }
+        if files.vae_file is not None:
+            _, tensors = vae_tensors(files.vae_file, read_header(files.vae_file))
+            found["vae"] = num_parameters(tensors)
+        return {
+            part: found.get(part) or files.num_parameters(part)
+            for part in NETWORKS
+            if part in self.parts
+        }
 
     def _doubts(self, predicts: str) -> Iterator[tuple[str, str]]:
         if self.layout == "2.x" and self.sizes.native == 768 and predicts == "epsilon":

@@ -17,7 +17,13 @@ from stylebatch.errors import ManifestError
 from stylebatch.models.libraries import WRONG, first_line, quiet
 from stylebatch.models.pipeline_files import TINY
 from stylebatch.models.tokens import load_tokenizer
-from stylebatch.models.unet.single_file import UNET_KEYS, VAE_KEYS
+from stylebatch.models.unet.single_file import (
+    HARMLESS_VAE,
+    UNET_KEYS,
+    VAE_KEYS,
+    is_original_vae,
+    vae_tensors,
+)
 from stylebatch.models.unet.unet_family import UNet
 from stylebatch.models.weights import FLOATS, NETWORKS, Stored, read_header
 
@@ -35,21 +41,22 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Former names of the autoencoder's attention, in files of SD 1.x and 2.x -> today's."""
 _HARMLESS_TEXT = ("vision_model.", "visual_projection.", "logit_scale", "text_projection.")
-_HARMLESS_VAE = ("loss.", "model_ema.")
-"""Prefixes of the discriminator and of averaged copies, which training leaves in a file."""
 
 Shapes = dict[str, Stored]
 
 
 def faults(family: UNet) -> Iterator[ManifestError]:
     """Missing, unexpected or misshapen tensors, one error per part."""
-    if family.files.folder == TINY and family.files.weights is None:
+    files = family.files
+    if files.folder == TINY and files.weights is None and files.vae is None:
         return  # part of the package, and checked by its tests
     header = read_header(family.files.weights) if family.files.weights is not None else {}
     for part in (part for part in NETWORKS if part in family.parts):
         try:
             network = bare(family, part)
-            if family.files.weights is not None:
+            if part == "vae" and family.files.vae_file is not None:
+                _compare_vae_file(family, family.files.vae_file, network)
+            elif family.files.weights is not None and not (part == "vae" and family.files.vae):
                 _compare_single(family, family.files.weights, part, network, header)
             else:
                 _compare_folder(family, part, network)
@@ -83,7 +90,7 @@ def bare(family: UNet, part: str) -> Any:
 
 def _compare_folder(family: UNet, part: str, network: nn.Module) -> None:
     files = family.files.weight_files(part)
-    place = family.files.folder / part
+    place = family.files.place(part)
     if not files:
         raise _nothing(family, place)
     found: Shapes = {}
@@ -210,13 +217,39 @@ def _compare_single(
         if prefix is not None
         and name.startswith(prefix)
         and name not in used
-        and not name.removeprefix(prefix).startswith(_HARMLESS_VAE if part == "vae" else ("-",))
+        and not name.removeprefix(prefix).startswith(HARMLESS_VAE if part == "vae" else ("-",))
     ]
     if left:
         raise ManifestError(
             f"model.path: {path}: the {part} holds {_some(left)}, which model.config ({family.files.folder}) does not describe; "
             "accepted: the configs of the file's own family"
         )
+
+
+def _compare_vae_file(family: UNet, path: Path, network: Any) -> None:
+    """As `_compare_folder`, for the single file of an autoencoder."""
+    _, tensors = vae_tensors(path, read_header(path))
+    strange = [name for name, stored in tensors.items() if stored.dtype not in FLOATS]
+    if strange:
+        raise ManifestError(
+            f"model.vae: {path}: found {_some(strange)} that is no float; accepted: floats"
+        )
+    state = {name: torch.empty(stored.shape, device="meta") for name, stored in tensors.items()}
+    changed = vae_state(state, family.files.config("vae"))
+    if len(changed) != len(state):
+        raise ManifestError(
+            f"model.vae: {path}: found {len(state)} tensors, of which {len(changed)} have names that are known; accepted: an "
+            "AutoencoderKL in diffusers' or the original layout"
+        )
+    found = {name: Stored("F32", tuple(tensor.shape)) for name, tensor in changed.items()}
+    _compare(str(path), "vae", network, found)
+
+
+def vae_state(state: dict[str, Tensor], config: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of an autoencoder under diffusers' current names; `config`: the file's."""
+    if is_original_vae(state):
+        state = dict(convert_ldm_vae_checkpoint(state, config))
+    return {_current_name("vae", name): tensor for name, tensor in state.items()}
 
 
 def _renamed(family: UNet, part: str, network: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
