@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from stylebatch.paths import is_address
 from stylebatch.section import Section
@@ -14,12 +14,27 @@ ASKED = ("agreement", "feature_content", "feature_style")
 """Names of measures that a run has only if it is asked for them; `quality/asked.py` has their columns."""
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+_Name = Annotated[str, Field(json_schema_extra={"enum": list(ASKED)})]
+Names = (
+    Annotated[tuple[_Name, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+    | _Name
+)
+"""What a manifest may give for `measures`."""
+
+
 class QualitySpec(Section):
     """Measures by a network, of every sample."""
 
-    measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+    measures: Annotated[
+        tuple[str, ...],
+        Field(strict=False, min_length=1),
+        BeforeValidator(_listed, json_schema_input_type=Names),
+    ] = Field(
         description=f"Measures by a network, of {', '.join(ASKED)}, which are further columns of the records (docs/quality.md)",
-        json_schema_extra={"uniqueItems": True, "items": {"enum": list(ASKED)}},
     )
     classifier: str = Field(
         "",
@@ -55,8 +70,7 @@ class QualitySpec(Section):
 
 def short_quality(value: Any) -> Any:
     """A name, or a list of them, in full."""
-    value = [value] if isinstance(value, str) else value
-    return {"measures": value} if isinstance(value, list) else value
+    return {"measures": value} if isinstance(value, str | list) else value
 
 
 def unknown_measure(name: str) -> str:

@@ -24,7 +24,7 @@ from stylebatch.spec.engine import EngineSpec, FeatureSpec
 from stylebatch.spec.gates import GateSpec
 from stylebatch.spec.output import OutputSpec
 from stylebatch.spec.pairing import Pairing
-from stylebatch.spec.quality import ASKED, QualitySpec, short_quality
+from stylebatch.spec.quality import ASKED, Names, QualitySpec, short_quality
 from stylebatch.spec.splits import SplitSpec, short_form
 
 
@@ -143,7 +143,10 @@ class RunSpec(Section):
         description="Which samples are rejected by their measures, and what is tried in their place; default: none is",
     )
 
-    quality: Annotated[QualitySpec | None, BeforeValidator(short_quality)] = Field(
+    quality: Annotated[
+        QualitySpec | None,
+        BeforeValidator(short_quality, json_schema_input_type=QualitySpec | Names | None),
+    ] = Field(
         None,
         description="Measures by a network as further columns: names, such as [agreement], or a section with a classifier of your own",
     )

@@ -31,6 +31,7 @@ from stylebatch.spec import (
 )
 from stylebatch.spec.gates import GateSpec
 from stylebatch.spec.pairing import Pairing
+from stylebatch.spec.quality import QualitySpec
 from tests.support.spec_fields import ACCEPTED, REFUSED
 
 NOT_IN_SCHEMA: list[tuple[str, Any]] = [
@@ -269,6 +270,14 @@ def test_each_field_survives_dump_and_load(base: dict[str, Any], folder: Path) -
         manifest = folder / "dumped.yaml"
         manifest.write_text(yaml.safe_dump(spec.model_dump(mode="json")), encoding="utf-8")
         assert load_spec(manifest) == spec, f"{field}: {value!r}"
+
+
+@pytest.mark.parametrize(
+    "quality", ["agreement", ["agreement"], {"measures": "agreement"}, {"measures": ["agreement"]}]
+)
+def test_a_measure_alone_is_a_list_of_one(base: dict[str, Any], quality: Any) -> None:
+    spec = check_round_trip({**base, "quality": quality})
+    assert spec.quality == QualitySpec(measures=("agreement",))
 
 
 def test_each_field_refuses_wrong_types_and_ranges(base: dict[str, Any], folder: Path) -> None:
