@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import stylebatch.cli.cache_verbs as cache_verbs
+import stylebatch.cli.clean_verb as clean_verb
 import stylebatch.cli.compare_verb as compare_verb
 import stylebatch.cli.dataset_verbs as dataset_verbs
 import stylebatch.cli.evaluate_verb as evaluate_verb
@@ -19,7 +20,7 @@ import stylebatch.cli.output_verbs as output_verbs
 
 NAME = "stylebatch"
 GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
-    "Datasets": (
+    "Render": (
         dataset_verbs.run,
         dataset_verbs.plan,
         compare_verb.compare,
@@ -27,15 +28,18 @@ GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
         dataset_verbs.submit,
         dataset_verbs.schema,
     ),
-    "Outputs and caches": (
-        output_verbs.verify,
-        output_verbs.repair,
+    "Look": (
         output_verbs.report,
-        measure_verb.measure,
         output_verbs.view,
         evaluate_verb.evaluate,
+        measure_verb.measure,
+    ),
+    "Data": (
+        output_verbs.verify,
+        output_verbs.repair,
         export_verbs.export,
         export_verbs.merge,
+        clean_verb.clean,
     ),
     "Models": (model_verbs.doctor, model_verbs.train, model_verbs.conformance),
 }
@@ -75,7 +79,7 @@ def command() -> TyperGroup:
         cache_app,
         name="cache",
         help="list, check or shrink a cache of inverted styles",
-        rich_help_panel="Outputs and caches",
+        rich_help_panel="Style cache",
     )
     found = typer.main.get_command(app)
     assert isinstance(found, TyperGroup)

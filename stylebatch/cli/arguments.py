@@ -78,3 +78,6 @@ Workers = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print as JSON")]
 JsonLogs = Annotated[bool, typer.Option(FLAG, help="a JSON object per line on standard error")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="say what it would do; write and remove nothing")
+]

@@ -29,6 +29,7 @@ from stylebatch.reports.variant_records import RenderedVariant, read_variants
 from stylebatch.reports.variant_sheet import draw_variants
 from stylebatch.reports.variant_table import FILES, FORMAT, VariantTable
 from stylebatch.spec import EngineSpec, RunSpec
+from stylebatch.store.run_lock import RunLock
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def compare(
     with (
         interruptible(),
         shown.of([one.plan for one in planned]),
+        RunLock(
+            folder, note=shown.note
+        ),  # until all is drawn, so that nobody cleans a variant away
         open_engine(planned[0].spec.engine, shown) as engine,
     ):
         for one in planned:
@@ -74,14 +78,14 @@ def compare(
                 results.append(
                     run_with(engine, one.spec, limit=limit, inputs=one.inputs, progress=shown)
                 )
-    rendered = [
-        RenderedVariant(variant.name, variant.values, result.folder, result.report)
-        for variant, result in zip(variants, results, strict=True)
-    ]
-    records = read_variants(rendered)
-    table = VariantTable.of(records)
-    table.write(folder)
-    picture = draw_variants(folder, records)
+        rendered = [
+            RenderedVariant(variant.name, variant.values, result.folder, result.report)
+            for variant, result in zip(variants, results, strict=True)
+        ]
+        records = read_variants(rendered)
+        table = VariantTable.of(records)
+        table.write(folder)
+        picture = draw_variants(folder, records)
     return Comparison(folder, table, picture, max(result.exit_code for result in results))
 
 

@@ -38,8 +38,8 @@ def repair(output: Place, *, progress: Progress | None = None) -> RunResult:
         )
     if record.limit is not None:
         raise ManifestError(
-            f"{output}: found a preview of {record.limit} samples; accepted: a whole output. Next: remove it and run "
-            "with --limit again"
+            f"{output}: found a preview of {record.limit} samples; accepted: a whole output. Next: "
+            f"stylebatch run MANIFEST --limit {record.limit}, which renders what is damaged anew"
         )
     spec = recorded_spec(record.spec, output.where(RUN))
     here = spec.output.model_copy(update={"path": str(output)})

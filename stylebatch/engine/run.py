@@ -32,6 +32,7 @@ from stylebatch.engine.measure import find_place
 from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
 from stylebatch.engine.sight import check_sight
 from stylebatch.engine.tracking import tracked
+from stylebatch.errors import ManifestError, PlanChangedError, StylebatchError
 from stylebatch.folder import Folder
 from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
@@ -50,6 +51,7 @@ from stylebatch.store.inputs_record import remember
 from stylebatch.store.ledger import Ledger
 from stylebatch.store.names import poison_file
 from stylebatch.store.output_record import RunRecord, ShardStats
+from stylebatch.store.previews import empty, preview_in
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 from stylebatch.store.versions import version_of
@@ -172,13 +174,15 @@ def _lead(start: _Start) -> RunResult:
     check_sight(draft)
     output = Folder.at(draft.spec.output.path)
     ledger = Ledger(output)
-    ledger.former()
+    if start.limit is None or preview_in(output) is None:  # a damaged preview is replaced
+        ledger.former()
     # printed before the lock is waited for, so that a wait has a reason on the screen
     for line in (draft.lines()[0], *draft.notes):
         progress.note(line)
     with RunLock(output, note=progress.note):
-        plans, present, record = _admitted(start, draft, ledger)
-        executed = _revoke(plans, ledger, start.redo)
+        plans, present, record = _begun(start, draft, ledger)
+        is_mended = start.limit is not None and start.redo == "nothing"
+        executed = _revoke(plans, ledger, "damaged" if is_mended else start.redo)
         work = [(plan, remaining(plan, ledger)) for plan in plans]
         if plans[-1].numbering:
             progress.note(plans[-1].numbering)
@@ -195,6 +199,28 @@ def _lead(start: _Start) -> RunResult:
     return RunResult(output, num_samples, num_attempted, done, seconds, finished, allowed, poisoned)
 
 
+def _begun(
+    start: _Start, draft: Plan, ledger: Ledger
+) -> tuple[tuple[Plan, ...], RunRecord, RunRecord]:
+    """As `_admitted`; a preview that is damaged or cannot be continued makes room for this one."""
+    former = None if start.limit is None else preview_in(ledger.output)
+    if former is None:
+        return _admitted(start, draft, ledger)
+    reason: StylebatchError | None = None
+    try:
+        ledger.former()
+    except ManifestError as error:
+        reason = error
+    if reason is None:
+        try:
+            return _admitted(start, draft, ledger)
+        except PlanChangedError as error:
+            reason = error
+    start.progress.note(f"The preview there is replaced: {str(reason).splitlines()[0]}")
+    empty(ledger.output, former)
+    return _admitted(start, draft, ledger)
+
+
 def _admitted(
     start: _Start, draft: Plan, ledger: Ledger
 ) -> tuple[tuple[Plan, ...], RunRecord, RunRecord]:
@@ -207,6 +233,8 @@ def _admitted(
     plans = (plan,) if is_preview else generations(plan, ledger.output, inputs)
     present = run_record(plans, start.engine.name, place, start.limit)
     record, known = admitted(ledger, plans, present, mending=start.redo == "damaged")
+    if is_preview and ledger.has_commits:
+        require_same_arithmetic(ledger.output, record, present)
     ledger.sweep(former or record)
     if known is not None:
         keep(ledger, known)

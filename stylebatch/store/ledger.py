@@ -140,13 +140,17 @@ class Ledger:
             and (not self.has_commits or is_replaced(former, run))
         ):
             # markers go first (`OF_SHARDS`): killed here, no commit is left without its files
-            for file in self._shard_files(former):
+            for file in self.shard_files(former):
                 self._remove(file)
                 if self.output.local is not None:  # readers take an empty folder for a class
                     remove_empty((self.output.local / file).parent, self.output.local)
             self._remove(FINGERPRINTS)
         if former is None or former != run:
-            self.output.write(RUN, _pretty(run.model_dump(exclude_unset=True)))
+            self.sign(run)
+
+    def sign(self, run: RunRecord) -> None:
+        """Write run.json, whatever is there."""
+        self.output.write(RUN, _pretty(run.model_dump(exclude_unset=True)))
 
     @property
     def has_commits(self) -> bool:
@@ -170,7 +174,7 @@ class Ledger:
                 f"`stylebatch repair {self.output}`, or into a directory of its own with --output DIR."
             )
 
-    def _shard_files(self, record: RunRecord) -> Iterator[str]:
+    def shard_files(self, record: RunRecord) -> Iterator[str]:
         """Files of shards that `record` names, and what was derived from them beside the payload."""
         for ending in OF_SHARDS:
             for name in self.shards_with(ending):
@@ -297,13 +301,17 @@ class Ledger:
 
     def sweep(self, record: RunRecord) -> None:
         """Remove what writers that were killed left under temporary names; nobody may be writing."""
-        prefixes = [f"{folder}/{TEMPORARY}".removeprefix("/") for folder in DERIVED]
-        found = [path for prefix in prefixes for path in self.output.names(prefix)]
-        for path in (*found, *sink_of(record.output_format).temporaries(self.output)):
-            if is_leftover(record, path):
-                self._remove(path)
+        for path in self.leftovers(record):
+            self._remove(path)
         with suppress(StorageError):  # the right to list uploads is one of its own
             self.output.drop_unfinished(lambda name: is_of_shard(record, name))
+
+    def leftovers(self, record: RunRecord) -> list[str]:
+        """Files under temporary names, of writers that were killed or write now."""
+        prefixes = [f"{folder}/{TEMPORARY}".removeprefix("/") for folder in DERIVED]
+        found = [path for prefix in prefixes for path in self.output.names(prefix)]
+        found += sink_of(record.output_format).temporaries(self.output)
+        return [path for path in found if is_leftover(record, path)]
 
 
 def is_replaced(former: RunRecord, run: RunRecord) -> bool:

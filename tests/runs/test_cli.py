@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from stylebatch.cli import main
-from stylebatch.cli.app import command
+from stylebatch.cli.app import GROUPS, command
 from stylebatch.folder import Folder
 from tests.support.images import write_inputs, write_manifest
 
@@ -51,6 +51,7 @@ def test_verbs_and_flags_are_these() -> None:
     assert _flags(command()) == {
         "": ["--help", "--install-completion", "--show-completion", "-h"],
         "cache": ["--help", "-h"],
+        "clean": ["--comparisons", "--dry-run", "--help", "-h"],
         "run": [
             "--address",
             "--engine",
@@ -147,7 +148,8 @@ def test_verbs_and_flags_are_these() -> None:
 def test_help_lists_every_verb_under_a_group() -> None:
     shown = _stylebatch("--help").stdout
     headings = re.findall(r"^(\S.*):$", shown, re.MULTILINE)
-    assert headings == ["Options", "Datasets", "Outputs and caches", "Models"]
+    assert headings == ["Options", *GROUPS, "Style cache"]
+    assert max(map(len, shown.splitlines())) <= 80
     verbs = re.findall(r"^  (\w\S*)  ", shown, re.MULTILINE)
     assert sorted(verbs) == sorted(command().commands)
 
@@ -197,7 +199,8 @@ def test_bash_completes_verbs_options_and_values(tmp_path: Path) -> None:
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert completed("re") == ["repair", "report"]
+    assert sorted(completed("re")) == ["repair", "report"]
+    assert completed("cl") == ["clean"]
     assert completed("cache", "") == ["ls", "verify", "gc"]
     assert completed("run", "m.yaml", "--li") == ["--limit"]
     assert completed("run", "m.yaml", "--engine", "") == ["auto", "local", "ray", "accelerate"]
