@@ -47,6 +47,10 @@ __all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if (
+        name == "__version__"
+    ):  # pyproject.toml alone has the number; asked for late, since it reads the disk
+        return importlib.import_module("stylebatch.store.versions").version_of("stylebatch")
     if name not in _HOMES:
         raise AttributeError(
             f"module 'stylebatch' has no attribute {name!r}; public names: {', '.join(_HOMES)}"

@@ -147,7 +147,7 @@ def _reachable(address: str, where: str) -> Folder:
         return Folder.at(address)
     except StorageError as error:
         raise ManifestError(
-            f"{where}: {error} Next: pip install 'stylebatch[remote]' for s3:// and gs://"
+            f"{where}: {error} Next: pip install 'stylebatch[s3]' for s3://, 'stylebatch[gcs]' for gs://"
         ) from None
 
 

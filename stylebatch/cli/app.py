@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -12,15 +12,18 @@ import stylebatch.cli.cache_verbs as cache_verbs
 import stylebatch.cli.clean_verb as clean_verb
 import stylebatch.cli.compare_verb as compare_verb
 import stylebatch.cli.dataset_verbs as dataset_verbs
+import stylebatch.cli.demo_verb as demo_verb
 import stylebatch.cli.evaluate_verb as evaluate_verb
 import stylebatch.cli.export_verbs as export_verbs
 import stylebatch.cli.measure_verb as measure_verb
 import stylebatch.cli.model_verbs as model_verbs
 import stylebatch.cli.output_verbs as output_verbs
+from stylebatch.store.versions import version_of
 
 NAME = "stylebatch"
 GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
     "Render": (
+        demo_verb.demo,
         dataset_verbs.run,
         dataset_verbs.plan,
         compare_verb.compare,
@@ -61,6 +64,22 @@ class Grouped(TyperGroup):
                 formatter.write_dl(rows)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{NAME} {version_of(NAME)}")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and exit"
+        ),
+    ] = False,
+) -> None: ...
+
+
 def command() -> TyperGroup:
     """The command line as a group of commands."""
     app = typer.Typer(
@@ -69,6 +88,7 @@ def command() -> TyperGroup:
         rich_markup_mode=None,
         context_settings=_HELP,
     )
+    app.callback()(_options)
     for group, verbs in GROUPS.items():
         for verb in verbs:
             app.command(rich_help_panel=group)(verb)

@@ -103,7 +103,7 @@ def _gates(draft: Plan) -> GateOutlook | None:
 def _require_options(engine: EngineSpec) -> None:
     """Raise ManifestError for options that belong to another engine than a run would take."""
     given = (engine.workers, engine.address, engine.gpus_per_worker, engine.cpus_per_worker)
-    if any(one is not None for one in given):
+    if engine.name == "ray" or any(one is not None for one in given):
         from stylebatch.engine.engines import checked_name  # imports torch
 
         checked_name(engine)

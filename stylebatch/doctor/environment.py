@@ -25,15 +25,17 @@ TESTED: dict[str, str] = {
     "safetensors": "0.8.0",
     "tokenizers": "0.23.3",
     "huggingface_hub": "2.4.0",
-    "ray": "2.60.0",
-    "webdataset": "1.0.2",
     "pyarrow": "26.0.1",
     "fsspec": "2026.9.0",
     "pillow": "13.0.0",
     "numpy": "2.4.6",
     "pydantic": "2.14.3",
+    "ray": "2.60.0",
+    "webdataset": "1.0.2",
 }
 """Versions that the suite was run with."""
+OPTIONAL = ("ray", "webdataset")
+"""Libraries that a run on one device does without."""
 SMALL_DISK = 5 * 10**9
 
 
@@ -82,6 +84,8 @@ def inspect_machine(variables: Mapping[str, str]) -> Environment:
     threads = torch.get_num_threads()
     address = variables.get("RAY_ADDRESS")
     ray = f"joins {address} (RAY_ADDRESS)" if address else "starts its own on this machine"
+    if not _installed("ray"):
+        ray = "not installed; several GPUs or machines: pip install 'stylebatch[ray]'"
     return Environment(
         _installed("stylebatch") or "not installed (run from a checkout)",
         platform.python_version(),
@@ -117,7 +121,8 @@ def _libraries() -> Iterator[Library]:
     ranges = {
         one.name.lower().replace("-", "_"): str(one.specifier)
         for one in requirements
-        if one.marker is None  # those of an extra have a marker
+        # those of extras have a marker, under which an optional library still has its range
+        if one.marker is None or one.name in OPTIONAL
     }
     for name, tested in TESTED.items():
         yield Library(name, _installed(name), tested, ranges.get(name, ""))
@@ -126,6 +131,8 @@ def _libraries() -> Iterator[Library]:
 def _check_libraries(libraries: tuple[Library, ...]) -> Iterator[Finding]:
     for library in libraries:
         requirement = f"{library.name}{library.required}"
+        if not library.installed and library.name in OPTIONAL:
+            continue
         if not library.installed:
             yield problem(f"{library.name} is missing", f"pip install '{requirement}'")
         # The base version, since torch adds its build (2.13.0+cu126), which no range with == or <= contains.

@@ -8,6 +8,7 @@ import torch
 
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.ranks import RanksEngine, by_accelerate
+from stylebatch.engine.ray_here import has_ray, require_ray
 from stylebatch.engine.ray_pool import RayEngine
 from stylebatch.errors import ManifestError
 from stylebatch.progress import Progress
@@ -29,12 +30,17 @@ def engine_name(spec: EngineSpec) -> str:
         return "accelerate"
     if spec.address is not None or os.environ.get("RAY_ADDRESS"):
         return "ray"
-    return "ray" if (spec.workers or torch.cuda.device_count()) > 1 else "local"
+    if spec.workers is not None:
+        return "ray" if spec.workers > 1 else "local"
+    # several GPUs without Ray: one of them works, and the first line of the run says so
+    return "ray" if torch.cuda.device_count() > 1 and has_ray() else "local"
 
 
 def checked_name(spec: EngineSpec) -> str:
-    """As `engine_name`. Raises ManifestError for options that belong to another engine."""
+    """As `engine_name`. Raises ManifestError for options that belong to another engine, and where Ray is asked for but missing."""
     name = engine_name(spec)
+    if name == "ray":
+        require_ray(f"engine {_asked(spec)}", "engine local, or torchrun (docs/cluster.md)")
     given = {
         "workers": spec.workers if name == "local" and (spec.workers or 1) > 1 else None,
         "address": spec.address if name != "ray" else None,
@@ -47,6 +53,15 @@ def checked_name(spec: EngineSpec) -> str:
                 f"engine.{field}: found {value} with engine {name}; accepted: leave it out, or engine ray"
             )
     return name
+
+
+def _asked(spec: EngineSpec) -> str:
+    """Which option asked for Ray."""
+    if spec.name == "ray":
+        return "ray"
+    if spec.workers is not None and spec.workers > 1:
+        return f"with workers {spec.workers}"
+    return f"with address {spec.address or os.environ.get('RAY_ADDRESS')}"
 
 
 def open_engine(spec: EngineSpec, progress: Progress) -> LocalEngine:

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from stylebatch.engine.ray_here import require_ray
 from stylebatch.errors import ManifestError, StylebatchError
 
 ACCEPTED = "http://HOST:8265, the head's dashboard"
@@ -41,7 +42,8 @@ class Job:
         self._host, self._port, self._scheme = host, port, url.scheme
 
     def submit(self, command: str) -> None:
-        """Hand `command` to the cluster. Raises SubmissionError where nothing was submitted."""
+        """Hand `command` to the cluster. Raises SubmissionError where nothing was submitted, ManifestError without Ray here."""
+        require_ray("submit", "`ray job submit` where it is installed")
         if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when ray is imported
         try:

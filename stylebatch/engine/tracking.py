@@ -15,7 +15,10 @@ from stylebatch.folder import Folder
 from stylebatch.progress import Event, Progress
 from stylebatch.spec import RunSpec
 
-PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+INSTALL = {
+    "tensorboard": "pip install 'stylebatch[tensorboard]'",
+    "wandb": "pip install 'stylebatch[wandb]'",
+}
 
 
 def tracked(progress: Progress, spec: RunSpec, output: Folder) -> Progress:
@@ -26,10 +29,8 @@ def tracked(progress: Progress, spec: RunSpec, output: Folder) -> Progress:
     name = spec.engine.tracker
     if name is None or os.environ.get("RANK", "0") != "0":
         return progress
-    if find_spec(PACKAGES[name]) is None:
-        raise ManifestError(
-            f"engine.tracker: {name} is not installed; next: pip install {PACKAGES[name]}"
-        )
+    if find_spec(name) is None:
+        raise ManifestError(f"engine.tracker: {name} is not installed; next: {INSTALL[name]}")
     if name == "wandb":
         return Tracked(progress, lambda: WandBTracker(spec.name))
 

@@ -13,7 +13,6 @@ _LIBRARIES = (
     "numpy",
     "pillow",
     "pyarrow",
-    "webdataset",
 )
 
 

@@ -258,15 +258,16 @@ def test_environment_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_libraries_that_are_missing_or_old_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     here = environment._installed
-    versions = {"ray": "", "diffusers": "0.20.0", "numpy": "2.99.0"}
+    versions = {"ray": "", "pyarrow": "", "diffusers": "0.20.0", "numpy": "2.99.0"}
     monkeypatch.setattr(environment, "_installed", lambda name: versions.get(name, here(name)))
     assert here("stylebatch"), "requirements are known where stylebatch is installed"
     found = inspect_machine({"RAY_ADDRESS": "auto"})
     lines = [finding.line() for finding in found.findings]
-    assert any(line.startswith("problem: ray is missing") for line in lines)
+    assert any(line.startswith("problem: pyarrow is missing") for line in lines)
+    assert not any("ray is missing" in line for line in lines), "an extra"
     assert any(line.startswith("problem: diffusers 0.20.0 is outside >=") for line in lines)
     assert any(line.startswith("note: numpy 2.99.0; ") for line in lines)
-    assert found.ray == "joins auto (RAY_ADDRESS)"
+    assert "pip install 'stylebatch[ray]'" in found.ray
     assert not found.is_sound
 
 

@@ -291,6 +291,9 @@ def test_the_dockerfile_copies_what_exists() -> None:
     words = [line for line in lines if line and not line[0].startswith("#")]
     assert {line[0] for line in words} <= {"FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "CMD"}
     assert words[0][0] == "FROM"
-    copied = [name for line in words if line[0] == "COPY" for name in line[1:-1]]
-    assert copied
+    copies = [line[1:] for line in words if line[0] == "COPY"]
+    copied = [name for line in copies if not line[0].startswith("--") for name in line[:-1]]
+    let_in = (ROOT / "deploy/Dockerfile.dockerignore").read_text().split()
+    assert let_in[0] == "*"
+    assert {f"!{name.removesuffix('/')}" for name in copied} == set(let_in[1:]) - {"**/__pycache__"}
     assert all((ROOT / name).exists() for name in copied)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKED = ("stylebatch", "pipelines", "pyproject.toml", "README.md", "LICENSE")
+PACKED = ("stylebatch", "pipelines", "manifests", "pyproject.toml", "README.md", "LICENSE")
 IMPORT_ALL = """
 import importlib, json, pkgutil, stylebatch
 names = [m.name for m in pkgutil.walk_packages(stylebatch.__path__, "stylebatch.")]
@@ -48,7 +48,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKED:
         if (ROOT / name).is_dir():
             waste = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, source / name, ignore=waste)
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=waste)
         else:
             shutil.copy(ROOT / name, source)
     build = f"from setuptools import build_meta; build_meta.build_sdist({str(built)!r})"
@@ -99,14 +99,13 @@ def test_every_module_is_importable_without_the_laboratory(installed: Path, tmp_
 
 
 def test_the_demo_renders_from_another_folder(installed: Path, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
     here = tmp_path / "here"
     here.mkdir()
     call(
-        installed / "stylebatch", "run", "../manifests/demo.yaml", "--output", "out",
-        "--limit", "2", "--set", "method.steps=2", "--set", "engine.threads=1", cwd=here,
+        installed / "stylebatch", "demo", "--output", "out", "--set", "pairing={mode: zip}",
+        "--set", "method.steps=2", "--set", "engine.threads=1", cwd=here,
     )  # fmt: skip
-    output = here / "out-preview-2"
+    output = here / "out"
     assert sorted(path.name for path in output.glob("data/*.tar"))
     call(installed / "stylebatch", "verify", output, cwd=here)
     told = call(installed / "stylebatch", "conformance", "--help", cwd=here)

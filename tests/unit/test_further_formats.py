@@ -84,5 +84,5 @@ def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise ImportError(name)
 
     monkeypatch.setattr(opening, "import_module", absent)
-    with pytest.raises(SampleError, match=r"HEIF, which the extra.*pip install 'stylebatch\[formats\]'"):  # fmt: skip
+    with pytest.raises(SampleError, match=r"HEIF, which the extra.*pip install 'stylebatch\[heif\]'"):  # fmt: skip
         pixels(encoded("HEIF", picture(3)))

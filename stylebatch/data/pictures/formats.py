@@ -26,7 +26,8 @@ FURTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "HEIF": ("pillow_heif", ("heic", "heif", "hif")),
     "JXL": ("pillow_jxl", ("jxl",)),
 }
-"""Formats that the extra `formats` brings: Pillow's name -> module that registers it, suffixes."""
+"""Formats that the extras `heif` and `jxl` bring: Pillow's name -> module that registers it, suffixes."""
+INSTALL = {"HEIF": "pip install 'stylebatch[heif]'", "JXL": "pip install 'stylebatch[jxl]'"}
 
 IMAGE_SUFFIXES = frozenset(
     f".{suffix}"

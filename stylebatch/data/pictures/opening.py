@@ -14,7 +14,7 @@ from importlib import import_module
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from stylebatch.data.pictures import jxl, png
-from stylebatch.data.pictures.formats import FORMATS, FURTHER, further_format
+from stylebatch.data.pictures.formats import FORMATS, FURTHER, INSTALL, further_format
 from stylebatch.data.pictures.orientation import ORIENTATION_TAG, orientation_of
 
 JPEG_MAGIC = b"\xff\xd8\xff"
@@ -75,13 +75,13 @@ def _open(data: bytes) -> Opened:
 
 
 def _open_further(data: bytes, name: str) -> Opened:
-    """A picture of one of the formats that the extra brings. Raises UnreadError where it is not installed."""
+    """A picture of one of the formats that an extra brings. Raises UnreadError where it is not installed."""
     module = FURTHER[name][0]
     try:
         plugin = import_module(module)
     except ImportError:
         raise UnreadError(
-            f"{name}, which the extra `formats` reads. Next: pip install 'stylebatch[formats]'"
+            f"{name}, which the extra `{name.lower()}` reads. Next: {INSTALL[name]}"
         ) from None
     if name == "HEIF":
         plugin.register_heif_opener()
