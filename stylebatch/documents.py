@@ -19,6 +19,9 @@ MAX_DEPTH = 32
 MAX_DIGITS = 4000
 """Digits of a whole number; Python refuses to convert more than 4,300."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./+-]*")
+"""What needs no quotes, unless it means something else, such as `no` or `1e3`."""
+
 # The C loader is several times as fast, and missing where PyYAML was built without libyaml.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -69,6 +72,30 @@ def parse(text: str | bytes) -> Any:
         if isinstance(error, DocumentError):
             raise
         raise DocumentError(f"not valid YAML: {error}") from None
+
+
+def scalar(value: str | int | float | bool) -> str:
+    """One line of YAML that `parse` takes for the value.
+
+    Raises ValueError for a text that no YAML file can hold: one with lone surrogates, as of file names that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        return str(value).lower() if isinstance(value, bool) else repr(value)
+    if _PLAIN.fullmatch(value) and _means(value, value):
+        return value
+    # within quotes the emitter escapes what does not print, and a line is never broken at this width
+    quoted: str = yaml.safe_dump(value, default_style='"', allow_unicode=True, width=1 << 30)
+    quoted = quoted.rstrip("\n")
+    if not _means(quoted, value):
+        raise ValueError("cannot stand in a YAML file; accepted: text in UTF-8")
+    return quoted
+
+
+def _means(text: str, value: str) -> bool:
+    try:
+        return bool(parse(text) == value == yaml.safe_load(text))
+    except (DocumentError, yaml.YAMLError):
+        return False
 
 
 @dataclass

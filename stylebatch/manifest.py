@@ -46,8 +46,14 @@ def load_spec(
         data["output"] = (data["output"] if isinstance(data.get("output"), dict) else {}) | {
             "path": output
         }
+    return spec_of(data, str(path))
+
+
+def spec_of(data: dict[str, Any], place: str) -> RunSpec:
+    """The run that raw `data` describes, as if it stood in a manifest at `place`. Raises as `load_spec`."""
+    path = Path(place)
     spec = _validated(path, join_inputs(data, path.parent), RunSpec, _NEXT_STEP)
-    check_inputs(spec, str(path))
+    check_inputs(spec, place)
     return spec
 
 

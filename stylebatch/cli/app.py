@@ -18,10 +18,12 @@ import stylebatch.cli.export_verbs as export_verbs
 import stylebatch.cli.measure_verb as measure_verb
 import stylebatch.cli.model_verbs as model_verbs
 import stylebatch.cli.output_verbs as output_verbs
+import stylebatch.cli.start_verbs as start_verbs
 from stylebatch.store.versions import version_of
 
 NAME = "stylebatch"
 GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
+    "Begin": (start_verbs.init, start_verbs.inspect),
     "Render": (
         demo_verb.demo,
         dataset_verbs.run,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from stylebatch.models.family import Family
 from stylebatch.models.pipeline_files import PipelineFiles
+from stylebatch.models.unet.lora_keys import check_keys, num_layers
 from stylebatch.models.unet.published import Published, published_checkpoints
-from stylebatch.models.unet.unet_family import UNet
+from stylebatch.models.unet.single_file import parameters_by_part, single_file_layout
+from stylebatch.models.unet.unet_family import TITLES, UNet
+from stylebatch.models.weights import read_header
 
 FAMILIES: dict[str, Callable[[PipelineFiles], Family]] = {
     "UNet2DConditionModel": UNet,
@@ -30,3 +34,16 @@ def family_of(files: PipelineFiles) -> Family:
 def published(name: str) -> Published:
     """What is published of a well-known checkpoint (`model_section.MODEL_IDS`)."""
     return published_checkpoints()[name]
+
+
+def title_of_weights(path: Path) -> tuple[str, Mapping[str, int]]:
+    """What a .safetensors file is, for people, and numbers of weights, or of LoRA's layers, by part; its header alone is read.
+
+    Raises ManifestError for a file that is damaged, and for weights that no manifest can name, with what they are.
+    """
+    tensors = read_header(path)
+    if layers := num_layers([*tensors]):
+        check_keys(path)
+        return "LoRA weights", {"layers": layers}
+    layout = single_file_layout(path, tensors)
+    return f"{TITLES[layout]} checkpoint in one file", parameters_by_part(layout, tensors)

@@ -52,6 +52,13 @@ def test_verbs_and_flags_are_these() -> None:
         "": ["--help", "--install-completion", "--show-completion", "-h"],
         "cache": ["--help", "-h"],
         "clean": ["--comparisons", "--dry-run", "--help", "-h"],
+        "init": [
+            *("--annotations", "--contents", "--force", "--help", "--manifest", "--masks"),
+            *("--method", "--mode", "--model", "--name", "--output", "--pairing", "--pairs"),
+            *("--per-content", "--prompts", "--segmentation", "--size", "--split", "--styles"),
+            *("-h", "-m"),
+        ],
+        "inspect": ["--help", "--json", "--rows", "-h"],
         "run": [
             "--address",
             "--engine",

@@ -100,7 +100,7 @@ ROOMS = (
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
     *("store", "features", "reports", "export", "viewer", "engine"),
-    *("training", "evaluation", "conformance", "doctor", "cli"),
+    *("training", "evaluation", "conformance", "doctor", "survey", "cli"),
 )
 """Parts of the product; each may import those that stand before it."""
 UNET = "stylebatch.models.unet"

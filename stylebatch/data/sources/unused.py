@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from stylebatch.data.places import entries_of, is_file
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, SPLITS, kind_within
@@ -15,15 +17,33 @@ BESIDE = "_annotations.coco.json"
 _FOLDERS = re.compile(r"annotations?|labels?", re.I)
 
 
+class Unused(NamedTuple):
+    """Annotations that nothing names: `found`, for people; the options that would have them read."""
+
+    found: str
+    options: Mapping[str, str]
+
+    @property
+    def text(self) -> str:
+        said = " and ".join(f"`{name}: {value}`" for name, value in self.options.items())
+        return f"{self.found} is there and not used; for its objects say {said}, and without it `kind: folder`"
+
+
 def unused_annotations(root: str) -> str:
     """For people; "" where nothing looks like annotations."""
+    found = annotations_of_folder(root)
+    return "" if found is None else found.text
+
+
+def annotations_of_folder(root: str) -> Unused | None:
+    """What looks like annotations of a folder's images, in it or beside it."""
     try:
         return _within(root) or _beside(root.rstrip("/"))
     except OSError:
-        return ""
+        return None
 
 
-def _within(root: str) -> str:
+def _within(root: str) -> Unused | None:
     found = entries_of(root)
     images = next((n for n, is_dir in found.items() if is_dir and n.lower() in IMAGE_FOLDERS), "")
     for name, is_dir in found.items():
@@ -31,31 +51,28 @@ def _within(root: str) -> str:
         named = named or (name if not is_dir and COCO_FILE.fullmatch(name) else "")
         if named:
             path = os.path.join(root, images) if images else root
-            return (
-                f"{named} is there and not used; for its objects say `path: {path}` and `annotations: {os.path.join(root, named)}`, and "
-                "without it `kind: folder`"
-            )
+            return Unused(named, {"path": path, "annotations": os.path.join(root, named)})
         beside = f"{name}/{BESIDE}"
         if is_dir and name.lower() in SPLITS and is_file(os.path.join(root, beside)):
-            return f"{beside} is there and not used; for its objects say `kind: coco`, and without it `kind: folder`"
-    return ""
+            return Unused(beside, {"kind": "coco"})
+    return None
 
 
-def _beside(root: str) -> str:
+def _beside(root: str) -> Unused | None:
     """Of a folder that is `images`, or one in it, and has annotations next to that."""
     if is_address(root):  # all of the folder above would be listed
-        return ""
+        return None
     (above, name), inner = os.path.split(root), ""
     if name.lower() not in IMAGE_FOLDERS:  # yolo/images/train and yolo/labels/train
         (above, name), inner = os.path.split(above), name
     if name.lower() not in IMAGE_FOLDERS:
-        return ""
+        return None
     above = above or os.curdir
     for folder, is_dir in entries_of(above).items():
         place = os.path.join(above, folder, inner) if inner else os.path.join(above, folder)
         if is_dir and _FOLDERS.fullmatch(folder) and kind_within(place, ANNOTATION_SUFFIXES):
-            return f"{place} is there and not used; for its objects say `annotations: {place}`, and without it `kind: folder`"
-    return ""
+            return Unused(place, {"annotations": place})
+    return None
 
 
 def _annotations(root: str, folder: str) -> str:

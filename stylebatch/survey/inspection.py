@@ -1,0 +1,221 @@
+"""Says what a file, folder, pattern or address is. Kinds of sources are recognised by the code that plans recognise them with."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from shlex import quote
+from typing import Any
+
+from stylebatch.data.image_section import ContentSpec
+from stylebatch.data.one_look import one_look
+from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
+from stylebatch.data.places import exists, is_file
+from stylebatch.data.sources.kinds import kind_of
+from stylebatch.data.sources.local import LocalFiles
+from stylebatch.data.sources.outputs import is_output, output_around
+from stylebatch.data.sources.patterns import is_pattern
+from stylebatch.data.sources.source import Item, Sources
+from stylebatch.data.tables.reader import FORMATS
+from stylebatch.data.tables.text_lines import suffix_of
+from stylebatch.errors import ManifestError
+from stylebatch.manifest import YAML_SUFFIXES
+from stylebatch.models.model_section import PICKLED, SINGLE_FILE
+from stylebatch.paths import is_address
+from stylebatch.survey.document_survey import annotations_finding, document_finding
+from stylebatch.survey.finding import Finding
+from stylebatch.survey.image_survey import ImageSurvey, survey_images
+from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
+from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
+from stylebatch.survey.picture_look import look_at
+from stylebatch.survey.presence import require_there
+from stylebatch.survey.table_survey import WORDS, TableSurvey, facts_of, survey_table
+
+MOST_FAULTS = 6
+WORDS_OF_KINDS = {
+    "folder": "image folder",
+    "table": "table of images",
+    "store": "image folder",
+    "parquet": "Parquet with images",
+    "webdataset": "WebDataset",
+    "saved": "dataset saved by `datasets`",
+    "coco": "images with COCO annotations",
+    "voc": "images with Pascal VOC annotations",
+    "yolo": "images with YOLO annotations",
+    "files": "pictures of an output",
+}
+NEXT = {
+    "pairs": "`stylebatch plan {place}` plans it as it is; `pairing: {{mode: explicit, path: {place}}}` in a manifest",
+    "prompts": "`stylebatch init --prompts {place}` writes a manifest of it",
+}
+
+
+@one_look()
+def inspect(place: str, most_rows: int) -> Finding:
+    """What is at `place`, with at most so many of its records.
+
+    What is damaged is told among its problems. Raises ManifestError for what is not there, or is nothing that this program reads,
+    and StorageError for a store that does not answer.
+    """
+    require_there(place)
+    if is_pattern(place) or not is_file(place):
+        return _folder(place, most_rows)
+    suffix = suffix_of(place)
+    if not is_address(place):
+        if suffix in YAML_SUFFIXES:
+            return document_finding(place)
+        if suffix == SINGLE_FILE:
+            return weights_finding(place)
+    if suffix in PICKLED:
+        raise ManifestError(
+            f"{place}: found pickled weights ({suffix}), which may run any code when they are read; accepted: {SINGLE_FILE}, or a "
+            "pipeline folder (docs/models.md says how to convert)"
+        )
+    if suffix in IMAGE_SUFFIXES:
+        return _picture(place)
+    if suffix == ".json":
+        return annotations_finding(place)
+    if kind_of(place) not in (None, "table"):
+        return _within_output(_images(place, most_rows))
+    if suffix in FORMATS:
+        return _table(place, most_rows)
+    raise ManifestError(
+        f"{place}: found a {suffix or 'suffixless'} file; accepted: a manifest, a table ({', '.join(FORMATS)}), a .tar, a picture, COCO "
+        f"annotations (.json), weights ({SINGLE_FILE}), or a folder"
+    )
+
+
+def _folder(place: str, most_rows: int) -> Finding:
+    if not is_pattern(place):
+        if is_output(place):
+            return output_finding(place, most_rows)
+        if is_cache(place):
+            return cache_finding(place, most_rows)
+        if not is_address(place) and is_pipeline(place):
+            return pipeline_finding(place)
+        around = "" if is_address(place) else output_around(place)
+        if around and kind_of(place) in (None, "folder"):
+            return Finding(
+                place,
+                f"part of the output {around}",
+                next_step=f"`stylebatch inspect {quote(around)}` tells of all of it",
+            )
+    return _within_output(_images(place, most_rows))
+
+
+def _within_output(found: Finding) -> Finding:
+    """With the output that it is a part of."""
+    if is_address(found.place) or is_pattern(found.place):
+        return found
+    folder = found.place if os.path.isdir(found.place) else os.path.dirname(found.place)
+    around = output_around(folder or os.curdir)
+    if around is None:
+        return found
+    return replace(found, notes=(*found.notes, f"it is a part of the output {around}"))
+
+
+def _images(place: str, most_rows: int) -> Finding:
+    return image_finding(place, survey_images(ContentSpec(path=place)), most_rows)
+
+
+def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
+    """What is known of a source of images."""
+    items, look, classes = found.listing.items, found.look, found.classes
+    without = classes.pop("", 0)
+    facts: dict[str, Any] = {
+        "num_images": len(items),
+        "classes": classes,
+        **({"without_class": without} if classes and without else {}),
+        "splits": found.splits,
+        "captioned": f"{found.num_captioned:,} of {len(items):,}" if found.num_captioned else "",
+        "objects": found.objects,
+        "masks": sum(item.mask is not None for item in items) or "",
+        "columns": dict(found.types),
+        "sizes": _named(look.sizes),
+        "decoded": look.looked_at,
+    }
+    problems = [found.problem] if found.problem else []
+    problems += [f"{name}: {reason}" for name, reason in look.faults[:MOST_FAULTS]]
+    if len(look.faults) > MOST_FAULTS:
+        problems.append(f"{len(look.faults) - MOST_FAULTS} more pictures cannot be read")
+    kind = f"{WORDS_OF_KINDS.get(found.kind, 'images')} (kind {found.kind})"
+    return Finding(
+        place,
+        kind,
+        facts,
+        tuple(map(_sample, items[:most_rows])),
+        # the first says the kind
+        tuple(found.notes[1:]),
+        tuple(problems),
+        f"`stylebatch init {quote(place)} STYLES` writes a manifest of it",
+    )
+
+
+def _sample(item: Item) -> Mapping[str, Any]:
+    cells = {
+        "id": item.id,
+        "label": item.label,
+        "caption": item.caption,
+        "license": item.license,
+        "split": item.split,
+        "objects": len(item.regions) or "",
+        **item.extra,
+    }
+    return {name: value for name, value in cells.items() if value not in ("", None)}
+
+
+def _named(sizes: Counter[tuple[int, int]]) -> Counter[str]:
+    return Counter({f"{width} x {height} px": count for (width, height), count in sizes.items()})
+
+
+def _picture(place: str) -> Finding:
+    files = LocalFiles("", "contents")
+    item = Item(place, replace(files.ref(place), source="contents"))
+    look = look_at([item], Sources.of(files))
+    return Finding(
+        place,
+        "picture",
+        {"sizes": _named(look.sizes)},
+        problems=tuple(f"{name}: {reason}" for name, reason in look.faults),
+    )
+
+
+def _table(place: str, most_rows: int) -> Finding:
+    found = survey_table(place, most_rows)
+    if found.role == "paths" and not found.problem:
+        survey = survey_images(ContentSpec(path=place))
+        told = image_finding(place, survey, most_rows)
+        return _within_output(replace(told, facts=facts_of(found) | dict(told.facts)))
+    problems = [found.problem] if found.problem else _lost(place, found)
+    step = NEXT.get(found.role, "").format(place=quote(place))
+    if found.role == "other":
+        step = "a table of images has a column path, one of pairs content and style, one of prompts prompt"
+    return _within_output(
+        Finding(
+            place,
+            WORDS[found.role],
+            facts_of(found),
+            found.rows,
+            (),
+            tuple(problems),
+            next_step=step,
+        )
+    )
+
+
+def _lost(place: str, found: TableSurvey) -> list[str]:
+    """Paths of the first rows that lead nowhere."""
+    if is_address(place):
+        return []
+    folder = os.path.dirname(place)
+    names = ("content", "style") if found.role == "pairs" else ("image", "mask", "reference")
+    paths = [row[name] for row in found.rows for name in names if row.get(name)]
+    lost = [
+        path for path in paths if not is_address(path) and not exists(os.path.join(folder, path))
+    ]
+    if found.role == "pairs" and len(lost) == len(paths):
+        # they may be ids of contents and styles that a manifest names
+        return []
+    return [f"{place}: {path}: there is no such file" for path in lost]

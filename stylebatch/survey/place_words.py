@@ -1,0 +1,52 @@
+"""What a place seems to be by its name: words of contents, styles, masks and label images."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+
+STYLE_WORDS = frozenset(
+    (
+        *("style", "painting", "paint", "art", "artwork", "artist", "artistic", "texture", "look"),
+        *("wikiart", "drawing", "sketch", "print", "pattern", "illustration", "canvas", "palette"),
+        *("comic", "mosaic", "engraving", "watercolor", "watercolour"),
+    )
+)
+CONTENT_WORDS = frozenset(
+    (
+        *("content", "photo", "photograph", "photography", "camera", "dcim", "imagenet", "coco"),
+        *("voc", "cifar", "subject", "object", "class"),
+    )
+)
+GENERAL_WORDS = frozenset(
+    (
+        *("image", "picture", "pic", "img", "data", "dataset", "train", "training", "source"),
+        *("input", "original", "raw"),
+    )
+)
+"""Of contents, where nothing else tells."""
+MASK_WORDS = frozenset(("mask", "matte"))
+SEGMENTATION_WORDS = frozenset(("segmentation", "seg", "semantic", "segmap"))
+KNOWN = sorted(STYLE_WORDS | CONTENT_WORDS | GENERAL_WORDS | MASK_WORDS | SEGMENTATION_WORDS)
+ALIKE = 0.85
+"""Of a word and one of these that it misspells."""
+SHORTEST_SLIP = 5
+
+
+def words_of(place: str) -> frozenset[str]:
+    """The words of a place's own name, in the singular; a misspelt one of those that are known as it is meant."""
+    name = os.path.basename(os.path.abspath(place)).partition(".")[0]
+    spread = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return frozenset(map(_meant, re.findall(r"[a-z]+", spread.lower())))
+
+
+def _meant(word: str) -> str:
+    for form in (word, word.removesuffix("s"), word.removesuffix("es")):
+        if form in KNOWN:
+            return form
+    singular = word.removesuffix("s")
+    if len(singular) < SHORTEST_SLIP:
+        return singular
+    close = difflib.get_close_matches(singular, KNOWN, n=1, cutoff=ALIKE)
+    return close[0] if close else singular

@@ -1,0 +1,36 @@
+"""Whether anything is at a place that people name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from stylebatch.data.places import entries_of
+from stylebatch.data.sources.kinds import is_there
+from stylebatch.errors import ManifestError
+from stylebatch.paths import is_address, require_place
+
+
+def require_there(place: str) -> None:
+    """Raise ManifestError where nothing is, with what has almost its name; for addresses of no store, too."""
+    try:
+        require_place(place)
+    except ValueError as error:
+        raise ManifestError(f"{place}: {error}") from None
+    if not is_there(place):
+        raise ManifestError(
+            f"{place}: there is no such file or folder{_near(place)}; accepted: one that is there"
+        )
+
+
+def _near(place: str) -> str:
+    """`; did you mean X?`, where something beside it has almost its name."""
+    if is_address(place):
+        return ""
+    folder, name = os.path.split(place.rstrip(os.sep))
+    try:
+        names = [*entries_of(folder or os.curdir)]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {os.path.join(folder, close[0])}?" if close else ""

@@ -1,0 +1,195 @@
+"""`stylebatch inspect` says what a place is, what is in it, and what of it is damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stylebatch.cli import main
+from stylebatch.features.style_cache import StyleCache
+from stylebatch.folder import Folder
+from tests.support.images import picture, write_inputs, write_manifest
+from tests.support.layouts import coco, put, roboflow
+from tests.support.packed import encoded, tar
+from tests.support.s3 import BUCKET, s3_server
+from tests.support.styles import style_key, write
+
+Told = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    """What `inspect --json` says of a place, and with which exit code."""
+
+    def inspected(place: object, code: int = 0) -> dict[str, Any]:
+        capsys.readouterr()
+        assert main(["inspect", str(place), "--json"]) == code
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert bool(found["problems"]) == bool(code)
+        return found
+
+    return inspected
+
+
+def test_folders_of_images_and_their_classes_and_sizes(tmp_path: Path, told: Told) -> None:
+    write_inputs(tmp_path, contents=3)
+    (tmp_path / "contents" / "notes.md").write_text("x")
+    found = told(tmp_path / "contents")
+    assert (found["kind"], found["num_images"]) == ("image folder (kind folder)", 3)
+    assert found["classes"] == {"dog": 2, "cat": 1}
+    assert found["sizes"] == {"96 x 80 px": 3}
+    assert [one["id"] for one in found["samples"]] == ["cat/1.png", "dog/0.png", "dog/2.png"]
+    assert "1 .md" in found["notes"][0]
+
+
+def test_splits_are_counted_and_folders_of_classes_are_none(tmp_path: Path, told: Told) -> None:
+    put(tmp_path, "train/cat/1.png", "train/dog/2.png", "val/cat/3.png")
+    assert told(tmp_path)["splits"] == {"train": 2, "val": 1}
+    put(tmp_path / "b", "test/1.png", "cat/2.png")
+    assert told(tmp_path / "b")["splits"] == {}
+    assert told(roboflow(tmp_path / "c"))["objects"] == {"dog": 3, "cat": 3}
+
+
+def test_tables_by_their_columns(tmp_path: Path, told: Told) -> None:
+    rows = {
+        "pairs.csv": ("Content,Style\na.png,b.png\n", "table of pairs"),
+        "prompts.tsv": ("prompt\tlabel\tn\na cat\tcat\t3\n", "table of prompts"),
+        "misspelt.jsonl": ('{"promt": "a cat"}\n', "table of prompts"),
+        "other.csv": ("a,b\n1,2\n", "table"),
+    }
+    for name, (text, kind) in rows.items():
+        (tmp_path / name).write_text(text)
+        assert told(tmp_path / name)["kind"] == kind
+    assert told(tmp_path / "prompts.tsv")["columns"] == {
+        "prompt": "string",
+        "label": "string",
+        "n": "int64",
+    }
+    picture(1).save(tmp_path / "a.png")
+    (tmp_path / "images.csv").write_text("path,label\na.png,cat\na2.png,dog\n")
+    found = told(tmp_path / "images.csv", 1)
+    assert (found["num_rows"], found["classes"]) == (2, {"cat": 1, "dog": 1})
+    assert "a2.png: no such file" in found["problems"][0]
+    (tmp_path / "cut.csv").write_text('content,style\na.png,b.png\nb.png,"c.png\n')
+    found = told(tmp_path / "cut.csv", 1)
+    assert found["num_rows"] == 1
+    assert "a quote is never closed" in found["problems"][0]
+
+
+def test_tars_whole_and_cut(tmp_path: Path, told: Told) -> None:
+    members: dict[str, Any] = {}
+    for number in range(4):
+        members |= {f"{number}.png": encoded(number), f"{number}.json": {"label": "ab"[number % 2]}}
+    path = tar(tmp_path / "shards" / "train-0.tar", members)
+    found = told(tmp_path / "shards")
+    assert (found["kind"], found["classes"]) == ("WebDataset (kind webdataset)", {"a": 2, "b": 2})
+    assert found["splits"] == {"train": 4}
+    assert told(tmp_path / "shards" / "train-{0..0}.tar")["num_images"] == 4
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    found = told(path, 1)
+    assert 0 < found["num_images"] < 4
+    assert "cut short" in found["problems"][0] or "ends" in found["problems"][0]
+
+
+def test_annotations_and_pictures(tmp_path: Path, told: Told) -> None:
+    put(tmp_path, "1.png", instances__json=coco("1.png"))
+    found = told(tmp_path / "instances.json")
+    assert (found["kind"], found["objects"]) == ("COCO annotations", {"cat": 1})
+    assert told(tmp_path / "1.png")["sizes"] == {"48 x 40 px": 1}
+    (tmp_path / "1.png").write_bytes(encoded(1)[:200])
+    assert "truncated" in told(tmp_path / "1.png", 1)["problems"][0]
+    (tmp_path / "instances.json").write_text(coco("1.png")[:-20])
+    assert "not whole JSON" in told(tmp_path / "instances.json", 1)["problems"][0]
+
+
+def test_outputs_their_shards_and_what_is_missing(
+    tmp_path: Path, eps_folder: Path, told: Told
+) -> None:
+    write_inputs(tmp_path)
+    manifest = write_manifest(tmp_path, eps_folder)
+    found = told(manifest)
+    assert (found["kind"], found["method"]) == ("manifest", "styleid")
+    assert main(["run", str(manifest), "--set", "method.steps=2", "--set", "engine.threads=1"]) == 0
+    out = tmp_path / "out"
+    found = told(out)
+    assert (found["kind"], found["num_samples"], found["num_shards"]) == ("output of a run", 12, 3)
+    assert found["classes"] == {"cat": 6, "dog": 6}
+    assert found["samples"][0]["style_id"] == "0.png"
+    assert f"part of the output {out}" in told(out / "data" / "train-00000.tar")["notes"][-1]
+    assert told(out / "metadata" / "train-00000.parquet")["num_rows"] == 4
+    assert told(out / "metadata")["kind"] == f"part of the output {out}"
+    (out / "metadata" / "train-00001_stats.json").unlink()
+    assert told(out)["num_shards"] == 2
+    record = out / "run.json"
+    record.write_text(record.read_text()[:200])
+    assert "is damaged" in told(out, 1)["problems"][0]
+
+
+def test_models_and_weights(tmp_path: Path, eps_folder: Path, told: Told) -> None:
+    found = told(eps_folder)
+    assert (found["kind"], found["family"]) == ("pipeline folder", "Stable Diffusion 1.x")
+    weights = eps_folder / "unet" / "diffusion_pytorch_model.safetensors"
+    assert "one part of a pipeline folder" in told(weights, 1)["problems"][0]
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:5000])
+    assert "cut off" in told(cut, 1)["problems"][0]
+
+
+def test_caches_and_broken_indexes(tmp_path: Path, told: Told) -> None:
+    key = write(StyleCache(tmp_path), style_key())
+    found = told(tmp_path)
+    assert (found["kind"], found["num_styles"], found["codecs"]) == ("style cache", 1, {"kv": 1})
+    assert found["samples"][0]["style"] == "monet.png"
+    (tmp_path / f"{key}.parquet").write_bytes(b"PAR1")
+    assert "cache verify" in told(tmp_path, 1)["problems"][0]
+
+
+def test_what_is_in_a_store(tmp_path: Path, told: Told) -> None:
+    with s3_server():
+        folder = Folder.at(f"s3://{BUCKET}/photos")
+        for number, label in enumerate(("cat", "dog", "cat")):
+            folder.write(f"{label}/{number}.png", encoded(number))
+        found = told(f"s3://{BUCKET}/photos")
+        assert (found["num_images"], found["classes"]) == (3, {"cat": 2, "dog": 1})
+        path = tar(tmp_path / "0.tar", {"a.png": encoded(1), "a.cls": "7"})
+        folder.write("0.tar", path.read_bytes())
+        assert told(f"s3://{BUCKET}/photos/0.tar")["classes"] == {"7": 1}
+        folder.write("rows.csv", b"path,label\ncat/0.png,cat\n")
+        assert told(f"s3://{BUCKET}/photos/rows.csv")["kind"].startswith("table of images")
+        assert main(["inspect", f"s3://{BUCKET}/nowhere"]) == 2
+
+
+def test_manifests_that_are_wrong(tmp_path: Path, told: Told) -> None:
+    (tmp_path / "m.yaml").write_text("contents: {path: nowhere}\noutput: {path: out}\n")
+    assert "styles is missing" in told(tmp_path / "m.yaml", 1)["problems"][0]
+    (tmp_path / "m.yaml").write_text("contents: {path: [\n")
+    assert "not valid YAML" in told(tmp_path / "m.yaml", 1)["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("photo", "did you mean"),
+        ("model.ckpt", "pickled weights"),
+        ("notes.txt", "found a .txt file"),
+        ("list.json", "found JSON of list"),
+        ("other.yaml", "found services at the top"),
+        ("empty", "found no image files"),
+        ("no*.tar", "found no file of that pattern"),
+    ],
+)
+def test_what_is_nothing_of_ours_is_said(
+    tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("photos", "empty"):
+        (tmp_path / folder).mkdir()
+    texts = {"model.ckpt": "x", "notes.txt": "x", "list.json": "[]", "other.yaml": "services: {}"}
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text)
+    assert main(["inspect", str(tmp_path / name)]) == 2
+    assert said in capsys.readouterr().err
