@@ -110,21 +110,26 @@ def test_annotations_and_pictures(tmp_path: Path, told: Told) -> None:
 def test_outputs_their_shards_and_what_is_missing(
     tmp_path: Path, eps_folder: Path, told: Told
 ) -> None:
-    write_inputs(tmp_path)
-    manifest = write_manifest(tmp_path, eps_folder)
+    write_inputs(tmp_path, contents=2, styles=1)
+    out = tmp_path / "out"
+    manifest = write_manifest(
+        tmp_path,
+        eps_folder,
+        method={"name": "styleid", "steps": 2},
+        output={"path": str(out), "shard_size": 1},
+    )
     found = told(manifest)
     assert (found["kind"], found["method"]) == ("manifest", "styleid")
-    assert main(["run", str(manifest), "--set", "method.steps=2", "--set", "engine.threads=1"]) == 0
-    out = tmp_path / "out"
+    assert main(["run", str(manifest)]) == 0
     found = told(out)
-    assert (found["kind"], found["num_samples"], found["num_shards"]) == ("output of a run", 12, 3)
-    assert found["classes"] == {"cat": 6, "dog": 6}
+    assert (found["kind"], found["num_samples"], found["num_shards"]) == ("output of a run", 2, 2)
+    assert found["classes"] == {"cat": 1, "dog": 1}
     assert found["samples"][0]["style_id"] == "0.png"
     assert f"part of the output {out}" in told(out / "data" / "train-00000.tar")["notes"][-1]
-    assert told(out / "metadata" / "train-00000.parquet")["num_rows"] == 4
+    assert told(out / "metadata" / "train-00000.parquet")["num_rows"] == 1
     assert told(out / "metadata")["kind"] == f"part of the output {out}"
     (out / "metadata" / "train-00001_stats.json").unlink()
-    assert told(out)["num_shards"] == 2
+    assert told(out)["num_shards"] == 1
     record = out / "run.json"
     record.write_text(record.read_text()[:200])
     assert "is damaged" in told(out, 1)["problems"][0]
