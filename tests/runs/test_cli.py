@@ -49,7 +49,7 @@ def _flags(command: Any, name: str = "", parent: Any = None) -> dict[str, list[s
 
 def test_verbs_and_flags_are_these() -> None:
     assert _flags(command()) == {
-        "": ["--help", "--install-completion", "--show-completion", "-h"],
+        "": ["--help", "--install-completion", "--show-completion", "--version", "-h"],
         "cache": ["--help", "-h"],
         "clean": ["--comparisons", "--dry-run", "--help", "-h"],
         "init": [
@@ -59,6 +59,7 @@ def test_verbs_and_flags_are_these() -> None:
             *("-h", "-m"),
         ],
         "inspect": ["--help", "--json", "--rows", "-h"],
+        "demo": ["--help", "--json-logs", "--output", "--set", "-h"],
         "run": [
             "--address",
             "--engine",
@@ -164,7 +165,7 @@ def test_help_lists_every_verb_under_a_group() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("", "Missing command.\nAccepted: run, plan,"),
+        ("", "Missing command.\nAccepted: init, inspect, demo, run, plan,"),
         ("rnu m.yaml", "No such command 'rnu'. Did you mean 'run'?"),
         ("cache prune c", "No such command 'prune'.\nAccepted: ls, verify, gc. Next: `stylebatch cache --help`"),
         ("run m.yaml --limt 3", "No such option: --limt (Possible options: --limit)\nNext: `stylebatch run --help`"),
