@@ -23,15 +23,13 @@ from stylebatch.store.versions import version_of
 
 NAME = "stylebatch"
 GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
-    "Begin": (start_verbs.init, start_verbs.inspect),
+    "Begin": (start_verbs.init, start_verbs.inspect, demo_verb.demo, dataset_verbs.schema),
     "Render": (
-        demo_verb.demo,
         dataset_verbs.run,
         dataset_verbs.plan,
         compare_verb.compare,
         dataset_verbs.precompute,
         dataset_verbs.submit,
-        dataset_verbs.schema,
     ),
     "Look": (
         output_verbs.report,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson
+from stylebatch.cli.arguments import AsJson, DryRun
+from stylebatch.cli.messages import end_of_dry_run
 from stylebatch.errors import ManifestError
 from stylebatch.section import UNIT_PREFIXES, parse_bytes
 
@@ -53,17 +54,23 @@ def verify(
             help="set damaged styles aside, rebuild indexes, remove files of writers that stopped a day ago",
         ),
     ] = False,
+    dry_run: DryRun = False,
 ) -> int:
     """read all of it; exit 0 only if every style is whole"""
     styles = _existing(cache)
     found = left = 0
-    for finding in styles.verify(repair=repair):
+    for finding in styles.verify(repair=repair and not dry_run):
         done = f"; {finding.repair}" if finding.repair else ""
         print(f"{finding.name}: {finding.kind}: {finding.message}{done}", flush=True)
         found += 1
         left += not finding.repair
     count = _count(styles.ls())
-    if not found:
+    if dry_run and repair and found:
+        print(
+            f"{found} found; would set damaged styles aside, rebuild indexes and remove leftovers"
+        )
+        end_of_dry_run()
+    elif not found:
         print(f"{count}: all whole")
     elif not left:
         print(f"{found} found, all repaired; {count} left. Styles set aside are made again.")
@@ -81,14 +88,18 @@ def gc(
     max_bytes: Annotated[
         str, typer.Option(metavar="N", help="what may remain: 500MB, 20GiB, or bytes")
     ],
+    dry_run: DryRun = False,
 ) -> int:
     """remove the least recently used styles that nobody reads"""
     limit = parse_size(max_bytes)
     styles = _existing(cache)
-    removed = styles.gc(limit)
+    removed = styles.gc(limit, dry_run=dry_run)
     for entry in removed:
         key, size, age, *_, label = _cells(entry)
-        print(f"removed {key}: {size}, last used {age}, {label}")
+        print(f"{'would remove' if dry_run else 'removed'} {key}: {size}, last used {age}, {label}")
+    if dry_run:
+        print(f"Would remove {_count(removed)} of {_count(styles.ls())} in {cache}")
+        return end_of_dry_run()
     entries, held = styles.ls(), _total_bytes(cache)
     print(f"Removed {_count(removed)}; {_count(entries)} left in {cache}")
     if held > limit:

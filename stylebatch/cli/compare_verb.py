@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson, JsonLogs, Manifest, Overrides, whole_number
-from stylebatch.cli.messages import naming, print_problem, progress
+from stylebatch.cli.arguments import AsJson, DryRun, JsonLogs, Manifest, Overrides, whole_number
+from stylebatch.cli.messages import end_of_dry_run, naming, print_problem, progress
 from stylebatch.errors import ManifestError
 
 
@@ -37,6 +37,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """render variants of a manifest on the same few samples, as one picture and a table of measures"""
     from stylebatch.engine.variants import variants_of
@@ -51,8 +52,12 @@ def compare(
 
         # after the manifest is read: a bad one is refused before torch is imported
         from stylebatch.engine.compare import compare as render
+        from stylebatch.engine.compare import foresee
 
         place = output or f"{variants[0].spec.output.path.rstrip('/')}-compare"
+        if dry_run:
+            print("\n".join(foresee(variants, place, limit=limit, progress=shown)))
+            return end_of_dry_run()
         made = render(variants, place, limit=limit, progress=shown)
     if as_json:
         print(json.dumps(made.table.document(), indent=1, ensure_ascii=False))

@@ -13,6 +13,7 @@ import typer
 
 from stylebatch.cli.arguments import (
     AsJson,
+    DryRun,
     JsonLogs,
     Manifest,
     OutputInstead,
@@ -22,7 +23,8 @@ from stylebatch.cli.arguments import (
     size_in_bytes,
     whole_number,
 )
-from stylebatch.cli.messages import naming, print_result, progress
+from stylebatch.cli.messages import end_of_dry_run, naming, print_result, progress
+from stylebatch.words import counted
 
 
 def _engines() -> list[str]:
@@ -67,6 +69,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="render shards with failed samples again")
     ] = False,
+    dry_run: DryRun = False,
 ) -> int:
     """render a manifest into its output directory, or continue an interrupted run"""
     from stylebatch.manifest import load_spec
@@ -75,12 +78,18 @@ def run(
     given = [f"engine.{key}={value}" for key, value in settings.items() if value is not None]
     with naming(manifest):
         spec = load_spec(manifest, [*overrides, *given], output=output)
+        main_process = os.environ.get("RANK", "0") == "0"
+        if dry_run:
+            from stylebatch.cli.planned import foretell
+
+            if main_process:
+                foretell(spec, limit=limit, retry_failed=retry_failed)
+            return end_of_dry_run() if main_process else 0
 
         # after the manifest is read: a bad one is refused before torch is imported
         from stylebatch.engine.run import run
 
         # under `accelerate launch` or torchrun every rank runs this; the first reports
-        main_process = os.environ.get("RANK", "0") == "0"
         result = run(
             spec,
             limit=limit,
@@ -134,6 +143,7 @@ def precompute(
     overrides: Overrides,
     output: OutputInstead = None,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """invert the styles of a manifest into its style cache (features.cache)"""
     from stylebatch.manifest import load_spec
@@ -144,11 +154,14 @@ def precompute(
         from stylebatch.engine.precompute import precompute
         from stylebatch.progress import clock
 
-        done = precompute(spec, progress=progress(as_json=json_logs))
-    failed = f", {done.num_failed} images cannot be used" if done.num_failed else ""
-    print(
-        f"{done.cache}: {done.num_built} styles written in {clock(done.seconds)}, {done.num_found} were there{failed}"
-    )
+        done = precompute(spec, progress=progress(as_json=json_logs), dry_run=dry_run)
+    failed = f", {counted(done.num_failed, 'image')} cannot be used" if done.num_failed else ""
+    if dry_run:
+        missing = counted(done.num_built, "style")
+        print(f"{done.cache}: would write {missing}, {done.num_found} are there{failed}")
+        return end_of_dry_run()
+    built = f"{counted(done.num_built, 'style')} written in {clock(done.seconds)}"
+    print(f"{done.cache}: {built}, {done.num_found} were there{failed}")
     return 0
 
 
@@ -169,12 +182,16 @@ def submit(
         ),
     ] = None,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """run a manifest as a job of a Ray cluster, and follow it to its exit code"""
-    from stylebatch.cli.submit import Submission, submit
+    from stylebatch.cli.submit import Submission, command_of, submit
 
     with naming(manifest):
         job = Submission(manifest, overrides, output, workers, json_logs=json_logs)
+        if dry_run:
+            print(f"Would submit to {address}: {command_of(job)}")
+            return end_of_dry_run()
         return submit(job, address, python)
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson, place, whole_number
-from stylebatch.cli.messages import print_problem, progress
+from stylebatch.cli.arguments import AsJson, DryRun, place, whole_number
+from stylebatch.cli.messages import end_of_dry_run, print_problem, progress
 from stylebatch.errors import ManifestError
+from stylebatch.words import counted
 
 
 def evaluate(
@@ -45,6 +46,7 @@ def evaluate(
         typer.Option(metavar="DIR", help="write evaluation.json, evaluation.md, pareto.png there"),
     ] = None,
     as_json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> int:
     """ArtFID, FID, KID, LPIPS, CFSD and others of whole outputs, with intervals, and style against structure"""
     for name, number, least in (("--limit", limit, 1), ("--bootstrap", bootstrap, 0)):
@@ -70,6 +72,11 @@ def evaluate(
     request = Request(given, against, limit, bootstrap, device)
     shown = progress(as_json=as_json)
     total = num_samples(folders, limit)
+    if dry_run:
+        print(f"Would look at {counted(total, 'picture')} of {', '.join(map(str, folders))}")
+        if target is not None:
+            print(f"Would write {', '.join(map(target.where, FILES))}")
+        return end_of_dry_run()
     shown.begin(evaluations=total, samples=total, samples_done=0, unit="pictures")
 
     def on_picture() -> None:

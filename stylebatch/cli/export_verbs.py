@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stylebatch.cli.arguments import JsonLogs, Output, place, whole_number
-from stylebatch.cli.messages import progress
+from stylebatch.cli.arguments import DryRun, JsonLogs, Output, place, whole_number
+from stylebatch.cli.messages import end_of_dry_run, progress
 from stylebatch.errors import ManifestError
+from stylebatch.folder import Folder
 
 if TYPE_CHECKING:
     from stylebatch.export.export import ExportResult
@@ -129,9 +130,10 @@ def export(
         bool, typer.Option("--private", help="with --to hub: make a new repository private")
     ] = False,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """copy an output in another form, in part, balanced or with its contents"""
-    from stylebatch.export.export import export
+    from stylebatch.export.export import export, foresee_export
     from stylebatch.export.export_options import ExportOptions, read_keys
 
     is_hub = to == "hub"
@@ -147,6 +149,12 @@ def export(
         annotations=annotations,  # type: ignore[arg-type]  # checked there
     )
     shown = progress(as_json=json_logs)
+    if dry_run:
+        target = _staging(output, into, staging) if is_hub else place(into)
+        if is_hub:
+            print(f"Would upload to the hub: {into}, out of {target}")
+        print("\n".join(foresee_export([place(output)], target, options, progress=shown)))
+        return end_of_dry_run()
     if not is_hub:
         return print_export(export([place(output)], place(into), options, progress=shown))
     from stylebatch.export.upload import repository_of, staging_folder, upload
@@ -171,9 +179,10 @@ def merge(
     split: Splits = None,
     shard_size: ShardSize = None,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """join outputs of the same columns into one"""
-    from stylebatch.export.export import export
+    from stylebatch.export.export import export, foresee_export
     from stylebatch.export.export_options import ExportOptions
 
     if len(outputs) < 2:
@@ -183,8 +192,19 @@ def merge(
         shard_size=shard_size,
         splits=tuple(split or ()),
     )
-    shown = progress(as_json=json_logs)
-    return print_export(export([*map(place, outputs)], place(into), options, progress=shown))
+    shown, given = progress(as_json=json_logs), [*map(place, outputs)]
+    if dry_run:
+        print("\n".join(foresee_export(given, place(into), options, progress=shown)))
+        return end_of_dry_run()
+    return print_export(export(given, place(into), options, progress=shown))
+
+
+def _staging(output: str, into: str, staging: str | None) -> Folder:
+    """Where an export for the hub is made first. Raises ManifestError for what names no repository."""
+    from stylebatch.export.upload import repository_of, staging_folder
+
+    repository_of(into)
+    return Folder.at(staging_folder(place(output), staging))
 
 
 def print_export(result: ExportResult) -> int:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import JsonLogs, Output, place
-from stylebatch.cli.messages import progress
+from stylebatch.cli.arguments import DryRun, JsonLogs, Output, place
+from stylebatch.cli.messages import end_of_dry_run, progress
 from stylebatch.errors import ManifestError
 
 
@@ -35,13 +35,17 @@ def measure(
         ),
     ] = None,
     json_logs: JsonLogs = False,
+    dry_run: DryRun = False,
 ) -> int:
     """add measures by a network to the records of a finished output; its pictures are not touched"""
     names = [name.strip() for text in add for name in text.split(",") if name.strip()]
     labels = dict(map(_label, label or ()))
 
-    from stylebatch.engine.measure_output import measure_output
+    from stylebatch.engine.measure_output import foresee, measure_output
 
+    if dry_run:
+        print(foresee(place(output), names, classifier=classifier, labels=labels))
+        return end_of_dry_run()
     done = measure_output(
         place(output),
         names,

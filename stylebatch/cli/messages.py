@@ -56,6 +56,12 @@ def print_result(result: RunResult, *, as_json: bool) -> int:
     return result.exit_code
 
 
+def end_of_dry_run() -> int:
+    """Say that nothing was done; returns the exit code."""
+    print("Dry run: nothing was written")
+    return 0
+
+
 @contextmanager
 def naming(manifest: str, kept: str | None = None) -> Iterator[None]:
     """Inside, errors of a manifest name its file. `kept`: what an interruption leaves, if not committed shards."""

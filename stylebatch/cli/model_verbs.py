@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson, OutputInstead, Overrides, whole_number
-from stylebatch.cli.messages import naming
+from stylebatch.cli.arguments import AsJson, DryRun, OutputInstead, Overrides, whole_number
+from stylebatch.cli.messages import end_of_dry_run, naming
 from stylebatch.errors import ManifestError
 
 
@@ -57,15 +57,18 @@ def doctor(
         bool, typer.Option("--no-measure", help="read files only: load nothing, measure no speed")
     ] = False,
     as_json: AsJson = False,
+    dry_run: DryRun = False,
 ) -> int:
     """check a checkpoint, or this machine"""
+    from stylebatch.doctor.model import Measure
     from stylebatch.doctor.printing import doctor_machine, doctor_model
 
     if model is None:
         return doctor_machine(os.environ, as_json=as_json)
     given = {"config": config, "variant": variant, "dtype": dtype}
     options = {key: value for key, value in given.items() if value is not None}
-    return doctor_model(model, options, size=size, measure=not no_measure, as_json=as_json)
+    measure: Measure = "no" if no_measure else "unkept" if dry_run else "kept"
+    return doctor_model(model, options, size=size, measure=measure, as_json=as_json)
 
 
 def train(
@@ -73,6 +76,7 @@ def train(
     *,
     overrides: Overrides,
     output: OutputInstead = None,
+    dry_run: DryRun = False,
 ) -> int:
     """train or fine-tune a UNet or an autoencoder, or continue an interrupted run"""
     # checked before anything is imported: an ImportError would not name the extra
@@ -89,6 +93,10 @@ def train(
     main_process = os.environ.get("RANK", "0") == "0"  # the other ranks print nothing
     with naming(config, kept="a checkpoint was written"):
         spec = load_document(config, overrides, TrainSpec, join_inputs, output=output)
+        if dry_run:
+            if main_process:
+                print(trainer.foresee(spec))
+            return end_of_dry_run() if main_process else 0
         result = trainer.train(spec, for_terminal() if main_process else Progress())
     if main_process:
         measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())

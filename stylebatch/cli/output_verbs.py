@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson, JsonLogs, Output, place, whole_number
+from stylebatch.cli.arguments import AsJson, DryRun, JsonLogs, Output, place, whole_number
 from stylebatch.cli.export_verbs import print_export
-from stylebatch.cli.messages import print_problem, print_result, progress
+from stylebatch.cli.messages import end_of_dry_run, print_problem, print_result, progress
 from stylebatch.folder import Folder
 from stylebatch.words import counted
 
@@ -28,8 +28,7 @@ def verify(output: Output, *, as_json: AsJson = False) -> int:
         return 3 if problems else 0
     for problem in problems:
         print(problem.line())
-    # A problem of a whole range of shards names its first; a shard with two problems counts once.
-    damaged = sum({p.shard: p.num_shards for p in problems if p.shard is not None}.values())
+    damaged = checks.num_damaged(problems)
     next_step = "when the run has ended, " * is_live + f"stylebatch repair {folder}"
     sound = "every committed shard" if is_live else "every shard"
     print(
@@ -40,12 +39,15 @@ def verify(output: Output, *, as_json: AsJson = False) -> int:
     return 3 if problems else 0
 
 
-def repair(output: Output, *, json_logs: JsonLogs = False) -> int:
-    """render (or export) again what is damaged or missing in an output directory"""
+def repair(output: Output, *, json_logs: JsonLogs = False, dry_run: DryRun = False) -> int:
+    """render (or export) again what is damaged or missing in an output"""
     from stylebatch.store.output_record import read_run
 
     folder, shown = place(output), progress(as_json=json_logs)
-    if read_run(folder).export is not None:
+    is_export = read_run(folder).export is not None
+    if dry_run:
+        return _foretell_repair(folder, is_export=is_export)
+    if is_export:
         from stylebatch.export.export import repair_export
 
         return print_export(repair_export(folder, progress=shown))
@@ -54,12 +56,29 @@ def repair(output: Output, *, json_logs: JsonLogs = False) -> int:
     return print_result(repair(folder, progress=shown), as_json=json_logs)
 
 
-def report(output: Output) -> int:
+def _foretell_repair(folder: Folder, *, is_export: bool) -> int:
+    from stylebatch.engine.repair import require_repairable
+    from stylebatch.store.verify import num_damaged, verify
+
+    if not is_export:
+        require_repairable(folder)
+    problems = list(verify(folder))
+    for problem in problems:
+        print(problem.line())
+    verb = "copy" if is_export else "render"
+    print(f"{folder}: would {verb} {counted(num_damaged(problems), 'shard')} again")
+    return end_of_dry_run()
+
+
+def report(output: Output, *, dry_run: DryRun = False) -> int:
     """totals, contact sheet and gallery of an output directory"""
     from stylebatch.reports.committed import NothingCommittedError
-    from stylebatch.reports.report import report
+    from stylebatch.reports.report import WRITTEN, foresee, report
 
     folder = place(output)
+    if dry_run:
+        print(f"{foresee(folder)}: would write {', '.join(map(folder.where, WRITTEN))}")
+        return end_of_dry_run()
     is_live, is_recorded = _run_state(folder)
     if is_live and not is_recorded:  # a run has just begun: nothing to read yet
         return 0

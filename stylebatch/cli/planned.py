@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from stylebatch.cli.messages import print_problem
 from stylebatch.engine.admission import foreseen
-from stylebatch.engine.run_record import ComputePlace
+from stylebatch.engine.run_record import ComputePlace, run_record
 from stylebatch.errors import StylebatchError
 from stylebatch.folder import Folder
 from stylebatch.models.checkpoint import Checkpoint, checkpoint_to_plan
 from stylebatch.planning.forecast import Forecast, forecast, require_within
+from stylebatch.planning.identity import output_path
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.profiles import find_profile, profiles_folder
 from stylebatch.planning.resolve import plan as resolve
@@ -22,8 +23,11 @@ from stylebatch.spec import EngineSpec, RunSpec
 from stylebatch.store.ledger import Ledger
 from stylebatch.store.loaders import loader_hints
 from stylebatch.store.lock_owner import activity
-from stylebatch.store.output_record import RunRecord
+from stylebatch.store.names import STATS
+from stylebatch.store.output_record import RunRecord, find_run
+from stylebatch.store.previews import preview_in
 from stylebatch.store.run_lock import RunLock
+from stylebatch.words import counted
 
 if TYPE_CHECKING:
     from stylebatch.engine.gate_outlook import GateOutlook
@@ -87,6 +91,38 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     if refusal is not None:
         raise refusal
     require_within(found, bounds.max_hours, bounds.max_bytes)
+
+
+def foretell(spec: RunSpec, *, limit: int | None, retry_failed: bool) -> None:
+    """Print what `run` would do. Raises what it would raise before it renders."""
+    if limit is None:
+        tell(spec, Bounds(None, None, None), as_json=False)
+    else:
+        _tell_preview(spec, limit)
+    output = Folder.at(output_path(spec, limit))
+    if retry_failed and find_run(output) is not None:
+        ledger = Ledger(output)
+        stats = ledger.of_marked(ledger.recorded, ledger.shards_with(STATS))
+        failed = sum(1 for _, one in stats if one is not None and one.num_failed)
+        print(f"{output}: would render {counted(failed, 'shard')} with failed samples again")
+
+
+def _tell_preview(spec: RunSpec, limit: int) -> None:
+    """Print the plan of a preview. Raises ManifestError or PlanChangedError where its directory holds something else."""
+    _require_options(spec.engine)
+    inputs = list_inputs(spec, checkpoint_to_plan)
+    plan = resolve(spec, limit=limit, inputs=inputs)
+    assert inputs.checkpoint is not None, "it was found when the inputs were listed"
+    _require_model(spec, inputs.checkpoint)
+    _gates(plan)
+    ledger = Ledger(Folder.at(plan.spec.output.path))
+    _require_unlocked(ledger)
+    is_there = preview_in(ledger.output) is not None
+    if not is_there and (former := ledger.former()) is not None:
+        ledger.admit(run_record((plan,), "local", _place(spec, former), limit))
+    _print_lines(_Outlook(plan), _forecast(plan, inputs.checkpoint), None)
+    if is_there:
+        print(f"{ledger.output}: a preview is there; it is continued, or replaced if it is another")
 
 
 def _gates(draft: Plan) -> GateOutlook | None:

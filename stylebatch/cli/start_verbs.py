@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from stylebatch.cli.arguments import AsJson, whole_number
-from stylebatch.cli.messages import print_problem
+from stylebatch.cli.arguments import AsJson, DryRun, whole_number
+from stylebatch.cli.messages import end_of_dry_run, print_problem
 from stylebatch.errors import ManifestError
 
 Place = str | None
@@ -80,6 +80,7 @@ def init(
         typer.Option(metavar="S", help="a share for validation such as 0.2, source, or none"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over a manifest")] = False,
+    dry_run: DryRun = False,
 ) -> int:
     """write a manifest of what lies there, with comments, and show its plan"""
     from stylebatch.manifest import YAML_SUFFIXES
@@ -101,8 +102,8 @@ def init(
     wishes = Wishes(manifest, name, output, model, method, size, mode, pairing, per_content, split)
     from stylebatch.cli.started import write_manifest
 
-    write_manifest(found, wishes, force=force)
-    return 0
+    write_manifest(found, wishes, force=force, dry_run=dry_run)
+    return end_of_dry_run() if dry_run else 0
 
 
 def _require_free(manifest: str, *, force: bool) -> None:

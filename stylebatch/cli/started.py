@@ -29,8 +29,8 @@ OF_PROMPTS = (
 )
 
 
-def write_manifest(places: Places, wishes: Wishes, *, force: bool) -> None:
-    """Raises ManifestError for what no run could be made of, and what a run of the manifest would raise."""
+def write_manifest(places: Places, wishes: Wishes, *, force: bool, dry_run: bool = False) -> None:
+    """`dry_run`: show it. Raises ManifestError for what no run could be made of, and what a run of the manifest would raise."""
     draft = drafted(places, wishes, devices())
     file = shlex.quote(wishes.manifest)
     head = (
@@ -49,6 +49,9 @@ def write_manifest(places: Places, wishes: Wishes, *, force: bool) -> None:
         print_problem(doubt, as_json=False)
     tell(spec_of(parse(text), wishes.manifest), Bounds(None, None, None), as_json=False)
     path = Path(wishes.manifest)
+    if dry_run:
+        print(f"would write {path}:\n\n{text}")
+        return
     if force:
         write_bytes(path, text.encode())
     elif not create_exclusive(path, text.encode()):

@@ -32,13 +32,7 @@ class Submission:
 def submit(submission: Submission, address: str, python: str | None) -> int:
     """Submit, follow, and return the exit code."""
     job = Job(address)
-    try:
-        words = _words(submission)
-    except ManifestError as error:
-        raise ManifestError(
-            f"{error}\nThe manifest and its inputs must be visible here and on all nodes, at the same absolute paths "
-            "(shared storage)."
-        ) from error
+    words = _words(submission)
     try:
         job.submit(_entrypoint(words, python))
         print(f"Submitted {job.name}: {shlex.join(words)}", file=sys.stderr, flush=True)
@@ -55,9 +49,20 @@ def submit(submission: Submission, address: str, python: str | None) -> int:
     return code
 
 
+def command_of(submission: Submission) -> str:
+    """What the cluster would run. Raises ManifestError for a manifest that is refused here."""
+    return shlex.join(_words(submission))
+
+
 def _words(submission: Submission) -> list[str]:
     """The command for the cluster, with absolute paths. Raises ManifestError for a manifest that is refused here."""
-    spec = load_spec(submission.manifest, submission.overrides, output=submission.output)
+    try:
+        spec = load_spec(submission.manifest, submission.overrides, output=submission.output)
+    except ManifestError as error:
+        raise ManifestError(
+            f"{error}\nThe manifest and its inputs must be visible here and on all nodes, at the same absolute paths "
+            "(shared storage)."
+        ) from error
     manifest, output = Path(submission.manifest).absolute(), _absolute(spec.output.path)
     words = ["stylebatch", "run", str(manifest), "--output", output]
     words += ["--engine", "ray", "--address", "auto"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -22,7 +22,7 @@ from stylebatch.models.loading import faults, load_checkpoint, placement
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.batches import DEFAULT_BATCH_GB
-from stylebatch.planning.profiles import profiles_folder, save_profile
+from stylebatch.planning.profiles import Profile, profiles_folder, save_profile
 from stylebatch.spec import DEFAULT_METHOD, EngineSpec
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -71,7 +71,11 @@ class Diagnosis:
         return all(finding.level != "problem" for finding in self.findings)
 
 
-def diagnose(spec: ModelSpec, *, size: int | None = None, measure: bool = True) -> Diagnosis:
+Measure = Literal["no", "kept", "unkept"]
+"""Whether speed is measured, and kept as a profile for plans."""
+
+
+def diagnose(spec: ModelSpec, *, size: int | None = None, measure: Measure = "kept") -> Diagnosis:
     """Check a checkpoint. Its problems become findings; only a `size` that it does not accept raises (ManifestError)."""
     name = spec.name or spec.id or str(spec.path)
     try:
@@ -83,7 +87,7 @@ def diagnose(spec: ModelSpec, *, size: int | None = None, measure: bool = True) 
         return Diagnosis(name, (problem(message, "fetch it again"),))
 
 
-def _diagnosed(name: str, spec: ModelSpec, size: int | None, measure: bool) -> Diagnosis:
+def _diagnosed(name: str, spec: ModelSpec, size: int | None, measure: Measure) -> Diagnosis:
     try:
         checkpoint = find_checkpoint(spec)
         family = checkpoint.family
@@ -104,8 +108,8 @@ def _diagnosed(name: str, spec: ModelSpec, size: int | None, measure: bool) -> D
     needed = sum(counts.values()) * BYTES[dtype] + _row_bytes(checkpoint, pixels, dtype)
     findings += _short_of_memory(needed, device, dtype)
     measured = None
-    if measure and all(finding.level != "problem" for finding in findings):
-        measured = _measure(spec, checkpoint, pixels, findings)
+    if measure != "no" and all(finding.level != "problem" for finding in findings):
+        measured = _measure(spec, checkpoint, pixels, findings, keep=measure == "kept")
     options, shapes = DEFAULT_METHOD, family.site_shapes(pixels)
     styled = tuple(site for site in options.sites if site in checkpoint.sites) or checkpoint.sites
     latents = (pixels // sizes.latent_factor) ** 2 * sizes.latent_channels
@@ -164,7 +168,7 @@ def _feature_bytes(shapes: list[SiteShape], latents: int) -> dict[str, dict[str,
 
 
 def _measure(
-    spec: ModelSpec, checkpoint: Checkpoint, size: int, findings: list[Finding]
+    spec: ModelSpec, checkpoint: Checkpoint, size: int, findings: list[Finding], *, keep: bool
 ) -> Measured | None:
     """Load the model and time evaluations; failures are added to `findings`."""
     started = time.perf_counter()
@@ -195,15 +199,7 @@ def _measure(
         return None
     if isinstance(model, StableDiffusion):
         findings.extend(check_outputs(model, size, checkpoint.family.sizes.native))
-    place = profiles_folder()
-    kept = f"{place}/{profile.file}"
-    try:
-        save_profile(place, profile)
-    except StorageError as error:
-        findings.append(
-            note(f"the profile could not be kept ({error})", f"a {place} that can be written")
-        )
-        kept = ""
+    kept = _kept(profile, findings) if keep else ""
     return Measured(
         str(model.device),
         dtype,
@@ -212,6 +208,19 @@ def _measure(
         min(profile.row_s.values()),
         kept,
     )
+
+
+def _kept(profile: Profile, findings: list[Finding]) -> str:
+    """The file that keeps the profile, "" where it could not be written."""
+    place = profiles_folder()
+    try:
+        save_profile(place, profile)
+    except StorageError as error:
+        findings.append(
+            note(f"the profile could not be kept ({error})", f"a {place} that can be written")
+        )
+        return ""
+    return f"{place}/{profile.file}"
 
 
 def _as_problem(error: ManifestError) -> Finding:

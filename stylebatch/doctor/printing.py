@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stylebatch.doctor.environment import Environment, inspect_machine
 from stylebatch.doctor.findings import Finding
-from stylebatch.doctor.model import BYTES, Diagnosis, diagnose
+from stylebatch.doctor.model import BYTES, Diagnosis, Measure, diagnose
 from stylebatch.errors import ManifestError
 from stylebatch.models.model_section import ModelSpec, describe_model
 
@@ -23,7 +23,7 @@ def doctor_machine(variables: Mapping[str, str], *, as_json: bool) -> int:
 
 
 def doctor_model(
-    model: str, options: Mapping[str, str], *, size: int | None, measure: bool, as_json: bool
+    model: str, options: Mapping[str, str], *, size: int | None, measure: Measure, as_json: bool
 ) -> int:
     """Check `model`, with other fields of `ModelSpec`."""
     diagnosis = diagnose(model_spec(model, options), size=size, measure=measure)

@@ -29,7 +29,10 @@ from stylebatch.reports.variant_records import RenderedVariant, read_variants
 from stylebatch.reports.variant_sheet import draw_variants
 from stylebatch.reports.variant_table import FILES, FORMAT, VariantTable
 from stylebatch.spec import EngineSpec, RunSpec
+from stylebatch.store.ledger import Ledger
+from stylebatch.store.previews import preview_in
 from stylebatch.store.run_lock import RunLock
+from stylebatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,25 @@ def compare(
         table.write(folder)
         picture = draw_variants(folder, records)
     return Comparison(folder, table, picture, max(result.exit_code for result in results))
+
+
+def foresee(
+    variants: Sequence[Variant], output: str, *, limit: int, progress: Progress
+) -> Iterator[str]:
+    """What `compare` would render, a line for each variant. Raises what it would raise before it renders."""
+    folder = Folder.at(output)
+    require_ours(folder, FILES, FORMAT)
+    for one in _planned(variants, folder, limit, progress):
+        with _naming(one.variant):
+            place = Folder.at(one.plan.spec.output.path)
+            there = preview_in(place)
+            if there is None:
+                Ledger(place).former()
+            samples = counted(one.plan.grid.num_samples, "sample")
+            evaluations = counted(round(one.plan.evaluations), "evaluation")
+        again = "; one is there, and is continued or replaced" if there else ""
+        yield f"{one.variant.name}: {samples}, {evaluations}, in {place}{again}"
+    yield f"pictures and measures: {', '.join(map(folder.where, FILES))}"
 
 
 def _planned(

@@ -127,6 +127,26 @@ def measure_output(
     return done
 
 
+def foresee(
+    output: Place, names: Sequence[str], *, classifier: str, labels: Mapping[str, str | int]
+) -> str:
+    """What `measure_output` would do. Raises what it would raise before it looks at pictures."""
+    folder = Folder.at(output)
+    record = read_run(folder)
+    quality = _quality(folder, record, names, classifier, labels)
+    if quality is None:
+        return f"{folder}: {', '.join(names)}: measured by the run already"
+    RunLock(folder).dead_holder()
+    committed = Committed(folder)
+    _Pictures(committed, quality).require_stored()
+    digest = digest_of(MeasuredBy.model_validate(facts_of(quality)))
+    stats = [committed.ledger.recorded(shard.name) for shard in committed.shards]
+    left = [one for one in stats if one is not None and one.measured != digest]
+    samples = counted(sum(one.num_success for one in left), "sample")
+    shards = counted(len(left), "shard")
+    return f"{folder}: would measure {', '.join(quality.measures)} of {samples} in {shards}"
+
+
 def _quality(
     folder: Folder,
     record: RunRecord,

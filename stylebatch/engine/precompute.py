@@ -36,8 +36,10 @@ class Precomputed:
     seconds: float
 
 
-def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precomputed:
-    """Write the styles of `spec` that its cache lacks. Images that cannot be used are noted and passed over.
+def precompute(
+    spec: RunSpec, *, progress: Progress | None = None, dry_run: bool = False
+) -> Precomputed:
+    """Write the styles of `spec` that its cache lacks, or count them alone (`dry_run`). Images that cannot be used are noted.
 
     Raises ManifestError where the manifest names no cache, CacheError when the cache cannot be
     written, Interrupted with whole styles kept.
@@ -45,6 +47,7 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
     progress, plan = progress or Progress(), _plan(spec)
     method, evaluations = method_of(plan.spec.method), plan.options.prepare_evaluations("style")
     started, failed, num_found = time.monotonic(), 0, 0
+    missing: set[str] = set()
     num_images = sum(len(row.parts) or 1 for row in plan.images(1))
     progress.begin(
         evaluations=num_images * evaluations,
@@ -69,13 +72,19 @@ def precompute(spec: RunSpec, *, progress: Progress | None = None) -> Precompute
                         progress.note(note)
                     by_size, _ = components({0: picture}, [row.id])
                     images = [image for some in by_size for image in some]
-                    num_found += len(images) - bank.fill(images)
+                    if dry_run:
+                        keys = bank.missing(images)
+                        num_found += len(images) - len(keys - missing)
+                        missing |= keys
+                    else:
+                        num_found += len(images) - bank.fill(images)
                 progress.advance((len(row.parts) or 1) * evaluations)
                 progress.add_samples(1)
         finally:
             progress.end()
     seconds = time.monotonic() - started
-    return Precomputed(str(spec.features.cache), bank.num_built, num_found, failed, seconds)
+    num_built = len(missing) if dry_run else bank.num_built
+    return Precomputed(str(spec.features.cache), num_built, num_found, failed, seconds)
 
 
 def _plan(spec: RunSpec) -> Plan:

@@ -14,7 +14,7 @@ from stylebatch.manifest import recorded_spec
 from stylebatch.masking import MASK, masked_values
 from stylebatch.planning.choice import Measurements, kept_choice
 from stylebatch.planning.growth import plan_generations
-from stylebatch.planning.run_inputs import list_inputs
+from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
 from stylebatch.store.inputs_record import history
@@ -26,8 +26,18 @@ from stylebatch.store.output_record import RUN, read_run
 def repair(output: Place, *, progress: Progress | None = None) -> RunResult:
     """Make `output` what its plan promises; sound shards are not touched, the others become the bytes they were.
 
+    Raises as `require_repairable`, and what `run` raises.
+    """
+    spec, inputs = require_repairable(output)
+    with _reachable(spec) as spec:
+        return run(spec, progress=progress, redo="damaged", inputs=inputs)
+
+
+def require_repairable(output: Place) -> tuple[RunSpec, Inputs]:
+    """The specification and the inputs that an output is repaired by. Writes nothing.
+
     Raises ManifestError where run.json is missing, damaged or tells of a preview, OutputLockedError where a run is writing,
-    PlanChangedError where inputs or model are no longer the same, and what `run` raises.
+    PlanChangedError where inputs or model are no longer the same.
     """
     output = Folder.at(output)
     record = read_run(output)
@@ -60,8 +70,7 @@ def repair(output: Place, *, progress: Progress | None = None) -> RunResult:
             f"{output} cannot be repaired by its own plan; these differ now:\n{lines}\n"
             "Next: bring the inputs or the model back, or render into another directory with --output DIR."
         )
-    with _reachable(spec) as spec:
-        return run(spec, progress=progress, redo="damaged", inputs=inputs)
+    return spec, inputs
 
 
 @contextmanager

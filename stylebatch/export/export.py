@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stylebatch.errors import ManifestError
@@ -29,6 +29,7 @@ from stylebatch.store.output_record import RunRecord, read_run
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 from stylebatch.store.versions import version_of
+from stylebatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,9 @@ def export(
         progress or Progress(),
         Folder.at(output),
     )
-    folders = [Folder.at(one) for one in outputs]
-    _require_elsewhere(folders, output)
     with interruptible():
-        given = [Rendered.at(folder) for folder in folders]
-        require_alike(given)
-        selection = select(given, options)
-        exported = _exported(given, selection, options)
-        for line in _incomplete(given):
-            progress.note(line)
-        record = record_of(exported, output, options)
+        exported = _chosen(outputs, output, options, progress)
+        selection, record = exported.selection, record_of(exported, output, options)
         ledger = Ledger(output)
         # a foreign or damaged directory is refused before anybody waits for its lock
         ledger.former()
@@ -87,6 +81,40 @@ def export(
                 exported, record, selection.told, output, version=version_of("stylebatch")
             )
     return ExportResult(output, len(selection), done, selection.told, finished)
+
+
+def foresee_export(
+    outputs: Sequence[Place],
+    output: Place,
+    options: ExportOptions | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Iterator[str]:
+    """What `export` would do, in lines. Raises what it would raise before it writes."""
+    options, output = options or ExportOptions(), Folder.at(output)
+    exported = _chosen(outputs, output, options, progress or Progress())
+    record, ledger = record_of(exported, output, options), Ledger(output)
+    RunLock(output).dead_holder()
+    admitted = ledger.admit(record)
+    yield from exported.selection.told
+    there = _committed(ledger, admitted)
+    before = f", {counted(len(there), 'shard')} are there" if there else ""
+    samples, shards = len(exported.selection), counted(record.plan.num_shards, "shard")
+    yield f"{output}: {record.output_format}, {counted(samples, 'sample')} in {shards}{before}"
+
+
+def _chosen(
+    outputs: Sequence[Place], output: Folder, options: ExportOptions, progress: Progress
+) -> Exported:
+    """What of which outputs is exported. Raises ManifestError."""
+    folders = [Folder.at(one) for one in outputs]
+    _require_elsewhere(folders, output)
+    given = [Rendered.at(folder) for folder in folders]
+    require_alike(given)
+    exported = _exported(given, select(given, options), options)
+    for line in _incomplete(given):
+        progress.note(line)
+    return exported
 
 
 def repair_export(output: Place, *, progress: Progress | None = None) -> ExportResult:
@@ -156,12 +184,7 @@ def _exported(given: Sequence[Rendered], selection: Selection, options: ExportOp
 
 def _copy(exported: Exported, ledger: Ledger, record: RunRecord, progress: Progress) -> int:
     """Write the shards that lack a commit; returns how many had one."""
-    part = record.parts[0]
-    # markers are asked for side by side, since a store takes its time for each
-    asked = ledger.of_marked(
-        lambda name: ledger.stats(name, part.digest), map(part.shard_name, part.shards)
-    )
-    there = {name for name, stats in asked if stats is not None}
+    part, there = record.parts[0], _committed(ledger, record)
     left = [number for number in part.shards if part.shard_name(number) not in there]
     if there:
         progress.note(
@@ -184,6 +207,16 @@ def _copy(exported: Exported, ledger: Ledger, record: RunRecord, progress: Progr
         # after an interrupt too: what has no marker is nobody's
         ledger.sweep(record)
     return len(there)
+
+
+def _committed(ledger: Ledger, record: RunRecord) -> set[str]:
+    """Names of the shards that have their commit."""
+    part = record.parts[0]
+    # markers are asked for side by side, since a store takes its time for each
+    asked = ledger.of_marked(
+        lambda name: ledger.stats(name, part.digest), map(part.shard_name, part.shards)
+    )
+    return {name for name, stats in asked if stats is not None}
 
 
 def _revoke_damaged(ledger: Ledger, record: RunRecord) -> None:

@@ -177,6 +177,11 @@ class StyleBank:
             self.build(style)
         return len(missing)
 
+    def missing(self, images: Sequence[Component]) -> set[str]:
+        """Keys of the images that the cache lacks."""
+        styles = [self.style(image.pixels, image.name) for image in images]
+        return {style.key.digest for style in styles if not self.has(style)}
+
     def build(self, style: Style) -> None:
         """Invert the style and write it."""
         latents = self.model.encode(to_tensor([style.pixels]))

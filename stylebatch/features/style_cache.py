@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -193,13 +194,12 @@ class StyleCache:
             if (finding := self._check(key, repair)) is not None:
                 yield finding
 
-    def gc(self, max_bytes: int) -> list[CacheEntry]:
-        """Remove styles until the folder holds at most `max_bytes`; returns the removed ones, in order.
+    def gc(self, max_bytes: int, *, dry_run: bool = False) -> list[CacheEntry]:
+        """Remove styles until the folder holds at most `max_bytes`; returns those, in order, or (`dry_run`) those that would be.
 
-        Styles set aside are removed first, then the least recently used. A style that a reader on this host has open is
-        never removed, so the folder may stay larger.
+        First go those set aside, then the least recently used; never one that a reader on this host has open, so more may stay.
         """
-        with locked(self._files):
+        with nullcontext() if dry_run else locked(self._files):
             listing = self._files.list()
             excess = sum(facts.size_bytes for facts in listing.values()) - max_bytes
             aside = [_entry(stem, listing) for stem in _stems(listing, SET_ASIDE)]
@@ -211,9 +211,10 @@ class StyleCache:
                 if in_use(self._files, f"{entry.key}.tar"):
                     continue
                 removed.append(replace(entry, metadata=self._metadata(entry.key)))
-                self._remove(self._files, entry.key)
+                if not dry_run:
+                    self._remove(self._files, entry.key)
                 excess -= entry.size_bytes
-        return removed
+            return removed
 
     def recover(self, key: str) -> str | None:
         """Repair a style that cannot be used: rebuild its index if its tar is complete, else set it aside.

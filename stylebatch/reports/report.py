@@ -134,6 +134,16 @@ class Report:
             )
 
 
+WRITTEN = ("metadata/errors.parquet", "contact_sheet.png", "gallery.html")
+
+
+def foresee(output: Place) -> str:
+    """Of how many samples a report would tell. Raises as `report`."""
+    committed = Committed(Folder.at(output))
+    shards = counted(len(committed.shards), "shard")
+    return f"{committed.output}: {counted(committed.num_samples, 'sample')} of {shards}"
+
+
 def report(output: Place, *, stats: Mapping[str, ShardStats] | None = None) -> Report:
     """Add up the records of `output` and write metadata/errors.parquet, contact_sheet.png and gallery.html.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -215,6 +215,12 @@ def _unfinished(ledger: Ledger, run: RunRecord) -> Iterator[Problem]:
     names = (part.shard_name(number) for part in run.parts for number in part.shards)
     for file, text in ledger.unfinished(run, names):
         yield Problem(None, ledger.output.where(file), f"{text}; `stylebatch repair` writes it")
+
+
+def num_damaged(problems: Iterable[Problem]) -> int:
+    """How many shards are damaged or missing."""
+    # a problem of a whole range of shards names its first; a shard with two problems counts once
+    return sum({p.shard: p.num_shards for p in problems if p.shard is not None}.values())
 
 
 def as_json(problems: list[Problem]) -> str:

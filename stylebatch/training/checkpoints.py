@@ -65,17 +65,31 @@ def check_same_run(
     A run without checkpoints may be replaced: a config that failed at the first try must not block the corrected one.
     Raises PlanChangedError with every field that differs.
     """
-    now = {
-        "spec": spec.model_dump(mode="json", exclude=set(FREE_TO_CHANGE)),
-        **identity,
-        "processes": num_processes,
-    }
-    if not path.exists() or newest(path.parent / CHECKPOINTS) is None:
+    if require_same_run(path, spec, identity, num_processes) is None:
+        now = _settings(spec, identity, num_processes)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, path)
-        return
+
+
+def _settings(spec: TrainSpec, identity: dict[str, Any], num_processes: int) -> dict[str, Any]:
+    free = set(FREE_TO_CHANGE)
+    return {
+        "spec": spec.model_dump(mode="json", exclude=free),
+        **identity,
+        "processes": num_processes,
+    }
+
+
+def require_same_run(
+    path: Path, spec: TrainSpec, identity: dict[str, Any], num_processes: int
+) -> tuple[Path, int] | None:
+    """The checkpoint that is continued, and its step; None for a new run. Raises as `check_same_run`, and writes nothing."""
+    found = newest(path.parent / CHECKPOINTS)
+    if not path.exists() or found is None:
+        return None
+    now = _settings(spec, identity, num_processes)
     before = json.loads(path.read_text(encoding="utf-8"))
     differences = list(_differences("", before, now))
     if differences:
@@ -83,6 +97,7 @@ def check_same_run(
             f"{path}: this output was begun with other settings:\n" + "\n".join(differences) + "\n"
             "Next: give another `output`, or delete this one to begin afresh."
         )
+    return found
 
 
 def _differences(where: str, before: Any, now: Any) -> Iterator[str]:

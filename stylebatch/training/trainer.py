@@ -26,19 +26,27 @@ from accelerate.utils import set_seed
 from diffusers.training_utils import EMAModel
 
 from stylebatch.errors import Interrupted, ManifestError
-from stylebatch.models.checkpoint import find_checkpoint
+from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.loading import load_checkpoint
 from stylebatch.models.unet.unet_family import UNet
 from stylebatch.models.unet.unet_loading import as_stable_diffusion
 from stylebatch.progress import Progress
 from stylebatch.training.captioned import read
-from stylebatch.training.checkpoints import CHECKPOINTS, StopRequest, check_same_run, newest, save
+from stylebatch.training.checkpoints import (
+    CHECKPOINTS,
+    StopRequest,
+    check_same_run,
+    newest,
+    require_same_run,
+    save,
+)
 from stylebatch.training.draws import Draws
 from stylebatch.training.judge import judge_identity
 from stylebatch.training.optimizers import build_optimizer, rate_factor, set_rates
 from stylebatch.training.plots import draw_curve, save_grid
 from stylebatch.training.spec import TrainSpec
 from stylebatch.training.stages import Stage, StageInputs, UnetStage, VaeStage
+from stylebatch.words import counted
 
 STAGES: dict[str, Callable[[StageInputs], Stage]] = {"unet": UnetStage, "vae": VaeStage}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -72,12 +80,7 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 1) // local))
     set_seed(spec.seed)
-    checkpoint = find_checkpoint(spec.model)
-    if not isinstance(checkpoint.family, UNet) or checkpoint.family.is_xl:
-        raise ManifestError(
-            f"model: {checkpoint.folder} is a {checkpoint.family.about().title} checkpoint, which training does not support; "
-            "accepted: Stable Diffusion 1.x and 2.x"
-        )
+    checkpoint = _trainable(spec)
     identity = {"checkpoint": checkpoint.fingerprint} | judge_identity(spec)
     # the others then find the files of `datasets` made
     with accelerator.main_process_first():
@@ -99,6 +102,28 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return TrainResult(model, spec.steps, loop.last)
+
+
+def foresee(spec: TrainSpec) -> str:
+    """What `train` would do by this process. Raises what it would raise before it reads images."""
+    checkpoint = _trainable(spec)
+    out = Path(spec.output)
+    identity = {"checkpoint": checkpoint.fingerprint} | judge_identity(spec)
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    found = require_same_run(out / "run.json", spec, identity, num_processes)
+    first = 0 if found is None else found[1]
+    left, whole = counted(spec.steps - first, "step"), counted(spec.steps, "step")
+    return f"{out}: would train {spec.stage} of {checkpoint.folder} for {left} of {whole}"
+
+
+def _trainable(spec: TrainSpec) -> Checkpoint:
+    checkpoint = find_checkpoint(spec.model)
+    if not isinstance(checkpoint.family, UNet) or checkpoint.family.is_xl:
+        raise ManifestError(
+            f"model: {checkpoint.folder} is a {checkpoint.family.about().title} checkpoint, which training does not support; "
+            "accepted: Stable Diffusion 1.x and 2.x"
+        )
+    return checkpoint
 
 
 class _Loop:

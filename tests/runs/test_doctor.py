@@ -63,7 +63,7 @@ def test_a_sound_checkpoint_is_described_and_measured(
 def test_parameters_and_sites_are_those_of_the_loaded_network(
     name: str, twins: Callable[[str], Path], twin_model: Callable[[str], StableDiffusion]
 ) -> None:
-    found, model = diagnose(ModelSpec(path=str(twins(name))), measure=False), twin_model(name)
+    found, model = diagnose(ModelSpec(path=str(twins(name))), measure="no"), twin_model(name)
     assert found.parameters["unet"] == sum(x.numel() for x in model.unet.parameters())
     assert found.parameters["vae"] == sum(x.numel() for x in model.vae.parameters())
     encoders = getattr(model, "text_encoders", None) or (model.text_encoder,)
@@ -104,7 +104,7 @@ def test_latents_of_a_style_are_as_many_as_its_inversion_keeps(
     twins: Callable[[str], Path], twin_model: Callable[[str], StableDiffusion]
 ) -> None:
     model, method = twin_model("sd15"), StyleID()
-    found = diagnose(ModelSpec(path=str(twins("sd15"))), size=64, measure=False)
+    found = diagnose(ModelSpec(path=str(twins("sd15"))), size=64, measure="no")
     steps = method.trajectory(model).inversion
     kept = 4 * 8 * 8 * 4
     assert found.feature_bytes["trajectory"]["float16"] == (len(steps) + 1) * kept
@@ -145,7 +145,7 @@ def test_configs_that_do_not_fit_are_problems(
     twins: Callable[[str], Path], tmp_path: Path, name: str, change: Any, message: str, step: str
 ) -> None:
     folder = with_config(twins("sd15"), tmp_path / "model", name, **change)
-    found = diagnose(ModelSpec(path=str(folder)), measure=False)
+    found = diagnose(ModelSpec(path=str(folder)), measure="no")
     assert not found.is_sound
     assert message in found.findings[0].message
     assert step in found.findings[0].message
@@ -155,7 +155,7 @@ def test_configs_that_do_not_fit_are_problems(
 def test_added_features_of_xl_are_checked(twins: Callable[[str], Path], tmp_path: Path) -> None:
     name, change = "unet/config.json", {"projection_class_embeddings_input_dim": 160}
     folder = with_config(twins("sdxl"), tmp_path / "model", name, **change)
-    finding = diagnose(ModelSpec(path=str(folder)), measure=False).findings[0]
+    finding = diagnose(ModelSpec(path=str(folder)), measure="no").findings[0]
     assert "projection_class_embeddings_input_dim: found 160" in finding.message
     assert "176, pooled text and six sizes" in finding.message
 
@@ -165,7 +165,7 @@ def test_a_768_px_network_that_says_epsilon_is_noted(
 ) -> None:
     name = "scheduler/scheduler_config.json"
     folder = with_config(twins("sd21"), tmp_path / "model", name, prediction_type="epsilon")
-    found = diagnose(ModelSpec(path=str(folder)), measure=False)
+    found = diagnose(ModelSpec(path=str(folder)), measure="no")
     assert [finding.level for finding in found.findings] == ["note"]
     assert found.is_sound
 
@@ -177,11 +177,11 @@ def test_missing_weights_name_what_is_there(
     (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").symlink_to(
         twins("sd15") / WEIGHTS
     )
-    found = diagnose(ModelSpec(path=str(folder)), measure=False).findings
+    found = diagnose(ModelSpec(path=str(folder)), measure="no").findings
     assert "--variant fp16" in found[0].next_step
     mixed = ModelSpec(path=str(folder), variant="fp16")
-    assert diagnose(mixed, measure=False).is_sound  # as stock loads it
-    found = diagnose(ModelSpec(path=str(folder), variant="bf16"), measure=False).findings
+    assert diagnose(mixed, measure="no").is_sound  # as stock loads it
+    found = diagnose(ModelSpec(path=str(folder), variant="bf16"), measure="no").findings
     assert [finding.next_step for finding in found][1:] == ["leave `variant` out"] * 2
     (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
     (folder / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickled")
@@ -278,7 +278,7 @@ def test_more_threads_than_cores_are_noted() -> None:
 
 
 def test_a_problem_makes_a_diagnosis_unsound(twins: Callable[[str], Path]) -> None:
-    found = diagnose(ModelSpec(path=str(twins("sd15"))), measure=False)
+    found = diagnose(ModelSpec(path=str(twins("sd15"))), measure="no")
     assert found.is_sound
     broken = environment.problem("something", "do this")
     assert not replace(found, findings=(broken,)).is_sound
