@@ -31,6 +31,7 @@ from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weight
 from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
 from stylebatch.survey.picture_look import look_at
 from stylebatch.survey.presence import require_there
+from stylebatch.survey.roles import named_parts
 from stylebatch.survey.table_survey import WORDS, TableSurvey, facts_of, survey_table
 
 MOST_FAULTS = 6
@@ -102,7 +103,12 @@ def _folder(place: str, most_rows: int) -> Finding:
                 f"part of the output {around}",
                 next_step=f"`stylebatch inspect {quote(around)}` tells of all of it",
             )
-    return _within_output(_images(place, most_rows))
+    found = _images(place, most_rows)
+    if not is_pattern(place) and (parts := named_parts(place)):
+        names = ", ".join(map(os.path.basename, parts))
+        step = f"`stylebatch init {quote(place)}` writes a manifest of {names}"
+        found = replace(found, next_step=step)
+    return _within_output(found)
 
 
 def _within_output(found: Finding) -> Finding:
@@ -134,6 +140,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         "masks": sum(item.mask is not None for item in items) or "",
         "columns": dict(found.types),
         "sizes": _named(look.sizes),
+        "sizes_known_of": look.sized,
         "decoded": look.looked_at,
     }
     problems = [found.problem] if found.problem else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,7 +13,6 @@ from stylebatch.data.reading import read_picture
 from stylebatch.data.source_sizes import sizes_of
 from stylebatch.data.sources.source import Item, Ref, Sources
 from stylebatch.errors import SampleError
-from stylebatch.words import counted
 
 MOST_HEADERS = 1000
 MOST_DECODED = 128
@@ -30,6 +29,12 @@ class PictureLook:
     sizes: Counter[Size]
     num_decoded: int
     faults: tuple[tuple[str, str], ...]
+
+    @property
+    def sized(self) -> str:
+        """For people, how many headers tell the sizes; "" for all."""
+        count = self.sizes.total()
+        return "" if count >= self.num_items else f"{count:,} of {self.num_items:,}"
 
     @property
     def failing(self) -> float:
@@ -77,11 +82,3 @@ def _fault(name: str, ref: Ref, sources: Sources) -> str:
     except SampleError as error:
         return str(error).removeprefix(f"{name}: ")
     return ""
-
-
-def size_lines(sizes: Counter[Size], most: int = 4) -> Iterator[str]:
-    """`640 x 480 px (12)`: the most frequent sizes, and how many others there are."""
-    for (width, height), count in sizes.most_common(most):
-        yield f"{width} x {height} px ({count:,})"
-    if len(sizes) > most:
-        yield counted(len(sizes) - most, "other size")

@@ -27,10 +27,11 @@ from stylebatch.models.checkpoint import checkpoint_to_plan
 from stylebatch.models.model_section import MODEL_IDS, SINGLE_FILE
 from stylebatch.paths import is_address
 from stylebatch.planning.axes import ImageAxis
+from stylebatch.planning.picture_sizes import size_words
 from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.survey.finding import fact_text
 from stylebatch.survey.image_survey import FIELD, listed, split_names
-from stylebatch.survey.picture_look import PictureLook, look_at, size_lines
+from stylebatch.survey.picture_look import PictureLook, look_at
 from stylebatch.survey.roles import Part, Places
 from stylebatch.survey.table_survey import columns_of
 from stylebatch.survey.wishes import Wishes
@@ -384,4 +385,5 @@ def _about(items: Sequence[Item], look: PictureLook) -> Iterator[str]:
         yield f"objects: {fact_text(objects)}"
     if captions := sum(bool(item.caption) for item in items):
         yield f"captions: {captions:,}"
-    yield from size_lines(look.sizes)
+    if look.sizes:
+        yield size_words(sorted(look.sizes, key=math.prod))

@@ -72,14 +72,14 @@ def assigned(given: Places, others: Sequence[str], ask: Ask) -> Places:
     if twice:
         raise ManifestError(f"{twice[0]}: is given twice; accepted: each place once. {NAMED}")
     if not others and not given.by_part:
-        others = _named_parts(os.curdir) or _all_parts(os.curdir)
+        others = named_parts(os.curdir) or _all_parts(os.curdir)
         if not others:
             raise ManifestError(
                 f"{os.path.abspath(os.curdir)}: found no folders or tables of images in it; accepted: folders to make a manifest of. Next: "
                 "`stylebatch init PHOTOS PAINTINGS`"
             )
     elif len(others) == 1 and not given.by_part and is_folder(others[0]):
-        others = _named_parts(others[0]) or others
+        others = named_parts(others[0]) or others
     found, images = given, list[str]()
     for place in others:
         part = part_of(place)
@@ -128,7 +128,7 @@ def _is_annotations(place: str) -> bool:
     return not has_pictures and bool(kind_within(place, ANNOTATION_SUFFIXES))
 
 
-def _named_parts(folder: str) -> list[str]:
+def named_parts(folder: str) -> list[str]:
     """What lies in a folder and is named as contents and as styles, with masks and tables of prompts beside them; none without both."""
     found = _all_parts(folder)
     words = {place: words_of(place) for place in found}

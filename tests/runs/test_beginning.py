@@ -15,10 +15,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stylebatch.cli import main
+from stylebatch.doctor.machine import Device
+from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
+from stylebatch.survey.proposal import drafted
+from stylebatch.survey.roles import Places
+from stylebatch.survey.wishes import Wishes
 from tests.support.images import picture
 from tests.support.layouts import coco, put
 from tests.support.packed import encoded, tar
+from tests.support.s3 import BUCKET, s3_server
 from tests.support.untidy import CONTENTS, STYLES, UntidyFolder
 
 QUICK = ("--set", "method.steps=2", "--set", "engine.threads=1")
@@ -310,3 +316,50 @@ def test_broken_pictures_are_told_and_counted_on(
     Path("photos/3.png").write_bytes(b"")
     assert main(["init", "photos", "paintings", "-m", "3.yaml"]) == 2
     assert "none of the pictures that were looked at (all 3) can be read" in capsys.readouterr().err
+
+
+def test_the_model_follows_the_device(here: Path) -> None:
+    _pictures("photos", "1.png")
+    _pictures("paintings", "1.png")
+    places = Places({"contents": "photos", "styles": "paintings"})
+    cpu = Device("CPU", "cpu", 10**10, 10**10)
+    for gpu, model, size in (
+        (Device("A GPU", "cuda", 24 * 10**9, 10**9), "sd15", 512),
+        (Device("An old GPU", "cuda", 2 * 10**9, 10**9), "tiny", 128),
+        (Device("Apple GPU", "mps", 24 * 10**9, 10**9), "tiny", 128),
+    ):
+        data = drafted(places, Wishes("manifest.yaml"), [gpu, cpu]).data
+        assert (data["model"], data["image"]["size"]) == (model, size)
+
+
+def test_outputs_go_where_nothing_is(here: Path) -> None:
+    _pictures("photos", "1.png")
+    _pictures("paintings", "1.png")
+    Path("outputs/photos-paintings").mkdir(parents=True)
+    Path("outputs/photos-paintings/thesis.tex").write_text("mine")
+    assert main(["init"]) == 0
+    assert _data()["output"] == {"path": "outputs/photos-paintings-2"}
+    # within the contents, an output would be among the next run's inputs
+    os.chdir("photos")
+    assert main(["init", ".", "../paintings"]) == 0
+    assert _data()["output"] == {"path": "../photos-paintings-stylised"}
+    assert main(["plan", "manifest.yaml"]) == 0
+
+
+def test_links_on_the_way_lead_to_the_same_files(here: Path) -> None:
+    _pictures("deep/er/photos", "1.png")
+    _pictures("paintings", "1.png")
+    Path("link").symlink_to("deep/er")
+    assert main(["init", "deep/er/photos", "paintings", "-m", "link/manifest.yaml"]) == 0
+    assert main(["plan", "link/manifest.yaml"]) == 0
+
+
+def test_contents_may_lie_in_a_store(here: Path) -> None:
+    _pictures("paintings", "1.png")
+    with s3_server():
+        folder = Folder.at(f"s3://{BUCKET}/photos")
+        for number, label in enumerate(("cat", "dog")):
+            folder.write(f"{label}/{number}.png", encoded(number))
+        assert main(["init", f"s3://{BUCKET}/photos", "paintings"]) == 0
+    assert _data()["contents"] == {"path": f"s3://{BUCKET}/photos"}
+    assert _data()["output"] == {"path": "outputs/photos-paintings"}

@@ -35,7 +35,9 @@ def told(capsys: pytest.CaptureFixture[str]) -> Told:
     return inspected
 
 
-def test_folders_of_images_and_their_classes_and_sizes(tmp_path: Path, told: Told) -> None:
+def test_folders_of_images_and_their_classes_and_sizes(
+    tmp_path: Path, told: Told, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_inputs(tmp_path, contents=3)
     (tmp_path / "contents" / "notes.md").write_text("x")
     found = told(tmp_path / "contents")
@@ -44,6 +46,11 @@ def test_folders_of_images_and_their_classes_and_sizes(tmp_path: Path, told: Tol
     assert found["sizes"] == {"96 x 80 px": 3}
     assert [one["id"] for one in found["samples"]] == ["cat/1.png", "dog/0.png", "dog/2.png"]
     assert "1 .md" in found["notes"][0]
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert (
+        f"`stylebatch init {tmp_path}` writes a manifest of contents, styles"
+        in capsys.readouterr().out
+    )
 
 
 def test_splits_are_counted_and_folders_of_classes_are_none(tmp_path: Path, told: Told) -> None:
