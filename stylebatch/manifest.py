@@ -314,6 +314,7 @@ def _explain(
     if fault["type"] == "extra_forbidden":
         accepted = list(_fields(_section_at(loc[:-1], root)))
         close = difflib.get_close_matches(str(loc[-1]), accepted, n=1)
+        close = _elsewhere(str(loc[-1]), root) or close
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
     accepts = _accepts(loc, root)
@@ -329,6 +330,16 @@ def _explain(
     close = difflib.get_close_matches(str(fault["input"]), words, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{path}: {field}: found {found}; {hint}{message[0].lower()}{message[1:]}"
+
+
+def _elsewhere(key: str, root: type[BaseModel]) -> list[str]:
+    """Where else a manifest has a key of this name, as `engine.device`; none where it is not one place."""
+    places = [
+        f"{section}.{key}"
+        for section in root.model_fields
+        if key in _fields(_section_at((section,), root))
+    ]
+    return places if len(places) == 1 else []
 
 
 def _accepts(loc: Sequence[int | str], root: type[BaseModel]) -> str:

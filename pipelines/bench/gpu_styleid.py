@@ -17,7 +17,7 @@ from pipelines.bench import workload
 from pipelines.bench.gpu_lab import Budget, Lab, Subject
 from pipelines.bench.gpu_network import per_row
 from pipelines.bench.record import BenchmarkError, Figure, Outcome, SkippedError
-from stylebatch.doctor.machine import usable_cores
+from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.engine.worker import Worker
 from stylebatch.features.codecs import Codec
 from stylebatch.features.style_bank import StyleBank, feature_codec

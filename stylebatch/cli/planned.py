@@ -139,7 +139,7 @@ def _gates(draft: Plan) -> GateOutlook | None:
 def _require_options(engine: EngineSpec) -> None:
     """Raise ManifestError for options that belong to another engine than a run would take."""
     given = (engine.workers, engine.address, engine.gpus_per_worker, engine.cpus_per_worker)
-    if engine.name == "ray" or any(one is not None for one in given):
+    if engine.name == "ray" or engine.device != "auto" or any(one is not None for one in given):
         from stylebatch.engine.engines import checked_name  # imports torch
 
         checked_name(engine)
@@ -169,7 +169,7 @@ def _place(spec: RunSpec, former: RunRecord) -> ComputePlace:
     if engine_name(spec.engine) == "ray":
         was = former.resolved
         return ComputePlace(was.device, was.dtype, was.batch_gb)
-    return find_place(spec.model.dtype)
+    return find_place(spec.model.dtype, spec.engine.device)
 
 
 def _forecast(plan: Plan, checkpoint: Checkpoint) -> Forecast:

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from stylebatch.doctor.findings import Finding, note, problem
-from stylebatch.doctor.machine import Device, devices, usable_cores
+from stylebatch.doctor.machine import Device, devices
+from stylebatch.engine.usable_cores import usable_cores
 
 TESTED: dict[str, str] = {
     "torch": "2.13.0",

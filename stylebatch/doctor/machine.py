@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import psutil
 import torch
+
+from stylebatch.engine.chosen_device import APPLE_GPU
+from stylebatch.engine.usable_cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def devices() -> list[Device]:
     memory = psutil.virtual_memory()
     if torch.backends.mps.is_available():
         found.append(
-            Device("Apple GPU (shares main memory)", "mps", memory.total, memory.available)
+            Device(f"{APPLE_GPU} (shares main memory)", "mps", memory.total, memory.available)
         )
     cores = usable_cores()
     found.append(
@@ -47,11 +49,3 @@ def devices() -> list[Device]:
         )
     )
     return found
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    # os.cpu_count() counts the machine's cores, also in a container or under taskset.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

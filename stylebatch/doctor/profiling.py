@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import platform
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +17,7 @@ from stylebatch.data.image_section import ImageFormat
 from stylebatch.data.images import encode, fit
 from stylebatch.data.pictures.decoding import decode
 from stylebatch.doctor.prediction import picture
+from stylebatch.engine.chosen_device import device_name
 from stylebatch.methods.pixels import to_pixels
 from stylebatch.methods.prompted import embedded
 from stylebatch.methods.stylealigned.algorithm import Reference, StyleAligned
@@ -67,7 +67,7 @@ def profile_of(
         model=name,
         fingerprint="",
         device=model.device.type,
-        name=torch.cuda.get_device_name(model.device) if on_device else platform.processor(),
+        name=device_name(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         threads=threads,
         size=size,

@@ -11,6 +11,7 @@ from stylebatch.engine.ranks import RanksEngine, by_accelerate
 from stylebatch.engine.ray_here import has_ray, require_ray
 from stylebatch.engine.ray_pool import RayEngine
 from stylebatch.errors import ManifestError
+from stylebatch.models.loading import find_device
 from stylebatch.progress import Progress
 from stylebatch.spec import EngineSpec
 
@@ -41,6 +42,8 @@ def checked_name(spec: EngineSpec) -> str:
     name = engine_name(spec)
     if name == "ray":
         require_ray(f"engine {_asked(spec)}", "engine local, or torchrun (docs/cluster.md)")
+    if name == "local":
+        find_device(spec.device)  # raises early; workers of a cluster have devices of their own
     given = {
         "workers": spec.workers if name == "local" and (spec.workers or 1) > 1 else None,
         "address": spec.address if name != "ray" else None,

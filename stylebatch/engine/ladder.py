@@ -14,7 +14,7 @@ import torch
 
 from stylebatch.planning.grid import Block
 
-_CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
+_ALLOCATORS = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that an allocation on the device failed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # torch's CPU allocator raises a plain RuntimeError
-    return isinstance(error, RuntimeError) and any(text in _text(error) for text in _CPU_ALLOCATOR)
+    # torch's allocators of the CPU and of Apple's GPU raise a plain RuntimeError
+    return isinstance(error, RuntimeError) and any(text in _text(error) for text in _ALLOCATORS)
 
 
 def is_device_fault(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.worker import Worker
 from stylebatch.folder import Folder
 from stylebatch.models.denoiser import Denoiser
-from stylebatch.models.loading import load_model
+from stylebatch.models.loading import find_device, load_model
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
@@ -54,7 +54,7 @@ class LocalEngine:
         """The model of this run, loaded once for measuring and for all plans."""
         # generations of an output share the model; sections are frozen, so they compare by value
         if self._loaded is None or self._loaded[0] != spec:
-            self._loaded = (spec, load_model(spec))
+            self._loaded = (spec, load_model(spec, device=find_device(self.spec.device)))
         return self._loaded[1]
 
     def follow(self) -> Any:

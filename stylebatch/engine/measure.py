@@ -15,7 +15,7 @@ from stylebatch.engine.run_record import ComputePlace
 from stylebatch.features.bandwidth import cache_room, measure_bandwidth
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.lanes import Lanes
-from stylebatch.models.loading import load_model, placement
+from stylebatch.models.loading import find_device, load_model, placement
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
 
@@ -23,9 +23,12 @@ SECONDS = 2.0
 """For the network; more only where a single row takes longer."""
 
 
-def find_place(dtype: str) -> ComputePlace:
-    """The place of this process; `dtype` as in the manifest. Half of a GPU's memory is for activations."""
-    device, resolved = placement(dtype)
+def find_place(dtype: str, kind: str = "auto") -> ComputePlace:
+    """The place of this process; `dtype` and `kind` of device as in the manifest. Half of a GPU's memory is for activations.
+
+    Raises ManifestError where there is no such device.
+    """
+    device, resolved = placement(dtype, find_device(kind))
     if device.type != "cuda":
         return ComputePlace(device.type, resolved, None)
     total = torch.cuda.get_device_properties(device).total_memory
@@ -40,7 +43,7 @@ def measure(
     if cache is None:
         raise ValueError("features.cache: found none; accepted: a folder or fsspec URL")
     bandwidth = measure_bandwidth(cache)
-    model = model or load_model(plan.spec.model)
+    model = model or load_model(plan.spec.model, device=find_device(plan.spec.engine.device))
     with network_threads(threads), closing(lanes_of(plan, model, threads)) as lanes:
         model.lanes = lanes
         try:

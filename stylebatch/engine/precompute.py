@@ -17,7 +17,7 @@ from stylebatch.features.style_bank import StyleBank
 from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
 from stylebatch.methods.builtin import METHODS, method_of
-from stylebatch.models.loading import load_model
+from stylebatch.models.loading import find_device, load_model
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
@@ -57,7 +57,9 @@ def precompute(
     )
     with interruptible(), network_threads(threads_of(spec)), Decoders(1) as decoders:
         try:
-            bank = StyleBank.of_plan(plan, method, load_model(spec.model))
+            bank = StyleBank.of_plan(
+                plan, method, load_model(spec.model, device=find_device(spec.engine.device))
+            )
             loader = PictureLoader.of(plan, 1)
             for place, row in enumerate(plan.images(1)):
                 try:

@@ -211,7 +211,7 @@ class RayEngine(LocalEngine):
         total, spec = self.ray.cluster_resources(), self.spec
         gpus = spec.gpus_per_worker
         if gpus is None:
-            gpus = 1.0 if total.get("GPU", 0) >= 1 else 0.0
+            gpus = 1.0 if total.get("GPU", 0) >= 1 and spec.device != "cpu" else 0.0
         cpus = spec.cpus_per_worker
         if cpus is None:
             cpus = 1.0 if gpus or spec.workers else float(threads)

@@ -25,10 +25,10 @@ from stylebatch.engine.admission import (
     require_same_arithmetic,
     shard_names,
 )
+from stylebatch.engine.chosen_device import chosen
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.gate import check_gates
 from stylebatch.engine.local_engine import LocalEngine
-from stylebatch.engine.measure import find_place
 from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
 from stylebatch.engine.sight import check_sight
 from stylebatch.engine.tracking import tracked
@@ -226,7 +226,8 @@ def _admitted(
 ) -> tuple[tuple[Plan, ...], RunRecord, RunRecord]:
     """The plans of all generations; the record of this start, and the one that the output goes on with, which is written."""
     former, inputs = ledger.former(), start.inputs
-    place = start.engine.call(partial(find_place, start.spec.model.dtype))
+    place, told = start.engine.call(partial(chosen, start.spec, start.engine.name))
+    start.progress.note(told)
     plan = _settle(start, draft, former, place)
     # a preview never grows: it is replaced
     is_preview = start.limit is not None

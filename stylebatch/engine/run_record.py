@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from stylebatch.data.sources.kinds import form_of
+from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.forecast import device_seconds
 from stylebatch.planning.plan import Plan
@@ -33,7 +33,7 @@ class ComputePlace:
 
 def threads_of(spec: RunSpec) -> int:
     """CPU threads of the network; they change the last bits of floats."""
-    return spec.engine.threads or min(MAX_THREADS, os.cpu_count() or 1)
+    return spec.engine.threads or min(MAX_THREADS, usable_cores())
 
 
 def run_record(

@@ -42,7 +42,7 @@ from stylebatch.methods.input_kinds import INPUT_KINDS
 from stylebatch.methods.user import users_of
 from stylebatch.methods.user_code import UserCodeError
 from stylebatch.models.denoiser import Denoiser
-from stylebatch.models.loading import load_model
+from stylebatch.models.loading import find_device, load_model
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
 from stylebatch.quality.asked import TABLE
@@ -91,7 +91,9 @@ class Worker:
 
     def __enter__(self) -> Worker:
         with ExitStack() as held:
-            self.model = self._given or load_model(self.plan.spec.model)
+            self.model = self._given or load_model(
+                self.plan.spec.model, device=find_device(self.plan.spec.engine.device)
+            )
             # bound before the next line changes it
             held.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(self.threads)
@@ -221,6 +223,8 @@ class Worker:
         self._renderer.forget()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        elif self.model.device.type == "mps":
+            torch.mps.empty_cache()
 
     def _render_block(
         self, block: Block, samples: list[Sample], upcoming: Block | None

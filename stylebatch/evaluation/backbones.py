@@ -108,7 +108,7 @@ class Backbones:
         """(d,) of a picture, by `inception`, `art_inception`, `clip`, `dino` or EfficientNet-Lite0."""
         if name == LITE:
             pooled = self._lite().pooled_maps(self._lite_maps(pixels))
-            return np.asarray(pooled[0].double().cpu().numpy())
+            return np.asarray(pooled[0].cpu().double().numpy())
         if name in ("clip", "dino"):
             return self._embedder(name).of_image(pixels)
         network = self._of(name, lambda: self._inception(name))
@@ -116,7 +116,7 @@ class Backbones:
             prepared = (like_tensorflow(unit_tensor(pixels) * 255.0) - 128.0) / 128.0
         else:
             prepared = unit_tensor(with_shorter_side(pixels))
-        return np.asarray(network(prepared.to(self.device))[0].double().cpu().numpy())
+        return np.asarray(network(prepared.to(self.device))[0].cpu().double().numpy())
 
     def of_text(self, text: str) -> NDArray[np.float64]:
         """(d,) of a prompt, by `clip`."""

@@ -45,7 +45,7 @@ class Embedder:
             found = getattr(found, "pooler_output", found)
         else:
             found = self.model(pixel_values=values).last_hidden_state[:, 0]
-        return np.asarray(found[0].double().cpu().numpy())
+        return np.asarray(found[0].cpu().double().numpy())
 
     @torch.inference_mode()
     def of_text(self, text: str) -> Embedding:
@@ -55,7 +55,7 @@ class Embedder:
         tokens = self._tokenizer(text, return_tensors="pt", truncation=True).to(self.device)
         found = self.model.get_text_features(**tokens)
         found = getattr(found, "pooler_output", found)
-        return np.asarray(found[0].double().cpu().numpy())
+        return np.asarray(found[0].cpu().double().numpy())
 
     @cached_property
     def _tokenizer(self) -> Any:

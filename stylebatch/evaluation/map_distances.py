@@ -42,8 +42,8 @@ def self_similarity_distance(result: Tensor, content: Tensor) -> float:
     # by parts: all positions of a picture of 512 px against all others would take 1 GB
     for start in range(0, len(one), _ROWS_AT_ONCE):
         end = start + _ROWS_AT_ONCE
-        ours = torch.log_softmax(one[start:end] @ one.T, -1).double()
-        theirs = torch.log_softmax(other[start:end] @ other.T, -1).double()
+        ours = torch.log_softmax(one[start:end] @ one.T, -1).cpu().double()
+        theirs = torch.log_softmax(other[start:end] @ other.T, -1).cpu().double()
         total += float((theirs.exp() * (theirs - ours)).sum())
     return max(0.0, total)
 

@@ -112,6 +112,38 @@ def check_model(spec: ModelSpec, checkpoint: Checkpoint | None = None) -> None:
         check(checkpoint.family)
 
 
+def find_device(kind: str) -> torch.device | None:
+    """The device that `engine.device` asks for; None for `auto`, which accelerate decides.
+
+    Raises ManifestError where this process sees none of that kind.
+    """
+    if kind == "auto":
+        return None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ManifestError(_missing(kind, _why_no_cuda()))
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ManifestError(
+            _missing(kind, "check that this is a Mac with Apple silicon and its torch")
+        )
+    # of several ranks each has its own GPU
+    assigned = PartialState().device if kind != "cpu" else torch.device("cpu")
+    return assigned if assigned.type == kind else torch.device(kind)
+
+
+def _missing(kind: str, step: str) -> str:
+    here = [name for name, has in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if has.is_available()]  # fmt: skip
+    return (
+        f"engine.device: found {kind}, and torch {torch.__version__} sees no such device here; accepted on this machine: "
+        f"{', '.join(['auto', 'cpu', *here])}. Next: --set engine.device=auto, or {step}"
+    )
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return "install a build of torch for CUDA: this one is not"
+    return "check `nvidia-smi` and CUDA_VISIBLE_DEVICES"
+
+
 def placement(
     dtype: str = "auto", device: str | torch.device | None = None
 ) -> tuple[torch.device, str]:
@@ -130,4 +162,6 @@ def placement(
             f"model.dtype: auto follows accelerate's mixed precision; found {wanted} on {target.type}; accepted: no, bf16, "
             "or fp16 on a GPU. Next: accelerate launch --mixed_precision no, or set model.dtype"
         )
-    return target, _PRECISIONS[wanted] or ("float32" if target.type == "cpu" else "float16")
+    # on Apple's GPU what the CPU proves: half precision is unproven there
+    wide = target.type in ("cpu", "mps")
+    return target, _PRECISIONS[wanted] or ("float32" if wide else "float16")

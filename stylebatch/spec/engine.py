@@ -10,6 +10,8 @@ from stylebatch.masking import masked
 from stylebatch.methods.stored_bytes import CodecName
 from stylebatch.section import Section
 
+DeviceKind = Literal["auto", "cpu", "cuda", "mps"]
+
 
 class FeatureSpec(Section):
     """Where the attention features of styles come from while pairs are rendered."""
@@ -68,6 +70,11 @@ class EngineSpec(Section):
         "auto",
         description="local: this process; ray: workers of a Ray cluster; accelerate: the ranks of `accelerate launch` or "
         "torchrun; auto: accelerate under a launcher, ray with an address, workers or several GPUs, else local",
+    )
+    device: DeviceKind = Field(
+        "auto",
+        description="What the network runs on; auto: a CUDA GPU, else Apple's GPU (mps), else the CPU. Which of several GPUs: the "
+        "variable CUDA_VISIBLE_DEVICES",
     )
     workers: int | None = Field(
         None,

@@ -23,7 +23,9 @@ def test_it_renders_in_an_empty_folder_and_again(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["demo", *FEW]) == 0
-    assert "15 files written" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "15 files written" in told
+    assert told.count("device: ") == 1, "one line says where it runs"
     assert there(tmp_path / "manifests") == there(EXAMPLES)
     assert list((tmp_path / "outputs/demo/data").glob("*.tar"))
     # what a killed copy left away comes back; nothing is rendered again

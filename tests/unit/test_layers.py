@@ -35,6 +35,7 @@ HOMES = {
         "stylebatch.features.style_bank",
         "stylebatch.engine.measure",
         "stylebatch.engine.ladder",
+        "stylebatch.engine.chosen_device",
         "stylebatch.engine.engines",
         "stylebatch.engine.ranks",
         "stylebatch.conformance",
