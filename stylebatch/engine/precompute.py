@@ -57,9 +57,8 @@ def precompute(
     )
     with interruptible(), network_threads(threads_of(spec)), Decoders(1) as decoders:
         try:
-            bank = StyleBank.of_plan(
-                plan, method, load_model(spec.model, device=find_device(spec.engine.device))
-            )
+            model = load_model(spec.model, device=find_device(spec.engine.device))
+            bank = StyleBank.of_plan(plan, method, model)
             loader = PictureLoader.of(plan, 1)
             for place, row in enumerate(plan.images(1)):
                 try:
@@ -84,8 +83,7 @@ def precompute(
                 progress.add_samples(1)
         finally:
             progress.end()
-    seconds = time.monotonic() - started
-    num_built = len(missing) if dry_run else bank.num_built
+    num_built, seconds = len(missing) if dry_run else bank.num_built, time.monotonic() - started
     return Precomputed(str(spec.features.cache), num_built, num_found, failed, seconds)
 
 
