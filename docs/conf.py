@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
@@ -44,3 +45,4 @@ def _fill(app: Sphinx, docname: str, source: list[str]) -> None:
 def setup(app: Sphinx) -> None:
     """Registers what fills the generated parts of pages."""
     app.connect("source-read", _fill)
+    app.add_lexer("csv", TextLexer)

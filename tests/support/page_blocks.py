@@ -15,15 +15,19 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 NOT_RUN = re.compile(r"^<!-- not run: (.+) -->$")
 """Stands directly above a block that nothing here can run, and says why."""
+NAMED = re.compile(r"# ([\w/]+\.(?:py|yaml))\b")
+"""The first line of a block that is the contents of a file."""
 STYLEBATCH = ("stylebatch", ".venv/bin/stylebatch")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page: `heading` is the last one above it, `why_not_run` what its marker says, or "" without one."""
+    """A block of a page: `section` and `heading` are the last of level 2 and of any level above it, `why_not_run` what
+    its marker says, or "" without one."""
 
     page: str
     line: int
+    section: str
     heading: str
     language: str
     text: str
@@ -36,19 +40,26 @@ class Block:
 def blocks_of(page: Path) -> Iterator[Block]:
     """In their order; of Sphinx' directives none."""
     text = page.read_text(encoding="utf-8")
-    lines, heading = text.splitlines(), ""
+    lines, section, heading = text.splitlines(), "", ""
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     for index, token in enumerate(tokens):
         if token.type == "heading_open":
             heading = tokens[index + 1].content
+            section = heading if token.tag == "h2" else section
         if token.type not in ("fence", "code_block") or token.info.startswith("{"):
             continue
         assert token.map is not None
         above = lines[token.map[0] - 1].strip() if token.map[0] else ""
         marker = NOT_RUN.match(above)
         yield Block(
-            page.name, token.map[0] + 1, heading, token.info, token.content, marker[1] if marker else ""
-        )  # fmt: skip
+            page.name,
+            token.map[0] + 1,
+            section,
+            heading,
+            token.info,
+            token.content,
+            marker[1] if marker else "",
+        )
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
