@@ -10,12 +10,15 @@ import numpy as np
 
 from stylebatch.evaluation.evaluate import Evaluation, Figure
 from stylebatch.evaluation.resampling import interval
+from stylebatch.reports.lettering import legible, line_picture
 
 STYLE = ("fid_art", "fid_efficientnet_lite0", "histogram_loss", "color_distance")
 STRUCTURE = ("lpips", "perceptual_distance_efficientnet_lite0", "structure")
 """Measures of an axis: the first that all outputs have."""
 HIGHER = ("structure",)
 Point = tuple[float, float]
+_LABEL_PX = 32
+"""Four times the size of the labels, so that they are sharp."""
 
 
 def shared_measure(evaluations: Sequence[Evaluation], names: Sequence[str]) -> str | None:
@@ -85,9 +88,24 @@ def _draw(
             capsize=2,
             lw=0.8,
         )
+        _name(axes, labels[place], at)
+
+
+def _name(axes: Any, label: str, at: Point) -> None:
+    """Write a label beside a point; one of letters that matplotlib's font may lack is drawn as in the other pictures."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    if label.isascii():
         # a dollar would begin a formula
-        label = labels[place].replace("$", r"\$")
-        axes.annotate(label, at, (6, 6), textcoords="offset points", fontsize=8)
+        shown = label.replace("$", r"\$")
+        axes.annotate(shown, at, (6, 6), textcoords="offset points", fontsize=8)
+        return
+    picture = OffsetImage(np.asarray(line_picture(label, _LABEL_PX)), zoom=0.25, dpi_cor=True)
+    box = AnnotationBbox(
+        picture, at, (6, 6),
+        boxcoords="offset points", box_alignment=(0, 0), frameon=False, pad=0,
+    )  # fmt: skip
+    axes.add_artist(box)
 
 
 def _figure(one: Evaluation, name: str) -> Figure:
@@ -112,4 +130,4 @@ def _bars(
 def _label(one: Evaluation, place: int) -> str:
     last = one.output.rstrip("/").rpartition("/")[2]
     shown = last if len(last) <= 40 else f"{last[:37]}..."
-    return f"{place + 1} {shown}".encode("ascii", "replace").decode()
+    return f"{place + 1} {legible(shown)}"

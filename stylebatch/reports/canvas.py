@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from stylebatch.reports.committed import Row
+from stylebatch.reports.lettering import Lettering, clusters, legible
 from stylebatch.reports.pictures import CONTROL
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+class Font(Protocol):
+    """What text is measured by."""
+
+    def getlength(self, text: str) -> float: ...
+
 
 WHITE, PLACEHOLDER, INK, MUTED = "#ffffff", "#ececec", "#222222", "#777777"
 TARGET_WIDTH = 2048
@@ -61,7 +68,7 @@ class Canvas:
         self.layout = layout
         self.image = Image.new("RGB", (width, height), WHITE)
         self.draw = ImageDraw.Draw(self.image)
-        self.font: Font = ImageFont.load_default(layout.font_size)
+        self.font = Lettering(layout.font_size)
 
     def picture(self, origin: tuple[int, int], image: Image.Image | None, text: str = "") -> None:
         """An image scaled into the cell, or a light grey cell with centred text."""
@@ -74,9 +81,9 @@ class Canvas:
         x, y, width, height = box
         if image is None:
             self.draw.rectangle((x, y, x + width - 1, y + height - 1), fill=PLACEHOLDER)
-            shown = "\n".join(elide(line, self.font, width - 8) for line in text.split("\n"))
+            shown = [elide(legible(line), self.font, width - 8) for line in text.split("\n")]
             middle = (x + width // 2, y + height // 2)
-            self.draw.multiline_text(middle, shown, MUTED, self.font, "mm", align="center")
+            self.font.draw_lines(self.draw, middle, shown, MUTED, "m")
         else:
             fitted = ImageOps.contain(image, (width, height), Image.Resampling.BICUBIC)
             at = (x + (width - fitted.width) // 2, y + (height - fitted.height) // 2)
@@ -86,29 +93,30 @@ class Canvas:
         """Text in a white cell, broken into lines, at its foot."""
         x, y = origin
         cell, pad = self.layout.cell, self.layout.cell // 16
-        lines = list(broken(CONTROL.sub(" ", text), self.font, cell - 2 * pad))
+        lines = list(broken(legible(CONTROL.sub(" ", text)), self.font, cell - 2 * pad))
         most = max(1, int((cell - pad) / (self.layout.font_size * 1.5)))
         if len(lines) > most:
             lines = [*lines[: most - 1], f"{lines[most - 1]} …"]
-        shown = "\n".join(elide(line, self.font, cell - 2 * pad) for line in lines)
+        shown = [elide(line, self.font, cell - 2 * pad) for line in lines]
         foot = (x + cell // 2, y + cell - pad)
-        self.draw.multiline_text(foot, shown, INK, self.font, "md", align="center")
+        self.font.draw_lines(self.draw, foot, shown, INK, "d")
 
     def label(
         self, at: tuple[int, int], text: str, width: int, anchor: str, ink: str = INK
     ) -> None:
-        self.draw.text(at, elide(CONTROL.sub(" ", text), self.font, width), ink, self.font, anchor)
+        shown = elide(legible(CONTROL.sub(" ", text)), self.font, width)
+        self.font.draw(self.draw, at, shown, ink, anchor)
 
     def caption(self, at: tuple[int, int], kind: str, text: str, width: int) -> None:
         """`kind` in grey and `text`, centred below a picture."""
-        text = CONTROL.sub(" ", text)
+        text = legible(CONTROL.sub(" ", text))
         if kind and text:
             kind += " "
         taken = self.font.getlength(kind)
         text = elide(text, self.font, max(0, int(width - taken))) if text else ""
         start = at[0] - (taken + self.font.getlength(text)) / 2
-        self.draw.text((start, at[1]), kind, MUTED, self.font, "la")
-        self.draw.text((start + taken, at[1]), text, INK, self.font, "la")
+        self.font.draw(self.draw, (start, at[1]), kind, MUTED, "la")
+        self.font.draw(self.draw, (start + taken, at[1]), text, INK, "la")
 
 
 def failure(row: Row) -> str:
@@ -122,13 +130,22 @@ def failure(row: Row) -> str:
 def broken(text: str, font: Font, width: int) -> Iterator[str]:
     """Lines of whole words, each at most `width` pixels where its words allow."""
     line = ""
-    for word in text[:LONGEST_LABEL].split():
-        longer = f"{line} {word}".strip()
+    for word in _words(text[:LONGEST_LABEL], font, width):
+        longer = f"{line}{word}".strip()
         if line and font.getlength(longer) > width:
             yield line
-            longer = word
+            longer = word.strip()
         line = longer
     yield line
+
+
+def _words(text: str, font: Font, width: int) -> Iterator[str]:
+    """Words with the space before them; those of scripts without spaces that are longer than a line in pieces."""
+    for word in text.split():
+        whole = not word.isascii() and font.getlength(word) > width
+        first, *others = clusters(word) if whole else [word]
+        yield f" {first}"
+        yield from others
 
 
 def elide(text: str, font: Font, width: int) -> str:
@@ -138,8 +155,10 @@ def elide(text: str, font: Font, width: int) -> str:
     # a text that was cut is shortened further, whatever it measures: its middle is gone
     elif font.getlength(text) <= width:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        shown = f"{text[: math.ceil(kept / 2)]}…{text[len(text) - kept // 2 :]}"
+    pieces = list(text) if text.isascii() else clusters(text)
+    for kept in range(len(pieces) - 1, 1, -1):
+        head, tail = pieces[: math.ceil(kept / 2)], pieces[len(pieces) - kept // 2 :]
+        shown = f"{''.join(head)}…{''.join(tail)}"
         if font.getlength(shown) <= width:
             return shown
     return "…"
@@ -147,5 +166,5 @@ def elide(text: str, font: Font, width: int) -> str:
 
 def label_width(names: Iterable[str], cell: int) -> int:
     """Pixels of the longest name, at most one cell."""
-    font = ImageFont.load_default(SheetLayout(cell).font_size)
+    font = Lettering(SheetLayout(cell).font_size)
     return min(cell, math.ceil(max(font.getlength(name) for name in names)))

@@ -72,6 +72,7 @@ HOMES = {
     ),
     "ray": ("stylebatch.engine.ray_pool", "stylebatch.engine.submission"),
     "rich": ("stylebatch.progress",),
+    "anyascii": ("stylebatch.reports.lettering",),
     "jinja2": ("stylebatch.reports.templating",),
     "markupsafe": ("stylebatch.reports.templating",),
     "typer": ("stylebatch.cli",),

@@ -151,7 +151,7 @@ class Page {
     if (control.tagName === "SELECT" && control.options.length !== names.length + 1) {
       const value = control.value;
       const order = names.map((text, code) => [text, code]).sort(([a], [b]) => (a < b ? -1 : a > b));
-      const options = order.map(([text, value]) => Object.assign(document.createElement("option"), { value, textContent: text || "none" }));
+      const options = order.map(([text, value]) => Object.assign(ofData(document.createElement("option")), { value, textContent: text || "none" }));
       control.replaceChildren(Object.assign(document.createElement("option"), { value: "", textContent: "all" }), ...options);
       control.value = value;
     }
@@ -280,7 +280,7 @@ class Page {
         button.type = "button";
         button.textContent = `${code || "none"} (${count.toLocaleString("en")})`;
         button.addEventListener("click", () => this.choose("error_code", code));
-        words.textContent = example;
+        ofData(words).textContent = example;
         item.append(button, words);
         return item;
       }),
@@ -299,7 +299,7 @@ class Page {
     if (text === this.shownNotices) return;
     this.shownNotices = text;
     this.part("notices").replaceChildren(
-      ...texts.slice(0, 5).map((words) => Object.assign(document.createElement("p"), { textContent: words })),
+      ...texts.slice(0, 5).map((words) => Object.assign(ofData(document.createElement("p")), { textContent: words })),
       ...(texts.length > 5 ? [Object.assign(document.createElement("p"), { textContent: `and ${texts.length - 5} more` })] : []),
     );
   }

@@ -1,11 +1,16 @@
 "use strict";
+/** Marks an element as text of the data: of any language, and of the direction that its first letter has. */
+function ofData(element) {
+  return Object.assign(element, { dir: "auto", lang: "" });
+}
+
 /** Fills a list of pairs of a word and a text. */
 function pairs(list, entries) {
   list.replaceChildren(
     ...entries.flatMap(([word, text]) => {
       const term = document.createElement("dt"), value = document.createElement("dd");
       term.textContent = word;
-      value.textContent = text;
+      ofData(value).textContent = text;
       return [term, value];
     }),
   );
@@ -99,7 +104,7 @@ class SampleView {
     const name = String(this.columns[this.page.columnOf(kind)] ?? "");
     image.src = this.page.source.picture(this.row, kind, 512);
     image.alt = `${kind} ${name}`;
-    words.textContent = name ? `${kind}: ${name}` : kind;
+    ofData(words).textContent = name ? `${kind}: ${name}` : kind;
     figure.append(image, words);
     return figure;
   }
