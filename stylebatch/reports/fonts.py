@@ -31,6 +31,7 @@ DECORATED = (
 )
 OWN = ""
 """Stands for the font that Pillow carries."""
+REGULAR = 400
 _TRIED_SIZE = 16
 _NOBODYS = "\U0010ffff"
 """A character that no font has."""
@@ -48,7 +49,16 @@ def font_at(path: str, size: int) -> Font:
         own = ImageFont.load_default(size)
         assert isinstance(own, Font), "Pillow is built with FreeType"
         return own
-    return ImageFont.truetype(path, size)
+    font = ImageFont.truetype(path, size)
+    try:
+        axes = font.get_variation_axes()
+    except OSError:  # it has one weight
+        return font
+    weight = {b"Weight": REGULAR}
+    font.set_variation_by_axes(
+        [float(weight.get(axis["name"] or b"", axis["default"] or 0)) for axis in axes]
+    )
+    return font
 
 
 @cache

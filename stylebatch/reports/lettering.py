@@ -157,10 +157,12 @@ def legible(text: str) -> str:
 
 def _all_lettered(text: str) -> list[tuple[str, str]]:
     """Each cluster as it is written, and its font."""
-    path, found = OWN, []
+    found, around = [], OWN
     for cluster in clusters(_tidy(text)):
-        shown, path = _lettered(cluster, path)
+        shown, path = _lettered(cluster, around)
         found.append((shown, path))
+        if unicodedata.category(cluster[0])[0] == "L":
+            around = path if _direction_of(cluster) == "rtl" else OWN
     return found
 
 
@@ -179,12 +181,12 @@ def _tidied(one: str) -> str:
 
 
 def _lettered(cluster: str, path: str) -> tuple[str, str]:
-    """A cluster as it is written, and the font; `path`: that of the one before."""
+    """A cluster as it is written, and the font; `path`: that of letters from right to left around it, else OWN."""
     first = cluster[0]
-    is_letter = unicodedata.category(first)[0] == "L"
+    is_sign = unicodedata.category(first)[0] not in "LZ"
     if first.isascii() or not (_is_shaped(first) and not can_shape()):
-        # a space or digit stays in the font around it
-        for chosen in (OWN, path) if is_letter else (path, OWN):
+        # brackets are mirrored with the letters around them
+        for chosen in (path, OWN) if is_sign else (OWN, path):
             if all(has_glyph(chosen, one) for one in cluster if one not in JOINERS):
                 return cluster, chosen
         # a mark that the font of its letter lacks is left out

@@ -155,3 +155,21 @@ def test_what_all_samples_have_in_common_is_said_once(tmp_path: Path) -> None:
         "summary"
     ]
     assert "1 of 1 sample rendered" in alone
+
+
+def test_names_of_many_scripts_give_the_same_sheet_each_time(tmp_path: Path) -> None:
+    names = [
+        "кошка",
+        "قطة صغيرة",
+        "חתול",
+        "बिल्ली",
+        "แมวน้ำ",
+        "猫",
+        "고양이",
+        "🐱",
+        "a\u202eb",
+        "\ue000",
+    ]
+    output = write_rows(tmp_path / "out", Text2ImgOptions(), [{"prompt": name} for name in names])
+    before = _sheet(output).read_bytes()
+    assert _sheet(output).read_bytes() == before
