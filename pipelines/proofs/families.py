@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -43,9 +43,12 @@ class Ids:
     """Stands where a tokenizer stands: the vocabularies are the hub's. Any prompt is the same ids, padded as CLIP's are."""
 
     model_max_length = 77
+    added_tokens_encoder: ClassVar[dict[str, int]] = {}
 
     def __init__(self, vocabulary: int) -> None:
         start, end = vocabulary - 2, vocabulary - 1
+        self.bos_token_id, self.eos_token_id = start, end
+        self.pad_token_id = end
         words = [320 % start, 2368 % start, 525 % start]
         padded = [start, *words, *[end] * (self.model_max_length - 1 - len(words))]
         self.input_ids = torch.tensor([padded])

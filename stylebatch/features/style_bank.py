@@ -75,7 +75,10 @@ class StyleBank:
         )
         # latents are float32 whatever the network is: a type of features would make two keys of the same bytes
         codec = Codec(plan.choice.codec, dtype if TENSORS[plan.choice.codec] else LATENT_DTYPE)
-        fingerprint = str(plan.identity["model_fingerprint"])
+        identity = plan.identity
+        # textual inversions and clip_skip change no features without a prompt
+        whole = identity["model_fingerprint"]
+        fingerprint = str(identity.get("fingerprint_without_prompts", whole))
         opened = StyleCache(cache, most_copies=plan.spec.features.most_copies)
         return cls(opened, codec, method, model, model_fingerprint=fingerprint)
 

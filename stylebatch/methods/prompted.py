@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,17 +70,19 @@ def embedded(
         )
     windows = [model.num_windows(text) for text in prompts]
     if negative is None:
-        return Prompts(in_windows(model, prompts, windows), model.embed_nothing(), guidance)
+        return Prompts(in_windows(model.embed, prompts, windows), model.embed_nothing(), guidance)
     if len(negative) == len(prompts):
         windows = [
             max(n, model.num_windows(text)) for n, text in zip(windows, negative, strict=True)
         ]
-    against = in_windows(model, negative, windows[: len(negative)])
-    return Prompts(in_windows(model, prompts, windows), against, guidance)
+    against = in_windows(model.embed_negative, negative, windows[: len(negative)])
+    return Prompts(in_windows(model.embed, prompts, windows), against, guidance)
 
 
-def in_windows(model: Denoiser, texts: Sequence[str], windows: Sequence[int]) -> Conditioning:
+def in_windows(
+    embed: Callable[..., Conditioning], texts: Sequence[str], windows: Sequence[int]
+) -> Conditioning:
     """Texts as conditioning, each in that many windows of the context; a prompt and its negative prompt have as many."""
     if max(windows, default=1) == 1:
-        return model.embed(list(texts))
-    return model.embed(list(texts), windows)
+        return embed(list(texts))
+    return embed(list(texts), windows)

@@ -75,10 +75,10 @@ class Samples:
         ]
         # guidance subtracts row by row, so that both sides need contexts of one length
         if max(windows) > 1:
-            found = Prompts(in_windows(model, self.texts, windows), found.negative, guidance)
+            found = Prompts(in_windows(model.embed, self.texts, windows), found.negative, guidance)
         against = model.embed_nothing()
         of_given = [n for n, text in zip(windows, self.negative, strict=True) if text is not None]
-        negatives = in_windows(model, given, of_given)
+        negatives = in_windows(model.embed_negative, given, of_given)
         place = {
             row: i for i, row in enumerate(r for r, t in enumerate(self.negative) if t is not None)
         }

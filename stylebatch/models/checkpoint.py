@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from stylebatch.errors import ManifestError
 from stylebatch.models.configs import Fields
 from stylebatch.models.families import family_of, published
 from stylebatch.models.family import Family
@@ -32,6 +33,19 @@ class Checkpoint(PipelineFiles):
 
     @cached_property
     def fingerprint(self) -> str:
+        """As `fingerprint_without_prompts`, with what prompts alone make use of: textual inversions and `clip_skip`."""
+        found = self.fingerprint_without_prompts
+        added = [
+            f"{hash_of_file(one.path, 'model.embeddings')}\0{one.token}"
+            for one in self.family.embeddings
+        ]
+        added += [f"clip_skip {self.clip_skip}"] if self.clip_skip else []
+        if added:
+            found = hashlib.sha256("\n".join([found, *added]).encode()).hexdigest()
+        return found
+
+    @cached_property
+    def fingerprint_without_prompts(self) -> str:
         """sha256 over the (relative path, xxh3-128) of every config, tokenizer and weight file in use.
 
         VAE slicing and tiling, another VAE and LoRA weights change pixels, and so the fingerprint.
@@ -62,7 +76,7 @@ class PublishedCheckpoint(Checkpoint):
 
     name: str = ""
     is_here = False
-    fingerprint = ""
+    fingerprint = fingerprint_without_prompts = ""
 
     def given_fields(self, part: str) -> Fields:
         """From the package."""
@@ -102,6 +116,11 @@ def find_checkpoint(spec: ModelSpec) -> Checkpoint:
         folder = snapshot(spec.id or MODEL_IDS[str(spec.name)], spec.revision, spec.variant)
     checkpoint = Checkpoint(folder, spec.variant, weights, **_added(spec))
     checkpoint.family.check()
+    if (spec.embeddings or spec.clip_skip) and not checkpoint.family.tokenizers:
+        field = "embeddings" if spec.embeddings else "clip_skip"
+        raise ManifestError(
+            f"model.{field}: accepted by this model family: none, since it has no text encoder"
+        )
     return checkpoint
 
 
@@ -123,6 +142,8 @@ def _added(spec: ModelSpec) -> dict[str, Any]:
     return {
         "vae_passes": _vae_passes(spec),
         "loras": spec.lora,
+        "embeddings": spec.embeddings,
+        "clip_skip": spec.clip_skip,
         "vae": None if spec.vae is None else find_vae(Path(spec.vae)),
     }
 

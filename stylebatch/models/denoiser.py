@@ -175,9 +175,13 @@ class Denoiser(Protocol):
         """Conditioning of prompts. `windows`: the least number of windows of each; surplus ones are empty."""
         ...
 
+    def embed_negative(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
+        """As `embed`, of negative prompts: `clip_skip` leaves out no layers of theirs."""
+        return self.embed(prompts, windows) if windows else self.embed(prompts)
+
     def embed_nothing(self) -> Conditioning:
         """Conditioning for "no prompt", the negative side of guidance: the empty prompt, or zeros (SDXL)."""
-        return self.embed([""])
+        return self.embed_negative([""])
 
     def predict_noise(
         self, x: Tensor, t: float, cond: Conditioning, *, level: float | None = None

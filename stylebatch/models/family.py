@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from stylebatch.models.embeddings import Embedding
+
 NUM_SITES = 12
 """Numbered positions of a decoder; layer b of a position has the number `site + NUM_SITES * b` (models/denoiser.py)."""
 
@@ -97,6 +99,11 @@ class Family(Protocol):
     def tokenizers(self) -> Mapping[str, str]:
         """Text encoder by tokenizer, both names of parts; together they limit the length of prompts."""
         return {}
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Textual inversions that the manifest adds."""
+        return ()
 
     @property
     def num_timesteps(self) -> int | None:

@@ -39,6 +39,23 @@ class LoraSpec(Section):
     scale: float = Field(1.0, ge=-10.0, le=10.0, description="How much of it is added")
 
 
+class EmbeddingSpec(Section):
+    """A textual inversion: vectors for the text encoder that a token in prompts stands for."""
+
+    path: LocalPath = Field(description="A .safetensors file of diffusers, AUTOMATIC1111 or SDXL")
+    token: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="What stands for it in prompts, without blanks; default: the token in the file, or else the file's name",
+    )
+
+    @model_validator(mode="after")
+    def _is_no_pickle(self) -> EmbeddingSpec:
+        require_no_pickle("path", self.path, "a .safetensors file")
+        return self
+
+
 class ModelSpec(Section):
     """A checkpoint: a known name, a local folder or file, or a hub id."""
 
@@ -83,10 +100,20 @@ class ModelSpec(Section):
         (), description="LoRA weights that are added, in this order"
     )
 
+    embeddings: Annotated[tuple[EmbeddingSpec, ...], Field(strict=False)] = Field(
+        (), description="Textual inversions, whose tokens prompts may name"
+    )
+    clip_skip: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Last layers of the text encoders that prompts (not negative ones) leave out, counted as diffusers does",
+    )
+
     @property
     def is_embedded(self) -> bool:
         """Whether it is the model inside the package, with nothing added."""
-        return self.name == "tiny" and not (self.lora or self.vae)
+        return self.name == "tiny" and not (self.lora or self.vae or self.embeddings)
 
     @model_validator(mode="after")
     def _exactly_one_origin(self) -> ModelSpec:

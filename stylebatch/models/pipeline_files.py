@@ -17,7 +17,7 @@ import xxhash
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.configs import Fields, read_json
-from stylebatch.models.model_section import SINGLE_FILE, LoraSpec
+from stylebatch.models.model_section import SINGLE_FILE, EmbeddingSpec, LoraSpec
 from stylebatch.models.tokens import context_length
 from stylebatch.models.weights import NETWORKS, num_parameters, read_header, stock_files
 
@@ -37,7 +37,7 @@ _hashes: dict[tuple[str | int, ...], str] = {}
 class PipelineFiles:
     """A pipeline folder. `weights`: a single file that replaces its weights. `vae_passes`: slicing and tiling of the VAE.
 
-    `vae`: the folder or file of another autoencoder.
+    `vae`: the folder or file of another autoencoder. `embeddings`: textual inversions. `clip_skip`: layers that prompts leave out.
     """
 
     folder: Path
@@ -46,6 +46,8 @@ class PipelineFiles:
     vae_passes: tuple[Literal["slicing", "tiling"], ...] = ()
     loras: tuple[LoraSpec, ...] = ()
     vae: Path | None = None
+    embeddings: tuple[EmbeddingSpec, ...] = ()
+    clip_skip: int = 0
 
     def config(self, part: str) -> dict[str, Any]:
         """Parsed config of `unet`, `vae`, ...; raises ManifestError if the folder lacks it."""

@@ -10,27 +10,40 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from stylebatch.models.denoiser import Conditioning
-from stylebatch.models.tokens import ENDS, token_counts
+from stylebatch.models.tokens import ENDS, token_groups
 
 
 def windows_needed(tokenizer: Any, prompt: str) -> int:
     """Number of windows that hold all tokens of a prompt."""
-    tokens = token_counts(tokenizer, [prompt])[0] - ENDS
     capacity = int(tokenizer.model_max_length) - ENDS
-    return max(1, -(-tokens // capacity))
+    return len(_windows(token_groups(tokenizer, [prompt])[0], capacity))
+
+
+def _windows(groups: Sequence[tuple[int, ...]], capacity: int) -> list[list[int]]:
+    """Token numbers by window; the vectors of an embedding stay together where one window holds them."""
+    found: list[list[int]] = [[]]
+    for group in groups:
+        if len(found[-1]) + len(group) > capacity >= len(group):
+            found.append([])
+        for number in group:
+            if len(found[-1]) == capacity:
+                found.append([])
+            found[-1].append(number)
+    return found
 
 
 def windows_of_ids(tokenizer: Any, prompts: list[str], counts: Sequence[int]) -> list[list[int]]:
-    """Token numbers of `counts[i]` windows of each prompt i, padded to full windows."""
-    length = int(tokenizer.model_max_length)
-    texts = tokenizer(prompts, truncation=False, padding=False, verbose=False).input_ids
+    """Token numbers of `counts[i]` windows of each prompt i, padded to full windows; what is beyond them is left out."""
+    capacity = int(tokenizer.model_max_length) - ENDS
     rows = []
-    for ids, count in zip(texts, counts, strict=True):
-        begin, *words, end = ids
-        for window in range(count):
-            part = words[window * (length - ENDS) : (window + 1) * (length - ENDS)]
-            padding = [tokenizer.pad_token_id] * (length - ENDS - len(part))
-            rows.append([begin, *part, end, *padding])
+    for groups, count in zip(token_groups(tokenizer, prompts), counts, strict=True):
+        if count == 1:  # cut as a stock pipeline does, within an embedding too
+            groups = [(number,) for group in groups for number in group]
+        windows = [*_windows(groups, capacity), *[[]] * count][:count]
+        for words in windows:
+            # padded to the full length even for short prompts: the networks were trained so
+            padding = [tokenizer.pad_token_id] * (capacity - len(words))
+            rows.append([tokenizer.bos_token_id, *words, tokenizer.eos_token_id, *padding])
     return rows
 
 

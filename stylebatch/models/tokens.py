@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def check_tokenizer(folder: Path, encoder: Fields) -> None:
     settings = _read(folder / "tokenizer_config.json")
     if settings.values.get("tokenizer_class") is not None:
         settings.word("tokenizer_class", None, ("CLIPTokenizer", "CLIPTokenizerFast"))
-    words = _num_words(folder)
+    words = max(vocabulary(folder).values()) + 1
     if encoder.count("vocab_size", 49408) < words:
         raise encoder.refusal("vocab_size", f"{words:,} or more, the words of {folder}")
 
@@ -37,8 +38,8 @@ def context_length(folder: Path, encoder: Fields) -> int:
     return min(most, settings.count("model_max_length", most, least=ENDS + 1))
 
 
-def load_tokenizer(folder: Path, encoder: Fields) -> Any:
-    """transformers' tokenizer with its context length set. Raises ManifestError."""
+def load_tokenizer(folder: Path, encoder: Fields, added: Sequence[str] = ()) -> Any:
+    """transformers' tokenizer with its context length set, and with the tokens `added` to it. Raises ManifestError."""
     from transformers import CLIPTokenizer
 
     try:
@@ -48,15 +49,34 @@ def load_tokenizer(folder: Path, encoder: Fields) -> Any:
             f"model: {folder} cannot be loaded as a tokenizer ({_first_line(error)}); next: fetch the folder again"
         ) from error
     tokenizer.model_max_length = context_length(folder, encoder)
+    if added:
+        tokenizer.add_tokens(list(added))
     return tokenizer
+
+
+def token_groups(tokenizer: Any, texts: Sequence[str]) -> list[list[tuple[int, ...]]]:
+    """Numbers of the tokens of each text, begin and end left out: one each, and all vectors of an embedding together."""
+    if not texts:
+        return []
+    ids = tokenizer(list(texts), truncation=False, padding=False, verbose=False).input_ids
+    known = _vectors_of_tokens(tokenizer)
+    return [[known.get(int(one), (int(one),)) for one in row[1:-1]] for row in ids]
+
+
+def _vectors_of_tokens(tokenizer: Any) -> dict[int, tuple[int, ...]]:
+    """Tokens of several vectors, by the number of the first: diffusers calls them TOKEN, TOKEN_1, TOKEN_2, ..."""
+    added: dict[str, int] = tokenizer.added_tokens_encoder
+    found = {}
+    for token, first in added.items():
+        names = takewhile(added.__contains__, (f"{token}_{i}" for i in count(1)))
+        if rest := tuple(added[name] for name in names):
+            found[first] = (first, *rest)
+    return found
 
 
 def token_counts(tokenizer: Any, texts: Sequence[str]) -> list[int]:
     """Number of tokens of each text, begin and end included."""
-    if not texts:
-        return []
-    ids = tokenizer(list(texts), truncation=False, padding=False, verbose=False).input_ids
-    return [len(one) for one in ids]
+    return [ENDS + sum(map(len, groups)) for groups in token_groups(tokenizer, texts)]
 
 
 class WordCounts:
@@ -75,16 +95,17 @@ class WordCounts:
         return [ENDS + sum(map(self._counts.__getitem__, words)) for words in split]
 
 
-def _num_words(folder: Path) -> int:
-    """Size of the vocabulary: the largest token number, plus one."""
+def vocabulary(folder: Path) -> dict[str, int]:
+    """Number by piece of a word, and by token that was added. Raises ManifestError."""
     path = folder / "tokenizer.json"
     if path.exists():
         found = _read(path).values
         model, added = found.get("model"), found.get("added_tokens")
         words: Any = model.get("vocab") if isinstance(model, dict) else None
-        extra = [one.get("id") for one in added or () if isinstance(one, dict)] if isinstance(added, list) else []  # fmt: skip
+        tokens = [one for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+        extra = {str(one.get("content")): one.get("id") for one in tokens}
     elif (path := folder / "vocab.json").exists():
-        words, extra = _read(path).values, []
+        words, extra = _read(path).values, {}
         if not (folder / "merges.txt").is_file():
             raise ManifestError(
                 f"model: {folder} holds vocab.json without merges.txt; next: fetch the folder again"
@@ -94,12 +115,12 @@ def _num_words(folder: Path) -> int:
             f"model: {folder} holds neither tokenizer.json nor vocab.json; accepted: the files of a CLIP tokenizer. Next: "
             "fetch the folder again"
         )
-    numbers = [*(words.values() if isinstance(words, dict) else ()), *extra]
-    if not numbers or not all(isinstance(one, int) for one in numbers):
+    numbers: dict[str, int] = (words if isinstance(words, dict) else {}) | extra
+    if not numbers or not all(isinstance(one, int) for one in numbers.values()):
         raise ManifestError(
             f"model: {path} holds no vocabulary; accepted: words and their numbers. Next: fetch the folder again"
         )
-    return int(max(numbers)) + 1
+    return numbers
 
 
 def _read(path: Path) -> Fields:

@@ -62,10 +62,17 @@ def identity_of(
         },
         "listed": "" if inputs.listed is None else _digest_of_cells(inputs.listed),
         **({"long_prompts": "chunk"} if chunks else {}),
+        **_without_prompts(checkpoint),
         **({} if spec.model.compile == "off" else {"compile": spec.model.compile}),
         **({} if spec.gates is None else {"gates": spec.gates.facts}),
         **({} if spec.quality is None else {"quality": facts_of(spec.quality)}),
     }
+
+
+def _without_prompts(checkpoint: Checkpoint) -> dict[str, str]:
+    """What identifies a model to styles in a cache, which know no prompt; none where the whole fingerprint does."""
+    found = checkpoint.fingerprint_without_prompts
+    return {} if found == checkpoint.fingerprint else {"fingerprint_without_prompts": found}
 
 
 def rows_digest(rows: Iterable[tuple[str, ...]]) -> str:
@@ -144,6 +151,9 @@ def anchored_spec(spec: RunSpec) -> RunSpec:
                 "path": absolute(model.path),
                 "config": absolute(model.config),
                 "vae": absolute(model.vae),
+                "embeddings": tuple(
+                    one.model_copy(update={"path": absolute(one.path)}) for one in model.embeddings
+                ),
                 "lora": tuple(
                     lora.model_copy(update={"path": absolute(lora.path)}) for lora in model.lora
                 ),

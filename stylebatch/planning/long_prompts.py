@@ -8,6 +8,7 @@ from typing import Any
 from stylebatch.data.sources.source import Item
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint
+from stylebatch.models.embeddings import names_for
 from stylebatch.models.tokens import ENDS, WordCounts, load_tokenizer
 from stylebatch.planning.axes import PromptAxis
 from stylebatch.planning.prompts import PromptRow
@@ -27,7 +28,7 @@ def note_on_long_prompts(
     `images`: those that prompts go with. Raises ManifestError, naming the first, where the manifest refuses long prompts.
     """
     num, first, longest = 0, "", 0
-    mode, rows = axis.prompts.source.long_prompts, _Rows(axis, images)
+    mode, rows = axis.prompts.source.long_prompts, Rows(axis, images)
     for encoder in checkpoint.family.tokenizers.items():
         length = checkpoint.context_length(*encoder)
         found = _long(checkpoint, encoder, length, rows)
@@ -53,7 +54,7 @@ def note_on_long_prompts(
     )
 
 
-class _Rows(Sequence[PromptRow]):
+class Rows(Sequence[PromptRow]):
     """Prompts over images that give them different texts; over the longest of these where there would be too many."""
 
     def __init__(self, axis: PromptAxis, images: Sequence[Item]) -> None:
@@ -81,6 +82,8 @@ def _long(
 ) -> list[tuple[PromptRow, str, int]]:
     """Rows with a text of more tokens than `length`: the row, its first such column, tokens."""
     counts: WordCounts | None = None
+    # a token of these may have more vectors than characters
+    added = names_for(checkpoint.family.embeddings, tokenizer[1])
     found: dict[int, tuple[PromptRow, str, int]] = {}
     for start in range(0, len(rows), PART):  # rows are made when asked for: a part of them stays
         part = rows[start : start + PART]
@@ -88,11 +91,11 @@ def _long(
             long = [
                 (start + i, row, text)
                 for i, row in enumerate(part)
-                if (text := getattr(row, column)) and not _is_short(text, length)
+                if (text := getattr(row, column)) and (added or not _is_short(text, length))
             ]
             if long and counts is None:
-                folder = checkpoint.folder / tokenizer[0]
-                counts = WordCounts(load_tokenizer(folder, checkpoint.fields(tokenizer[1])))
+                folder, encoder = checkpoint.folder / tokenizer[0], checkpoint.fields(tokenizer[1])
+                counts = WordCounts(load_tokenizer(folder, encoder, added))
             if (
                 counts is None
             ):  # no text was long enough to need the tokenizer, which is slow to load

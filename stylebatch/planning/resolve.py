@@ -29,6 +29,7 @@ from stylebatch.planning.choice import (
 from stylebatch.planning.identity import identity_of, previewed
 from stylebatch.planning.layout import Layout
 from stylebatch.planning.long_prompts import note_on_long_prompts
+from stylebatch.planning.named_embeddings import note_without_prompts, notes_on_embeddings
 from stylebatch.planning.numbering import Numbering, numbering
 from stylebatch.planning.picture_sizes import (
     buckets_of,
@@ -148,7 +149,7 @@ def plan(
             *inputs.notes,
             *notes_on_carried(carried, inputs.axes, inputs.sources),
             *told,
-            *_long_prompts(checkpoint, inputs),
+            *_on_prompts(checkpoint, inputs, spec.method.name),
         ),
     )
     return replace(made, identity=made.identity | _resolved(made, extension, numbers))
@@ -344,12 +345,13 @@ def _has_captions(inputs: Inputs) -> bool:
     )
 
 
-def _long_prompts(checkpoint: Checkpoint, inputs: Inputs) -> tuple[str, ...]:
-    """A note on texts beyond the text encoder's context."""
-    for axis in inputs.axes:
-        # without the files there is no tokenizer to count by
-        if isinstance(axis, PromptAxis) and checkpoint.is_here:
-            images = inputs.axes[0]
-            items = images.items if isinstance(images, ImageAxis) else ()
-            return note_on_long_prompts(checkpoint, axis, items)
-    return ()
+def _on_prompts(checkpoint: Checkpoint, inputs: Inputs, method: str) -> tuple[str, ...]:
+    """Notes on texts beyond the text encoder's context, and on textual inversions."""
+    axis = next((axis for axis in inputs.axes if isinstance(axis, PromptAxis)), None)
+    if axis is None:
+        return note_without_prompts(checkpoint, method)
+    images = inputs.axes[0]
+    items = images.items if isinstance(images, ImageAxis) else ()
+    # without the files there is no tokenizer to count by
+    long = note_on_long_prompts(checkpoint, axis, items) if checkpoint.is_here else ()
+    return (*long, *notes_on_embeddings(checkpoint, axis, items))

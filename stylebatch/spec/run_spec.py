@@ -291,8 +291,11 @@ def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(classes := joined.get("classes"), str) and not is_address(classes):
         joined["classes"] = str(folder / classes)
     model = joined.get("model")
-    if isinstance(model, dict) and isinstance(model.get("lora"), list):
-        joined["model"] = model | {"lora": [_joined(lora, folder) for lora in model["lora"]]}
+    if isinstance(model, dict):
+        lists = {name: model[name] for name in ("lora", "embeddings") if isinstance(model.get(name), list)}  # fmt: skip
+        joined["model"] = model | {
+            name: [_joined(one, folder) for one in given] for name, given in lists.items()
+        }
     quality = joined.get("quality")
     if isinstance(quality, dict) and isinstance(quality.get("classifier"), str):
         path = quality["classifier"]

@@ -40,6 +40,7 @@ Answer = TypeVar("Answer")
 ASKED_AT_ONCE = 16
 _HASHED = {
     "model_fingerprint": "the model's files",
+    "fingerprint_without_prompts": "the model's files, those for prompts apart,",
     "method.source": "the code of the method",
     "export.outputs": "the shards that are exported",
     "export.samples": "the samples that are taken of them",

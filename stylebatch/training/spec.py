@@ -333,11 +333,12 @@ class TrainSpec(Section):
                 raise ValueError(
                     f"phases: a window of {window.size} px does not fit data.size {self.data.size}"
                 )
-        if self.model.vae is not None:
-            raise ValueError(
-                "model.vae: found another autoencoder; accepted: none, since what training writes is the checkpoint with one part "
-                "changed. Next: put the autoencoder into the vae folder of a copy"
-            )
+        for name in ("vae", "embeddings", "clip_skip"):
+            if getattr(self.model, name):
+                raise ValueError(
+                    f"model.{name}: accepted: none, since what training writes is the checkpoint with one part changed. Next: leave it "
+                    "out; another autoencoder may be put into the vae folder of a copy"
+                )
         borrow = self.unet.borrow
         if borrow is not None and self.data.group is None:
             raise ValueError("unet.borrow pairs rows of one group; give `data.group`, a column")

@@ -168,11 +168,13 @@ def test_changed_settings_are_refused_with_the_difference(config: dict[str, Any]
     assert train(_spec(config, steps=3)).steps == 3
 
 
-def test_another_autoencoder_is_refused(config: dict[str, Any]) -> None:
-    """What training writes has the checkpoint's."""
-    model = config["model"] | {"vae": config["model"]["path"]}
-    with pytest.raises(ValueError, match=r"model\.vae: found another autoencoder; accepted: none"):
-        _spec(config, model=model)
+@pytest.mark.parametrize("name", ["vae", "embeddings", "clip_skip"])
+def test_what_is_added_to_a_model_is_refused(name: str, config: dict[str, Any]) -> None:
+    """What training writes has the checkpoint's own parts."""
+    path = config["model"]["path"]
+    value = {"vae": path, "embeddings": [{"path": "x.safetensors"}], "clip_skip": 1}[name]
+    with pytest.raises(ValueError, match=rf"model\.{name}: accepted: none"):
+        _spec(config, model=config["model"] | {name: value})
 
 
 def test_config_that_failed_does_not_block_the_corrected_one(config: dict[str, Any]) -> None:

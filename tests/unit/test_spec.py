@@ -151,12 +151,12 @@ def leaf_fields(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 
 def test_every_field_has_accepted_and_refused_values_below() -> None:
-    elsewhere = ("prompts.", "model.lora.", "gates.")
+    elsewhere = ("prompts.", "model.lora.", "model.embeddings.", "gates.")
     found = {name for name in leaf_fields(RunSpec) if not name.startswith(elsewhere)} - {"method"}
     found |= leaf_fields(StyleIDOptions, "method.")
     assert (
         found == set(ACCEPTED) == set(REFUSED)
-    )  # the others: test_prompts.py, test_lora.py, test_gates.py
+    )  # the others: test_prompts.py, test_lora.py, test_textual_inversion.py, test_gates.py
 
 
 def test_every_field_is_described() -> None:

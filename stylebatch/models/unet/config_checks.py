@@ -7,7 +7,7 @@ by file and name, never ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,17 @@ def _check_text(fields: Fields) -> None:
     ):
         raise fields.refusal("architectures", "CLIPTextModel, CLIPTextModelWithProjection")
     fields.count("num_hidden_layers", 12)
+
+
+def check_clip_skip(skip: int, encoders: Iterable[Fields]) -> None:
+    """Raise ManifestError where `skip` would leave no layer of a text encoder."""
+    # SDXL takes the last layer but one anyway
+    given = list(encoders)
+    least = min(one.count("num_hidden_layers", 12) for one in given) - len(given)
+    if skip > least:
+        raise ManifestError(
+            f"model.clip_skip: found {skip}; accepted by this model: 0 to {least}, since a text encoder has {least + len(given)} layers"
+        )
 
 
 def check_marks(path: Path, tensors: Mapping[str, object], scheduler: Fields) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stylebatch.errors import ManifestError
+from stylebatch.models.embeddings import names_for
 from stylebatch.models.libraries import WRONG, first_line, quiet
 from stylebatch.models.tokens import load_tokenizer
 from stylebatch.models.unet.single_file import vae_tensors
@@ -88,7 +89,9 @@ def _tokenizers(family: UNet) -> tuple[Any, ...]:
     files = family.files
     with quiet():
         return tuple(
-            load_tokenizer(files.folder / part, files.fields(encoder))
+            load_tokenizer(
+                files.folder / part, files.fields(encoder), names_for(family.embeddings, encoder)
+            )
             for part, encoder in family.tokenizers.items()
         )
 

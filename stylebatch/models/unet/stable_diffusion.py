@@ -49,6 +49,7 @@ class StableDiffusion:
         # given for offloaded networks, whose weights lie elsewhere between calls
         self.device = torch.device(unet.device) if device is None else device
         self.chunks = False
+        self.clip_skip = 0
         self.on_evaluations: Callable[[int], None] | None = None
         self.pictures_at_once: int | None = None
         self.lanes: Lanes | None = None
@@ -110,18 +111,28 @@ class StableDiffusion:
     @torch.inference_mode()
     def embed(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
         """Last hidden state of the text encoder, prompts padded to its context length."""
+        return self._embedded(prompts, windows, self.clip_skip)
+
+    def embed_negative(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
+        return self._embedded(prompts, windows, 0)
+
+    @torch.inference_mode()
+    def _embedded(self, prompts: list[str], windows: Sequence[int], skip: int) -> Conditioning:
         counts = windows or [self.num_windows(prompt) for prompt in prompts]
         ids = self._ids(self.tokenizer, prompts, counts)
-        return in_rows(Conditioning(self.text_encoder(ids)[0]), counts)
+        if not skip:
+            return in_rows(Conditioning(self.text_encoder(ids)[0]), counts)
+        states = self.text_encoder(ids, output_hidden_states=True).hidden_states
+        # the last norm was trained on the last layer's, and stock pipelines apply it to earlier ones as well
+        inner = getattr(self.text_encoder, "text_model", self.text_encoder)
+        return in_rows(Conditioning(inner.final_layer_norm(states[-1 - skip])), counts)
 
     def _ids(self, tokenizer: Any, prompts: list[str], counts: Sequence[int]) -> Tensor:
         """(rows, context length): one row per window, the windows of a prompt in succession."""
-        if max(counts, default=1) == 1:
-            return _token_ids(tokenizer, prompts, self.device)
         return torch.tensor(windows_of_ids(tokenizer, prompts, counts), device=self.device)
 
     def embed_nothing(self) -> Conditioning:
-        return self.embed([""])
+        return self.embed_negative([""])
 
     @torch.inference_mode()
     def predict_noise(
@@ -220,7 +231,7 @@ class StableDiffusionXL(StableDiffusion):
         return bool(getattr(self.vae.config, "force_upcast", True))
 
     @torch.inference_mode()
-    def embed(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
+    def _embedded(self, prompts: list[str], windows: Sequence[int], skip: int) -> Conditioning:
         """The penultimate hidden states of both encoders, concatenated by feature; pooled: the second's projection."""
         if not self.text_encoders:
             raise ValueError("this model was loaded without its text encoders")
@@ -230,7 +241,7 @@ class StableDiffusionXL(StableDiffusion):
             ids = self._ids(tokenizer, prompts, counts)
             out = encoder(ids, output_hidden_states=True)
             # [-2] as in the paper's training, without the final norm; text_embeds is kept of the last encoder
-            hidden.append(out.hidden_states[-2])
+            hidden.append(out.hidden_states[-2 - skip])
         return in_rows(Conditioning(torch.cat(hidden, dim=-1), pooled=out.text_embeds), counts)
 
     @property
@@ -239,7 +250,7 @@ class StableDiffusionXL(StableDiffusion):
 
     def embed_nothing(self) -> Conditioning:
         """Zeros if `force_zeros_for_empty_prompt` says that the network was trained with them."""
-        empty = self.embed([""])
+        empty = self.embed_negative([""])
         if not self.zeros_for_nothing or empty.pooled is None:
             return empty
         return Conditioning(torch.zeros_like(empty.hidden), torch.zeros_like(empty.pooled))
@@ -273,16 +284,3 @@ def _native_cells(config: Any) -> int:
     """Latent cells of the shorter side that the network was trained on; diffusers' default if the config has none."""
     sides = config.sample_size or (64 if config.addition_embed_type is None else 128)
     return int(sides) if isinstance(sides, int) else int(min(sides))
-
-
-def _token_ids(tokenizer: Any, prompts: list[str], device: torch.device) -> Tensor:
-    """(B, context length), padded and cut."""
-    # padded to the full length even for short prompts: the networks were trained so
-    ids = tokenizer(
-        prompts,
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    ).input_ids
-    return cast(Tensor, ids.to(device))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from stylebatch.errors import ManifestError
+from stylebatch.models.embeddings import Embedding, check_tokens, find_embeddings
 from stylebatch.models.family import About, Memory, SiteShape, Sizes
 from stylebatch.models.pipeline_files import COMPONENTS, PipelineFiles
-from stylebatch.models.tokens import check_tokenizer
+from stylebatch.models.tokens import check_tokenizer, vocabulary
 from stylebatch.models.unet.config_checks import (
     PREDICTS,
     Configs,
+    check_clip_skip,
     check_configs,
     check_marks,
     check_vae_fits,
@@ -70,6 +72,12 @@ class UNet:
     @property
     def tokenizers(self) -> dict[str, str]:
         return {part.replace("text_encoder", "tokenizer"): part for part in self.text_encoders}
+
+    @cached_property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        encoders = {part: self.files.fields(part) for part in self.text_encoders}
+        widths = {part: fields.count("hidden_size", 512) for part, fields in encoders.items()}
+        return find_embeddings(self.files.embeddings, widths)
 
     @property
     def num_timesteps(self) -> int:
@@ -163,8 +171,11 @@ class UNet:
                 encoders,
             )
         )
+        _ = self.embeddings  # files that do not fit are named here
         for part, encoder in self.tokenizers.items() if files.is_here else ():
             check_tokenizer(files.folder / part, encoders[encoder])
+            check_tokens(self.embeddings, encoder, vocabulary(files.folder / part))
+        check_clip_skip(files.clip_skip, encoders.values())
         if files.weights is not None:
             self._check_single_file(files.weights)
         for lora in files.loras:
@@ -218,11 +229,15 @@ class UNet:
         if files.vae_file is not None:
             _, tensors = vae_tensors(files.vae_file, read_header(files.vae_file))
             found["vae"] = num_parameters(tensors)
-        return {
+        found = {
             part: found.get(part) or files.num_parameters(part)
             for part in NETWORKS
             if part in self.parts
         }
+        for one in self.embeddings:
+            for part, count in one.counts.items():
+                found[part] += count * self.files.fields(part).count("hidden_size", 512)
+        return found
 
     def _doubts(self, predicts: str) -> Iterator[tuple[str, str]]:
         if self.layout == "2.x" and self.sizes.native == 768 and predicts == "epsilon":

@@ -12,9 +12,10 @@ from stylebatch.models.model_section import CompileMode
 from stylebatch.models.offload import Offload, place
 from stylebatch.models.unet.compiling import compile_layers, require_compiler
 from stylebatch.models.unet.lora import add_loras
-from stylebatch.models.unet.parts import read_parts, read_unet
+from stylebatch.models.unet.parts import Parts, read_parts, read_unet
 from stylebatch.models.unet.scheduler_config import schedule_from_config
 from stylebatch.models.unet.stable_diffusion import StableDiffusion, StableDiffusionXL
+from stylebatch.models.unet.textual_inversion import add_embeddings
 from stylebatch.models.unet.unet_family import UNet
 from stylebatch.models.unet.weight_checks import bare, faults
 from stylebatch.models.weights import NETWORKS
@@ -27,7 +28,6 @@ def load(
 ) -> StableDiffusion:
     """See `models.loading.Loader.load`."""
     files = family.files
-    schedule = schedule_from_config(files.config("scheduler"))
     parts = read_parts(family, dtype)
     # diffusers cuts tiles by one number, and a config may give two sides
     if not isinstance(parts.vae.config.sample_size, int):
@@ -35,9 +35,18 @@ def load(
     for name in files.vae_passes:
         parts.vae.enable_slicing() if name == "slicing" else parts.vae.enable_tiling()
     encoders = dict(zip(("text_encoder", "text_encoder_2"), parts.text_encoders, strict=False))
+    for (part, encoder), tokenizer in zip(encoders.items(), parts.tokenizers, strict=True):
+        add_embeddings(family.embeddings, part, encoder, tokenizer)
     # before `place`: offload hooks would hide the weights on the meta device
     add_loras(files.loras, {"unet": parts.unet, **encoders}, parts.unet.config)
     place([*parts.text_encoders, parts.unet, parts.vae], device, offload)
+    model = _adapter(family, parts, device)
+    model.clip_skip = files.clip_skip
+    return model
+
+
+def _adapter(family: UNet, parts: Parts, device: torch.device) -> StableDiffusion:
+    schedule = schedule_from_config(family.files.config("scheduler"))
     if not family.is_xl:
         return StableDiffusion(
             parts.unet,
