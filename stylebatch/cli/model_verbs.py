@@ -27,7 +27,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="a known name, a pipeline folder, a .safetensors file, or a hub id; without it, this machine is checked",
+            help="a known name, a pipeline folder, a .safetensors file, a hub id, or a manifest, whose model is checked; without it, this machine is checked",
             autocompletion=_models,
         ),
     ] = None,

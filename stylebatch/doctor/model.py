@@ -77,7 +77,7 @@ Measure = Literal["no", "kept", "unkept"]
 
 def diagnose(spec: ModelSpec, *, size: int | None = None, measure: Measure = "kept") -> Diagnosis:
     """Check a checkpoint. Its problems become findings; only a `size` that it does not accept raises (ManifestError)."""
-    name = spec.name or spec.id or str(spec.path)
+    name = ", ".join([spec.name or spec.id or str(spec.path), *spec.additions])
     try:
         return _diagnosed(name, spec, size, measure)
     except ManifestError:  # a ValueError too, which WRONG names

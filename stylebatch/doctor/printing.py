@@ -12,7 +12,10 @@ from stylebatch.doctor.environment import Environment, inspect_machine
 from stylebatch.doctor.findings import Finding
 from stylebatch.doctor.model import BYTES, Diagnosis, Measure, diagnose
 from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec
 from stylebatch.models.model_section import ModelSpec, describe_model
+
+MANIFESTS = (".yaml", ".yml", ".json")
 
 
 def doctor_machine(variables: Mapping[str, str], *, as_json: bool) -> int:
@@ -40,6 +43,8 @@ def _show(found: Environment | Diagnosis, lines: Iterable[str], *, as_json: bool
 
 def model_spec(text: str, options: Mapping[str, str]) -> ModelSpec:
     """The model named by `text`: a short name, folder, file or hub id. Raises ManifestError if there is no such model."""
+    if Path(text).suffix in MANIFESTS and os.path.exists(text):
+        return _model_of_manifest(text, options)
     # OWNER/NAME also spells a relative path: what exists on disk, or has a suffix, is no hub id.
     is_id = (
         text.count("/") == 1 and not text.startswith((".", "/", "~")) and not os.path.exists(text)
@@ -54,6 +59,15 @@ def model_spec(text: str, options: Mapping[str, str]) -> ModelSpec:
             "file with --config, or OWNER/NAME"
         )
     return spec
+
+
+def _model_of_manifest(path: str, options: Mapping[str, str]) -> ModelSpec:
+    """The section `model` of a manifest, with all that it adds. Raises ManifestError for options beside it."""
+    if options:
+        raise ManifestError(
+            f"--{next(iter(options))}: accepted beside a manifest: none; next: set it under `model` of {path}"
+        )
+    return load_spec(path).model
 
 
 def finding_lines(findings: tuple[Finding, ...]) -> Iterator[str]:

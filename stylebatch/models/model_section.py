@@ -115,6 +115,16 @@ class ModelSpec(Section):
         """Whether it is the model inside the package, with nothing added."""
         return self.name == "tiny" and not (self.lora or self.vae or self.embeddings)
 
+    @property
+    def additions(self) -> tuple[str, ...]:
+        """What is added to the checkpoint, for people: `LoRA look.safetensors (0.8)`."""
+        found = [] if self.vae is None else [f"VAE {PurePath(self.vae).name}"]
+        found += [f"LoRA {PurePath(one.path).name} ({one.scale:g})" for one in self.lora]
+        found += [
+            f"textual inversion {one.token or PurePath(one.path).name}" for one in self.embeddings
+        ]
+        return (*found, *([f"clip_skip {self.clip_skip}"] if self.clip_skip else []))
+
     @model_validator(mode="after")
     def _exactly_one_origin(self) -> ModelSpec:
         if sum(origin is not None for origin in (self.name, self.path, self.id)) != 1:

@@ -155,6 +155,7 @@ def _values(plan: Plan, splits: Mapping[str, int]) -> dict[str, object]:
         "method": plan.spec.method.name,
         "options": ", ".join(options),
         "model": plan.model,
+        "additions": list(plan.spec.model.additions),
         "fingerprint": str(plan.identity["model_fingerprint"])[:16],
         "digest": plan.digest[:16],
         "hints": [*loader_hints(plan), *_of_annotations(plan, splits)],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,19 @@ _PREFIXES = {"unet", "text_encoder", "text_encoder_2"}
 def add_loras(
     loras: Sequence[LoraSpec], networks: Mapping[str, nn.Module], unet_config: Any
 ) -> None:
-    """Add the weights of each file to `networks` (keys: `unet`, `text_encoder`, `text_encoder_2`).
+    """Add the weights of all files to `networks` (keys: `unet`, `text_encoder`, `text_encoder_2`); their order changes nothing.
 
     Raises ManifestError, naming the file, for weights that belong to no layer or have another shape.
     """
+    layers = {
+        (part, name): layer
+        for part, network in networks.items()
+        for name, layer in network.named_modules()
+    }
+    changes: dict[int, list[_Change]] = {}
+    weights: dict[int, Tensor] = {}
     for lora in loras:
         tensors, alphas = _read(Path(lora.path), unet_config)
-        layers = {
-            (part, name): layer
-            for part, network in networks.items()
-            for name, layer in network.named_modules()
-        }
         for key, (down, up) in _pairs(tensors, lora.path).items():
             part, _, name = key.partition(".")
             # files before transformers 5 have `text_model.` in the names of text encoders
@@ -57,29 +60,49 @@ def add_loras(
             weight: Tensor = layer.weight  # type: ignore[assignment]
             rank = down.shape[0]
             factor = lora.scale * alphas.get(key, float(rank)) / rank
-            change = factor * _product(lora.path, key, down, up, weight)
-            if not bool(change.isfinite().all()):
-                raise ManifestError(
-                    f"model.lora: {lora.path}: {key}: found values that are not finite; accepted: finite ones"
-                )
-            # in float64: float16 weights would lose most of a small change
-            changed = weight.double() + change.reshape(weight.shape).to(weight.device)
-            weight.copy_(changed.to(weight.dtype))
+            change = _Change(lora.path, key, factor, down, up)
+            change.require_fit(weight)
+            changes.setdefault(id(weight), []).append(change)
+            weights[id(weight)] = weight
+    for place, weight in weights.items():
+        # In float64, and rounded once: float16 weights would lose most of a small change, and several in some order.
+        total = torch.stack([change.product() for change in changes[place]]).sum(0)
+        changed = weight.double() + total.reshape(weight.shape).to(weight.device)
+        weight.copy_(changed.to(weight.dtype))
 
 
-def _product(path: str, key: str, down: Tensor, up: Tensor, weight: Tensor) -> Tensor:
-    """up @ down in float64, (outputs, inputs x kernel). Raises ManifestError unless the shapes fit the layer."""
-    fits = (
-        min(down.ndim, up.ndim, weight.ndim) >= 2
-        and up[0].numel() == down.shape[0]
-        and (up.shape[0], down[0].numel()) == (weight.shape[0], weight[0].numel())
-    )
-    if not fits:
-        raise ManifestError(
-            f"model.lora: {path}: {key}: found {tuple(down.shape)} and {tuple(up.shape)} for weights of "
-            f"{tuple(weight.shape)}; accepted: {ACCEPTED}"
+@dataclass(frozen=True)
+class _Change:
+    """What a file adds to a layer: factor * up @ down."""
+
+    path: str
+    key: str
+    factor: float
+    down: Tensor
+    up: Tensor
+
+    def require_fit(self, weight: Tensor) -> None:
+        """Raise ManifestError unless the shapes are those of the layer's weights."""
+        down, up = self.down, self.up
+        fits = (
+            min(down.ndim, up.ndim, weight.ndim) >= 2
+            and up[0].numel() == down.shape[0]
+            and (up.shape[0], down[0].numel()) == (weight.shape[0], weight[0].numel())
         )
-    return up.flatten(1).double() @ down.flatten(1).double()
+        if not fits:
+            raise ManifestError(
+                f"model.lora: {self.path}: {self.key}: found {tuple(down.shape)} and {tuple(up.shape)} for weights of "
+                f"{tuple(weight.shape)}; accepted: {ACCEPTED}"
+            )
+
+    def product(self) -> Tensor:
+        """(outputs, inputs x kernel) in float64. Raises ManifestError for values that are not finite."""
+        found = self.factor * (self.up.flatten(1).double() @ self.down.flatten(1).double())
+        if not bool(found.isfinite().all()):
+            raise ManifestError(
+                f"model.lora: {self.path}: {self.key}: found values that are not finite; accepted: finite ones"
+            )
+        return found
 
 
 def _read(path: Path, unet_config: Any) -> tuple[dict[str, Tensor], dict[str, float]]:

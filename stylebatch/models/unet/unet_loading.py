@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from stylebatch.errors import ManifestError
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.model_section import CompileMode
 from stylebatch.models.offload import Offload, place
@@ -17,7 +19,8 @@ from stylebatch.models.unet.scheduler_config import schedule_from_config
 from stylebatch.models.unet.stable_diffusion import StableDiffusion, StableDiffusionXL
 from stylebatch.models.unet.textual_inversion import add_embeddings
 from stylebatch.models.unet.unet_family import UNet
-from stylebatch.models.unet.weight_checks import bare, faults
+from stylebatch.models.unet.weight_checks import bare
+from stylebatch.models.unet.weight_checks import faults as weight_faults
 from stylebatch.models.weights import NETWORKS
 
 __all__ = ["as_stable_diffusion", "check", "compile", "faults", "load", "load_unet"]
@@ -77,10 +80,19 @@ def check(family: UNet) -> None:
     """Raise ManifestError unless the weights and LoRA files are complete and fit each other."""
     for fault in faults(family):
         raise fault
-    if family.files.loras:
+
+
+def faults(family: UNet) -> Iterator[ManifestError]:
+    """See `models.loading.Loader.faults`; of LoRA files too."""
+    yield from weight_faults(family)
+    if not family.files.loras:
+        return
+    try:
         # on the meta device: names and shapes are compared, nothing is added up
         networks = {part: bare(family, part) for part in NETWORKS if part in family.parts}
         add_loras(family.files.loras, networks, networks["unet"].config)
+    except ManifestError as error:
+        yield error
 
 
 def as_stable_diffusion(model: Denoiser) -> StableDiffusion:
