@@ -27,7 +27,8 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="a known name, a pipeline folder, a .safetensors file, a hub id, or a manifest, whose model is checked; without it, this machine is checked",
+            help="a known name, a pipeline folder, a .safetensors file, a hub id, or a manifest with its `model`; without it, this "
+            "machine is checked",
             autocompletion=_models,
         ),
     ] = None,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from stylebatch.models.embeddings import Embedding
+from stylebatch.models.learned_tokens import Embedding
 
 NUM_SITES = 12
 """Numbered positions of a decoder; layer b of a position has the number `site + NUM_SITES * b` (models/denoiser.py)."""

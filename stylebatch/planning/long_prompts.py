@@ -8,7 +8,7 @@ from typing import Any
 from stylebatch.data.sources.source import Item
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint
-from stylebatch.models.embeddings import names_for
+from stylebatch.models.learned_tokens import names_for
 from stylebatch.models.tokens import ENDS, WordCounts, load_tokenizer
 from stylebatch.planning.axes import PromptAxis
 from stylebatch.planning.prompts import PromptRow

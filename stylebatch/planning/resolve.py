@@ -29,7 +29,11 @@ from stylebatch.planning.choice import (
 from stylebatch.planning.identity import identity_of, previewed
 from stylebatch.planning.layout import Layout
 from stylebatch.planning.long_prompts import note_on_long_prompts
-from stylebatch.planning.named_embeddings import note_without_prompts, notes_on_embeddings
+from stylebatch.planning.model_notes import (
+    note_without_prompts,
+    notes_on_embeddings,
+    notes_on_loras,
+)
 from stylebatch.planning.numbering import Numbering, numbering
 from stylebatch.planning.picture_sizes import (
     buckets_of,
@@ -149,6 +153,7 @@ def plan(
             *inputs.notes,
             *notes_on_carried(carried, inputs.axes, inputs.sources),
             *told,
+            *notes_on_loras(checkpoint),
             *_on_prompts(checkpoint, inputs, spec.method.name),
         ),
     )

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stylebatch.errors import ManifestError
-from stylebatch.models.embeddings import names_for
+from stylebatch.models.learned_tokens import names_for
 from stylebatch.models.libraries import WRONG, first_line, quiet
 from stylebatch.models.tokens import load_tokenizer
 from stylebatch.models.unet.single_file import vae_tensors

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from stylebatch.errors import ManifestError
-from stylebatch.models.embeddings import Embedding
+from stylebatch.models.learned_tokens import Embedding
 
 
 @torch.no_grad()

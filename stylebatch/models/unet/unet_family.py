@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from stylebatch.errors import ManifestError
-from stylebatch.models.embeddings import Embedding, check_tokens, find_embeddings
 from stylebatch.models.family import About, Memory, SiteShape, Sizes
+from stylebatch.models.learned_tokens import Embedding, check_tokens, find_embeddings
 from stylebatch.models.pipeline_files import COMPONENTS, PipelineFiles
 from stylebatch.models.tokens import check_tokenizer, vocabulary
 from stylebatch.models.unet.config_checks import (

@@ -1,12 +1,15 @@
-"""Tells which prompts name no textual inversion of the manifest, and what of a model takes part in prompts alone."""
+"""Tells of what is added to a model: embeddings that no prompt names, what has no effect, LoRA weights that are given twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from stylebatch.data.sources.source import Item
 from stylebatch.models.checkpoint import Checkpoint
-from stylebatch.models.embeddings import Embedding
+from stylebatch.models.learned_tokens import Embedding
+from stylebatch.models.model_section import LoraSpec
+from stylebatch.models.pipeline_files import hash_of_file
 from stylebatch.planning.axes import PromptAxis
 from stylebatch.planning.long_prompts import COLUMNS, PART, Rows
 from stylebatch.planning.prompts import PromptRow
@@ -45,6 +48,19 @@ def note_without_prompts(checkpoint: Checkpoint, method: str) -> tuple[str, ...]
         return ()
     change = "changes" if len(given) == 1 and checkpoint.clip_skip else "change"
     return (f"{' and '.join(given)} {change} nothing: method {method} takes no prompts",)
+
+
+def notes_on_loras(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """A line for LoRA weights that are given more than once, be it under several names."""
+    same: dict[str, list[LoraSpec]] = {}
+    for lora in checkpoint.loras if checkpoint.is_here else ():
+        same.setdefault(hash_of_file(Path(lora.path), "model.lora"), []).append(lora)
+    return tuple(
+        f"model.lora: {' and '.join(dict.fromkeys(one.path for one in loras))}: found the same weights {len(loras)} times; they "
+        f"count with the sum of their scales, {sum(one.scale for one in loras):g}"
+        for loras in same.values()
+        if len(loras) > 1
+    )
 
 
 def _is_in(embedding: Embedding, row: PromptRow) -> bool:
