@@ -78,7 +78,7 @@ def images() -> Tensor:
     return draw([20, 21], (3, 64, 64)).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("name", ["sd15", pytest.param("sd21", marks=pytest.mark.slow), "sdxl"])
 def test_img2img_is_the_stock_pipeline_with_that_autoencoder(
     name: str, other: Callable[..., Path], twins: Callable[[str], Path]
 ) -> None:

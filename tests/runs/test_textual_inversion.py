@@ -95,7 +95,7 @@ def stock_of(name: str, folder: Path) -> Any:
     return found
 
 
-@pytest.mark.parametrize("name", ["sd15", "sd21", "sdxl"])
+@pytest.mark.parametrize("name", ["sd15", pytest.param("sd21", marks=pytest.mark.slow), "sdxl"])
 def test_text2img_is_the_stock_pipeline(
     name: str, twins: Callable[[str], Path], tmp_path: Path
 ) -> None:
