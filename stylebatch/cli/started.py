@@ -34,8 +34,10 @@ def write_manifest(places: Places, wishes: Wishes, *, force: bool, dry_run: bool
     draft = drafted(places, wishes, devices())
     file = shlex.quote(wishes.manifest)
     head = (
-        f"Written by `stylebatch init`. Look at it with `stylebatch plan {file}`, render a preview with `stylebatch run {file} --limit 8`, "
-        f"and all of it with `stylebatch run {file}`. Inputs are relative to this file, the output to the working directory.",
+        "Written by `stylebatch init`. Inputs are relative to this file, the output to the working directory.",
+        f"  stylebatch plan {file}  (what a run would do)",
+        f"  stylebatch run {file} --limit 8  (a preview)",
+        f"  stylebatch run {file}  (all of it)",
     )
     text = manifest_text(
         draft.data,

@@ -26,7 +26,7 @@ from stylebatch.models.model_section import PICKLED, SINGLE_FILE
 from stylebatch.paths import is_address
 from stylebatch.survey.document_survey import annotations_finding, document_finding
 from stylebatch.survey.finding import Finding
-from stylebatch.survey.image_survey import ImageSurvey, survey_images
+from stylebatch.survey.image_survey import ImageSurvey, survey_images, without_field
 from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
 from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
 from stylebatch.survey.picture_look import look_at
@@ -123,7 +123,16 @@ def _within_output(found: Finding) -> Finding:
 
 
 def _images(place: str, most_rows: int) -> Finding:
-    return image_finding(place, survey_images(ContentSpec(path=place)), most_rows)
+    try:
+        survey = survey_images(ContentSpec(path=place))
+    except ManifestError as error:
+        above = os.path.dirname(os.path.abspath(place))
+        if not is_address(place) and is_pipeline(above):
+            raise ManifestError(
+                f"{place}: is a part of the pipeline folder {above}; accepted: the whole. Next: `stylebatch inspect {quote(above)}`"
+            ) from None
+        raise ManifestError(without_field(str(error))) from None
+    return image_finding(place, survey, most_rows)
 
 
 def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
@@ -192,8 +201,7 @@ def _picture(place: str) -> Finding:
 def _table(place: str, most_rows: int) -> Finding:
     found = survey_table(place, most_rows)
     if found.role == "paths" and not found.problem:
-        survey = survey_images(ContentSpec(path=place))
-        told = image_finding(place, survey, most_rows)
+        told = _images(place, most_rows)
         return _within_output(replace(told, facts=facts_of(found) | dict(told.facts)))
     problems = [found.problem] if found.problem else _lost(place, found)
     step = NEXT.get(found.role, "").format(place=quote(place))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 
-from stylebatch.data.places import entries_of
+from stylebatch.data.places import entries_of, is_file, is_folder
 from stylebatch.data.sources.kinds import is_there
 from stylebatch.errors import ManifestError
 from stylebatch.paths import is_address, require_place
@@ -17,10 +17,15 @@ def require_there(place: str) -> None:
         require_place(place)
     except ValueError as error:
         raise ManifestError(f"{place}: {error}") from None
-    if not is_there(place):
-        raise ManifestError(
-            f"{place}: there is no such file or folder{_near(place)}; accepted: one that is there"
+    if not place or not is_there(place):
+        what = (
+            "is a link that leads nowhere"
+            if os.path.islink(place)
+            else f"there is no such file or folder{_near(place)}"
         )
+        raise ManifestError(f"{place!r}: {what}; accepted: one that is there")
+    if not is_address(place) and os.path.exists(place) and not (is_file(place) or is_folder(place)):
+        raise ManifestError(f"{place!r}: is a pipe or device; accepted: a file or folder")
 
 
 def _near(place: str) -> str:

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stylebatch.data.image_section import ContentSpec
-from stylebatch.data.sources.kinds import kind_of, open_source
 from stylebatch.data.sources.source import NOWHERE, Item
 from stylebatch.data.sources.splitting import EVERY
-from stylebatch.data.sources.unused import annotations_of_folder
 from stylebatch.doctor.machine import Device
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import spec_of
@@ -29,10 +27,10 @@ from stylebatch.paths import is_address
 from stylebatch.planning.axes import ImageAxis
 from stylebatch.planning.picture_sizes import size_words
 from stylebatch.planning.run_inputs import Inputs, list_inputs
+from stylebatch.survey.content_options import content_options, has_splits
 from stylebatch.survey.finding import fact_text
-from stylebatch.survey.image_survey import FIELD, listed, split_names
 from stylebatch.survey.picture_look import PictureLook, look_at
-from stylebatch.survey.roles import Part, Places
+from stylebatch.survey.roles import Places
 from stylebatch.survey.table_survey import columns_of
 from stylebatch.survey.wishes import Wishes
 from stylebatch.words import counted
@@ -68,11 +66,11 @@ class Draft:
 def drafted(places: Places, wishes: Wishes, devices: Sequence[Device]) -> Draft:
     """A manifest of the places. Raises ManifestError where no run could be made of them, with what is wrong."""
     draft = Draft({"name": wishes.name or _name(places)})
-    has_splits = _add_inputs(draft, places, wishes)
+    is_split = _add_inputs(draft, places, wishes)
     _add_method(draft, places, wishes)
     _add_model(draft, wishes, devices)
     draft.add("output", {"path": _output(draft.data["name"], places, wishes)})
-    if has_splits:
+    if is_split:
         draft.add("split", "source", "The splits that the contents have already")
     inputs = list_inputs(spec_of(draft.data, wishes.manifest), checkpoint_to_plan)
     images = [axis for axis in inputs.axes if isinstance(axis, ImageAxis) and axis.name in PICTURES]
@@ -135,9 +133,9 @@ def _is_free(path: str) -> bool:
 
 def _add_inputs(draft: Draft, places: Places, wishes: Wishes) -> bool:
     """The sections of inputs. Returns whether the splits of the contents shall be kept."""
-    has_splits = False
+    is_split = False
     if (contents := places.get("contents")) is not None:
-        options, has_splits = _contents(contents, places, wishes)
+        options, is_split = content_options(contents, places, wishes)
         draft.add(
             "contents",
             {
@@ -146,47 +144,14 @@ def _add_inputs(draft: Draft, places: Places, wishes: Wishes) -> bool:
             },
         )
     if (styles := places.get("styles")) is not None:
-        every = {"split": EVERY} if _has_splits(ContentSpec(path=styles)) else {}
+        every = {"split": EVERY} if has_splits(ContentSpec(path=styles)) else {}
         draft.add("styles", {"path": wishes.written(styles), **every})
     if (prompts := places.get("prompts")) is not None:
         draft.add("prompts", {"path": wishes.written(prompts)})
     if (pairs := places.get("pairs")) is not None:
         given = {"mode": "explicit", "path": wishes.written(pairs)}
         draft.add("pairing", given, "The rows of the table, in whatever order")
-    return has_splits
-
-
-def _contents(place: str, places: Places, wishes: Wishes) -> tuple[dict[str, str], bool]:
-    """Options of the contents, `path` among them, and whether their splits shall be kept."""
-    parts: tuple[Part, ...] = ("masks", "segmentation", "annotations")
-    given: dict[str, str] = {
-        part: found for part in parts if (found := places.get(part)) is not None
-    }
-    options: dict[str, str] = {"path": place, **dict(given)}
-    if not given.keys() - {"masks"} and not is_address(place):
-        options = _with_annotations(options)
-    has_splits = _has_splits(ContentSpec.model_validate(options))
-    keeps = has_splits and wishes.split in (None, "source")
-    if has_splits and not keeps:
-        options["split"] = EVERY
-    return options, keeps
-
-
-def _with_annotations(options: dict[str, str]) -> dict[str, str]:
-    """With annotations that lie in the folder or beside it, where these can be read with it."""
-    found = annotations_of_folder(options["path"])
-    if found is None or kind_of(options["path"]) != "folder":
-        return options
-    annotated = {**options, **found.options}
-    try:
-        listed(ContentSpec.model_validate(annotated))
-    except ManifestError:
-        return options
-    return annotated
-
-
-def _has_splits(spec: ContentSpec) -> bool:
-    return bool(split_names(open_source(spec.path, FIELD, spec)))
+    return is_split
 
 
 def _add_method(draft: Draft, places: Places, wishes: Wishes) -> None:

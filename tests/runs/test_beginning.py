@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,7 +24,8 @@ from stylebatch.survey.proposal import drafted
 from stylebatch.survey.roles import Places
 from stylebatch.survey.wishes import Wishes
 from tests.support.images import picture
-from tests.support.layouts import coco, put
+from tests.support.layouts import coco, put, roboflow
+from tests.support.outputs import Pair, write_output
 from tests.support.packed import encoded, tar
 from tests.support.s3 import BUCKET, s3_server
 from tests.support.untidy import CONTENTS, STYLES, UntidyFolder
@@ -129,10 +132,11 @@ def test_init_and_run_in_one_go(here: Path) -> None:
 def test_names_tell_contents_from_styles(here: Path, names: tuple[str, str], contents: str) -> None:
     for name in names:
         _pictures(name, "1.png", "2.png")
-    assert main(["init", *names]) == 0
-    data = _data()
-    assert data["contents"] == {"path": contents}
-    assert data["styles"] == {"path": next(name for name in names if name != contents)}
+    for number, order in enumerate((names, names[::-1])):
+        assert main(["init", *order, "-m", f"{number}.yaml"]) == 0
+        data = _data(f"{number}.yaml")
+        assert data["contents"] == {"path": contents}
+        assert data["styles"] == {"path": next(name for name in names if name != contents)}
 
 
 def test_classes_tell_contents_where_names_do_not(here: Path) -> None:
@@ -268,6 +272,9 @@ def test_splits_and_annotations_that_are_there_are_kept(here: Path) -> None:
         "path": "coco/images",
         "annotations": "coco/annotations.json",
     }
+    _pictures("plain", "images/1.png", "images/2.png")
+    assert main(["init", "plain", "paintings", "-m", "plain.yaml"]) == 0
+    assert _data("plain.yaml")["contents"] == {"path": "plain", "label_from": 0}
     assert main(["init", "coco/images", "coco/annotations.json", "paintings", "-m", "2.yaml"]) == 0
     assert _data("2.yaml")["contents"] == _data("coco.yaml")["contents"]
 
@@ -352,6 +359,36 @@ def test_links_on_the_way_lead_to_the_same_files(here: Path) -> None:
     Path("link").symlink_to("deep/er")
     assert main(["init", "deep/er/photos", "paintings", "-m", "link/manifest.yaml"]) == 0
     assert main(["plan", "link/manifest.yaml"]) == 0
+
+
+@pytest.mark.parametrize("door", ["tars", "table", "parquet", "yolo", "voc", "captions", "output"])
+def test_any_door_gets_a_manifest(here: Path, door: str) -> None:
+    _pictures("paintings", "1.png", "2.png")
+    place, image = Path("inputs"), encoded(1)
+    if door == "tars":
+        tar(place / "train-0.tar", {"a.png": image, "a.cls": "1", "b.png": encoded(2)})
+        tar(place / "val-0.tar", {"c.png": encoded(3), "c.json": {"label": "x", "n": 1}})
+    elif door == "table":
+        _pictures("elsewhere", "1.png", "2.png")
+        place = Path("rows.tsv")
+        place.write_text("path\tlabel\nelsewhere/1.png\tcat\nelsewhere/lost.png\tdog\n")
+    elif door == "parquet":
+        place.mkdir()
+        table = pa.table({"image": [image, encoded(2)], "label": ["a", "b"]})
+        pq.write_table(table, place / "data.parquet")
+    elif door == "yolo":
+        roboflow(place)
+    elif door == "voc":
+        box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+        text = f"<annotation><object><name>cat</name>{box}</object></annotation>"
+        put(place, "JPEGImages/1.png", "JPEGImages/2.png", Annotations___1__xml=text)
+    elif door == "captions":
+        put(place, "1.png", "2.png", **{"1__txt": "a cat"})
+        (place / "metadata.csv").write_text("file_name,label,caption\n1.png,cat,\n2.png,dog,x\n")
+    else:
+        write_output(place, [[Pair("a.png", "s.png"), Pair("b.png", "s.png")]])
+    assert main(["init", str(place), "--styles", "paintings"]) == 0
+    assert main(["plan", "manifest.yaml"]) == 0
 
 
 def test_contents_may_lie_in_a_store(here: Path) -> None:

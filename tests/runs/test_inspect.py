@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,7 @@ def test_models_and_weights(tmp_path: Path, eps_folder: Path, told: Told) -> Non
     assert (found["kind"], found["family"]) == ("pipeline folder", "Stable Diffusion 1.x")
     weights = eps_folder / "unet" / "diffusion_pytorch_model.safetensors"
     assert "one part of a pipeline folder" in told(weights, 1)["problems"][0]
+    assert main(["inspect", str(eps_folder / "unet")]) == 2
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(weights.read_bytes()[:5000])
     assert "cut off" in told(cut, 1)["problems"][0]
@@ -193,11 +195,15 @@ def test_manifests_that_are_wrong(tmp_path: Path, told: Told) -> None:
         ("other.yaml", "found services at the top"),
         ("empty", "found no image files"),
         ("no*.tar", "found no file of that pattern"),
+        ("pipe", "is a pipe or device"),
+        ("link", "is a link that leads nowhere"),
     ],
 )
 def test_what_is_nothing_of_ours_is_said(
     tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
     for folder in ("photos", "empty"):
         (tmp_path / folder).mkdir()
     texts = {"model.ckpt": "x", "notes.txt": "x", "list.json": "[]", "other.yaml": "services: {}"}
