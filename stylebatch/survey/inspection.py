@@ -15,7 +15,7 @@ from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.places import exists, is_file
 from stylebatch.data.sources.kinds import kind_of
 from stylebatch.data.sources.local import LocalFiles
-from stylebatch.data.sources.outputs import is_output, output_around
+from stylebatch.data.sources.outputs import commits_of, is_output, output_around
 from stylebatch.data.sources.patterns import is_pattern
 from stylebatch.data.sources.source import Item, Sources
 from stylebatch.data.tables.reader import FORMATS
@@ -119,7 +119,15 @@ def _within_output(found: Finding) -> Finding:
     around = output_around(folder or os.curdir)
     if around is None:
         return found
-    return replace(found, notes=(*found.notes, f"it is a part of the output {around}"))
+    note = f"it is a part of the output {around}"
+    stem = os.path.splitext(os.path.basename(found.place))[0]
+    if os.path.basename(folder) == "data" and folder != found.place:
+        note += (
+            ", committed"
+            if stem in commits_of(around)
+            else ", not committed: a run renders it again"
+        )
+    return replace(found, notes=(*found.notes, note))
 
 
 def _images(place: str, most_rows: int) -> Finding:

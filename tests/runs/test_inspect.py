@@ -133,11 +133,13 @@ def test_outputs_their_shards_and_what_is_missing(
     assert (found["kind"], found["num_samples"], found["num_shards"]) == ("output of a run", 2, 2)
     assert found["classes"] == {"cat": 1, "dog": 1}
     assert found["samples"][0]["style_id"] == "0.png"
-    assert f"part of the output {out}" in told(out / "data" / "train-00000.tar")["notes"][-1]
+    shard = told(out / "data" / "train-00000.tar")
+    assert shard["notes"][-1] == f"it is a part of the output {out}, committed"
     assert told(out / "metadata" / "train-00000.parquet")["num_rows"] == 1
     assert told(out / "metadata")["kind"] == f"part of the output {out}"
     (out / "metadata" / "train-00001_stats.json").unlink()
     assert told(out)["num_shards"] == 1
+    assert "not committed" in told(out / "data" / "train-00001.tar")["notes"][-1]
     record = out / "run.json"
     record.write_text(record.read_text()[:200])
     assert "is damaged" in told(out, 1)["problems"][0]
