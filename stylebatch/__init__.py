@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stylebatch.models.denoiser import Denoiser as Denoiser
     from stylebatch.models.loading import load_model as load_model
     from stylebatch.models.model_section import ModelSpec as ModelSpec
+    from stylebatch.monitoring.status import status as status
     from stylebatch.planning.resolve import plan as plan
     from stylebatch.reports.report import report as report
     from stylebatch.spec import RunSpec as RunSpec
@@ -33,6 +34,7 @@ _HOMES = {
     "plan": "planning.resolve",
     "run": "engine.run",
     "report": "reports.report",
+    "status": "monitoring.status",
     "load_model": "models.loading",
     "load_picture": "data.images",
     "to_tensor": "methods.pixels",

@@ -16,7 +16,7 @@ import stat
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -31,6 +31,8 @@ from stylebatch.local_files import (
     atomic_file,
     create_exclusive,
     explained,
+    files_in,
+    names_in,
     open_regular,
     require_at_most,
     write_bytes,
@@ -106,10 +108,9 @@ class Folder(ABC):
     def facts(self, name: str) -> Facts | None:
         """What a name stands for, None where there is nothing."""
 
+    @abstractmethod
     def list(self, prefix: str = "") -> dict[str, Facts]:
         """Files with this prefix, sorted by name; nothing of the folders beneath."""
-        found = ((name, self.facts(name)) for name in self.names(prefix))
-        return {name: facts for name, facts in found if facts is not None and facts.is_file}
 
     def find(self, within: str = "") -> Iterator[tuple[str, Facts]]:
         """Every file of the folder and of those beneath, by its name; `within`: `a/b/`, or all."""
@@ -211,11 +212,12 @@ class LocalFolder(Folder):
     def names(self, prefix: str = "") -> list[str]:
         folder, start = _split(prefix)
         with explained(self.where(folder), "listed", self.advice):
-            try:
-                found = os.listdir(self.path / folder)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        return sorted(folder + name for name in found if name.startswith(start))
+            return [folder + name for name in names_in(self.path / folder, start)]
+
+    def list(self, prefix: str = "") -> dict[str, Facts]:
+        folder, start = _split(prefix)
+        with explained(self.where(folder), "listed", self.advice):
+            return {folder + name: facts for name, facts in files_in(self.path / folder, start)}
 
     def facts(self, name: str) -> Facts | None:
         path = self.path / name
@@ -314,11 +316,9 @@ class RemoteFolder(Folder):
                 yield path[len(self.root) + 1 :], facts
 
     def facts(self, name: str) -> Facts | None:
-        with self._asking(name, "read"):
-            try:
-                return self.store.facts(self._path(name))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+        with self._asking(name, "read"), suppress(FileNotFoundError, NotADirectoryError):
+            return self.store.facts(self._path(name))
+        return None
 
     def read(self, name: str, most_bytes: int = MOST_BYTES) -> bytes:
         with self._reading(name):

@@ -19,6 +19,7 @@ import stylebatch.cli.measure_verb as measure_verb
 import stylebatch.cli.model_verbs as model_verbs
 import stylebatch.cli.output_verbs as output_verbs
 import stylebatch.cli.start_verbs as start_verbs
+import stylebatch.cli.status_verb as status_verb
 from stylebatch.store.versions import version_of
 
 NAME = "stylebatch"
@@ -32,6 +33,7 @@ GROUPS: dict[str, tuple[Callable[..., int], ...]] = {
         dataset_verbs.submit,
     ),
     "Look": (
+        status_verb.status,
         output_verbs.report,
         output_verbs.view,
         evaluate_verb.evaluate,

@@ -57,6 +57,14 @@ def run(
             autocompletion=_trackers,
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole_number,
+            metavar="N",
+            help="serve the run's status to Prometheus there; 0: on a free port",
+        ),
+    ] = None,
     json_logs: JsonLogs = False,
     limit: Annotated[
         int | None,
@@ -74,7 +82,13 @@ def run(
     """render a manifest into its output directory, or continue an interrupted run"""
     from stylebatch.manifest import load_spec
 
-    settings = {"name": engine, "workers": workers, "address": address, "tracker": tracker}
+    settings = {
+        "name": engine,
+        "workers": workers,
+        "address": address,
+        "tracker": tracker,
+        "metrics_port": metrics_port,
+    }
     given = [f"engine.{key}={value}" for key, value in settings.items() if value is not None]
     with naming(manifest):
         spec = load_spec(manifest, [*overrides, *given], output=output)

@@ -55,6 +55,18 @@ def line(event: str, text: str, **facts: object) -> str:
     return json.dumps({"time": now, "event": event, "text": text, **facts})
 
 
+def as_line(text: str) -> str:
+    """A line of other programs as a JSON line, "" where it is empty; one that is a JSON object already stays as it is."""
+    text = text.strip()
+    if not text:
+        return ""
+    try:
+        is_event = isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_event = False
+    return text if is_event else line("log", text)
+
+
 def _await(process: subprocess.Popen[bytes]) -> None:
     """Wait until the process has written every line so far: whoever waits for us to end reads them next."""
     with suppress(OSError):
@@ -68,14 +80,8 @@ def _pass_on(raw: bytes) -> None:
     if raw == _MARK:
         os.write(1, b".")
         return
-    text = raw.decode("utf-8", "replace").strip()
-    if not text:
-        return
-    try:
-        is_event = isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        is_event = False
-    left = memoryview(((text if is_event else line("log", text)) + "\n").encode())
+    text = as_line(raw.decode("utf-8", "replace"))
+    left = memoryview(f"{text}\n".encode() if text else b"")
     while left:
         left = left[os.write(2, left) :]
 

@@ -5,17 +5,20 @@ Manifest, inputs, output and caches must lie at the same absolute paths on all m
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stylebatch.cli.json_lines import FLAG
+from stylebatch.cli.json_lines import FLAG, as_line, line
 from stylebatch.cli.messages import print_problem
 from stylebatch.engine.submission import Job
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
+from stylebatch.masking import safe_text
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ def submit(submission: Submission, address: str, python: str | None) -> int:
     words = _words(submission)
     try:
         job.submit(_entrypoint(words, python))
-        print(f"Submitted {job.name}: {shlex.join(words)}", file=sys.stderr, flush=True)
-        code, reason = job.follow(_show)
+        _say_submitted(job.name, shlex.join(words), as_json=submission.json_logs)
+        with _shown(as_json=submission.json_logs) as show:
+            code, reason = job.follow(show)
     except KeyboardInterrupt:
         if job.name:
             hint = f"--address {job.address} {job.name}`"
@@ -84,5 +88,31 @@ def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).absolute())
 
 
-def _show(text: str) -> None:
-    print(text, end="", flush=True)
+def _say_submitted(job: str, command: str, *, as_json: bool) -> None:
+    text = f"Submitted {job}: {command}"
+    said = line("submitted", safe_text(text), job=job) if as_json else text
+    print(said, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _shown(*, as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Prints what the job writes, both of its streams: as it comes, or each line as a JSON object.
+
+    The cluster passes on pieces, which may end anywhere in a line.
+    """
+    if not as_json:
+        yield lambda text: print(text, end="", flush=True)
+        return
+    rest = ""
+
+    def show(text: str) -> None:
+        nonlocal rest
+        *whole, rest = re.split(r"[\r\n]", rest + text)
+        for one in whole:
+            if said := as_line(one):
+                print(said, flush=True)
+
+    try:
+        yield show
+    finally:
+        show("\n")

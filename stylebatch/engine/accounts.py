@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,6 +150,11 @@ class Account:
         self.progress.event(Event("poisoned", text, name, worker, facts))
         if self.queue.is_hopeless:
             raise HopelessError.of(self.ledger)
+
+
+def here(device: object) -> dict[str, Any]:
+    """What a worker that is ready says of its process."""
+    return {"device": str(device), "host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-from stylebatch.engine.accounts import Account, Executed, render_here
+from stylebatch.engine.accounts import Account, Executed, here, render_here
 from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
 from stylebatch.engine.worker import Worker
@@ -16,7 +16,7 @@ from stylebatch.models.loading import find_device, load_model
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
-from stylebatch.progress import Progress
+from stylebatch.progress import Event, Progress
 from stylebatch.spec import EngineSpec
 
 T = TypeVar("T")
@@ -57,6 +57,10 @@ class LocalEngine:
             self._loaded = (spec, load_model(spec, device=find_device(self.spec.device)))
         return self._loaded[1]
 
+    def _announce(self, process: dict[str, Any]) -> None:
+        """This process is about to render."""
+        self.progress.event(Event("joined", "", "", self.name, process))
+
     def follow(self) -> Any:
         """Where another process plans and reports: work for it; its result. None where this one leads."""
         return None
@@ -84,4 +88,5 @@ class LocalEngine:
             on_evaluations=self.progress.advance,
             model=self._model(plan.spec.model),
         ) as worker:
+            self._announce(here(worker.model.device))
             render_here(account, self.name, lambda shard: worker.render(shard, again.get(shard)))

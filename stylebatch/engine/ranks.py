@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
-from stylebatch.engine.accounts import Executed
+from stylebatch.engine.accounts import Executed, here
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.errors import LeaderFailedError, StylebatchError
 from stylebatch.folder import Folder
 from stylebatch.planning.plan import Plan
+from stylebatch.progress import Event
 
 PATIENCE = timedelta(days=30)
 """How long a rank waits for the slowest one."""
@@ -124,11 +125,20 @@ class RanksEngine(LocalEngine):
         threads: int,
         executed: Executed | None,
     ) -> None:
+        if self.state.num_processes > 1:
+            with _together():
+                everyone = gather_object([here(self.state.device)])
+            for rank, process in enumerate(everyone):
+                self.progress.event(Event("joined", "", "", f"rank-{rank}", process))
         mine = stretch(shards, self.state.process_index, self.state.num_processes)
         if mine:
             super().render(plan, output, mine, threads=threads, executed=executed)
         with _together():
             self.state.wait_for_everyone()
+
+    def _announce(self, process: dict[str, Any]) -> None:
+        if self.state.num_processes == 1:  # several ranks have told it already
+            super()._announce(process)
 
     def _share(self, work: Any) -> Any:
         """What rank 0 gives, on every rank."""

@@ -26,7 +26,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from stylebatch.engine.accounts import Account, Executed, Failure, StyleBooks
+from stylebatch.engine.accounts import Account, Executed, Failure, StyleBooks, here
 from stylebatch.engine.drive import (
     POLL_S,
     SAY_WAITING_EVERY_S,
@@ -54,11 +54,6 @@ STARTS = 3
 TIMED_OUT = "timed out during startup"
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set for the driver of a submitted job."""
-
-
-def here(device: object) -> dict[str, Any]:
-    """What a worker that is ready says of its process."""
-    return {"device": str(device), "host": socket.gethostname(), "pid": os.getpid()}
 
 
 Outcome = tuple[Literal["done", "failed", "fatal"], Any]

@@ -53,7 +53,9 @@ def require_repairable(output: Place) -> tuple[RunSpec, Inputs]:
         )
     spec = recorded_spec(record.spec, output.where(RUN))
     here = spec.output.model_copy(update={"path": str(output)})
-    spec = spec.model_copy(update={"output": here})
+    # a port that is taken now would stand in the way, and nobody could give another
+    engine = spec.engine.model_copy(update={"metrics_port": None})
+    spec = spec.model_copy(update={"output": here, "engine": engine})
     resolved = record.resolved
     choice = None if resolved.features is None else kept_choice(spec, resolved.features)
     conditions = Measurements(batch_gb=resolved.batch_gb)

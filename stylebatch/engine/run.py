@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from stylebatch.engine.admission import (
 from stylebatch.engine.chosen_device import chosen
 from stylebatch.engine.engines import open_engine
 from stylebatch.engine.gate import check_gates
+from stylebatch.engine.live import Live
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.run_record import ComputePlace, run_record, threads_of
 from stylebatch.engine.sight import check_sight
@@ -37,6 +39,7 @@ from stylebatch.folder import Folder
 from stylebatch.interruption import interruptible
 from stylebatch.manifest import check_inputs
 from stylebatch.models.loading import check_model
+from stylebatch.monitoring.metrics import served
 from stylebatch.planning.choice import needs_measuring
 from stylebatch.planning.identity import output_path
 from stylebatch.planning.plan import Plan
@@ -120,9 +123,14 @@ def run(
     already. Raises ManifestError, OutputLockedError, PlanChangedError, StorageError (see their exit codes), and
     Interrupted on SIGINT or SIGTERM, with nothing partial committed.
     """
-    progress = tracked(progress or Progress(), spec, Folder.at(output_path(spec, limit)))
+    output = Folder.at(output_path(spec, limit))
+    progress = Live(tracked(progress or Progress(), spec, output))
     check_inputs(spec)
-    with interruptible(), open_engine(spec.engine, progress) as engine:
+    with (
+        interruptible(),
+        served(output, _metrics_port(spec), spec.engine.metrics_host, progress.note),
+        open_engine(spec.engine, progress) as engine,
+    ):
         # the result, on ranks other than the first
         followed: RunResult | None = engine.follow()
         if followed is not None:
@@ -160,6 +168,11 @@ class _Start:
     progress: Progress
 
 
+def _metrics_port(spec: RunSpec) -> int | None:
+    """Where this process serves metrics: of several ranks the first one does."""
+    return spec.engine.metrics_port if os.environ.get("RANK", "0") == "0" else None
+
+
 Work = Sequence[tuple[Plan, list[int]]]
 """Each plan with those of its shards that are to be rendered."""
 
@@ -179,7 +192,8 @@ def _lead(start: _Start) -> RunResult:
     # printed before the lock is waited for, so that a wait has a reason on the screen
     for line in (draft.lines()[0], *draft.notes):
         progress.note(line)
-    with RunLock(output, note=progress.note):
+    underway = progress.underway if isinstance(progress, Live) else None
+    with RunLock(output, note=progress.note, underway=underway):
         plans, present, record = _begun(start, draft, ledger)
         is_mended = start.limit is not None and start.redo == "nothing"
         executed = _revoke(plans, ledger, "damaged" if is_mended else start.redo)

@@ -46,6 +46,7 @@ from stylebatch.models.loading import find_device, load_model
 from stylebatch.planning.grid import Block
 from stylebatch.planning.plan import Plan, Sample, Shard
 from stylebatch.quality.asked import TABLE
+from stylebatch.store.counted_reasons import counted_reasons, rules_of
 from stylebatch.store.fingerprints import Fingerprints
 from stylebatch.store.looks_record import Looks
 from stylebatch.store.records import Record, schema_of_plan
@@ -180,6 +181,7 @@ class Worker:
                     "executed": [rung.as_list() for rung in rungs] if lowered else [],
                     "inputs": dict(sorted(self._fingerprints.used.items())),
                     "looks": self._looks.as_facts(),
+                    **counted_reasons(sink.rows, rules_of(plan.identity)),
                 }
             )
         return stats

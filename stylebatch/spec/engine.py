@@ -114,6 +114,18 @@ class EngineSpec(Section):
     tracker: Literal["tensorboard", "wandb"] | None = Field(
         None, description="Also log progress there, through accelerate"
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="Serve the run's status to Prometheus on this port while it lasts, 0: on one that is free, which the run tells; "
+        "the process that plans serves it",
+    )
+    metrics_host: str = Field(
+        "0.0.0.0",
+        min_length=1,
+        description="Address of this machine that `metrics_port` is of; default all of them, 127.0.0.1: for this machine alone",
+    )
     threads: int | None = Field(
         None,
         ge=1,

@@ -15,6 +15,7 @@ from stylebatch.errors import UnansweredError
 from stylebatch.folder import Folder
 from stylebatch.local_files import Facts
 from stylebatch.store.output_record import RunRecord
+from stylebatch.store.underway import Underway
 
 LOCK = ".run.lock"
 STALE_AFTER_S = 60.0
@@ -24,7 +25,10 @@ _MOST_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Owner:
-    """A run that holds a lock. `machine`: this boot of this kernel and this container; `heartbeat`: by the clock of its host."""
+    """A run that holds a lock. `machine`: this boot of this kernel and this container; `heartbeat`: by the clock of its host.
+
+    `underway`: how far it is, where it told.
+    """
 
     host: str
     machine: str
@@ -32,6 +36,7 @@ class Owner:
     started: str | None
     token: str
     heartbeat: float
+    underway: Underway | None = None
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -102,7 +107,8 @@ def _owner(value: Any) -> Owner | None:
         return None
     if not isinstance(heartbeat, int | float) or not math.isfinite(heartbeat):
         return None
-    return Owner(host, kernel, pid, started, token, float(heartbeat))
+    underway = Underway.of(value.get("underway"))
+    return Owner(host, kernel, pid, started, token, float(heartbeat), underway)
 
 
 @dataclass(frozen=True)

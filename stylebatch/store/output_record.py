@@ -26,6 +26,7 @@ from stylebatch.planning.shard_names import (
 from stylebatch.spec import METHOD_OPTIONS, canonical_json
 from stylebatch.spec.output import OutputFormat
 from stylebatch.spec.splits import REST, in_order, name_fault
+from stylebatch.store.shard_counts import MOST_SAMPLES, Count, ShardCounts
 from stylebatch.store.stored_json import read_document
 
 FORMAT = "stylebatch"
@@ -33,11 +34,7 @@ VERSION = 3
 """Of run.json. Earlier ones knew pairs alone, and are refused; the first had no mark and is known by its fields."""
 RUN = "run.json"
 MOST_SHARDS = 10**9
-MOST_SAMPLES = 10**12
-MOST_IN_A_SHARD = 10**7
 
-Count = Annotated[int, Field(ge=0, le=MOST_SAMPLES)]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Rungs = Annotated[list[Annotated[list[Count], Field(min_length=3, max_length=3)]], Field()]
 
@@ -268,7 +265,7 @@ class LooksFacts(_Record):
     contents: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]] = {}
 
 
-class ShardStats(_Record):
+class ShardStats(ShardCounts):
     """The commit marker of a shard.
 
     `executed`: the rungs that memory allowed, block by block, where they were not the plan's; `inputs`: xxh3 of the files
@@ -279,41 +276,21 @@ class ShardStats(_Record):
     One that was `revoked` commits nothing: the shard is to be rendered again.
     """
 
+    model_config = ConfigDict(extra="allow")
+
     shard: int = Field(0, ge=0, lt=MOST_SHARDS)
-    plan_digest: str
-    num_samples: int = Field(ge=1, le=MOST_IN_A_SHARD)
-    num_success: int = Field(ge=0, le=MOST_IN_A_SHARD)
-    num_failed: int = Field(ge=0, le=MOST_IN_A_SHARD)
-    num_rejected: int = Field(0, ge=0, le=MOST_IN_A_SHARD)
     sha256: str = Field(pattern=r"^([0-9a-f]{64})?$")
-    bytes: Count
     metadata_sha256: Sha256
     pending_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     measured: str = ""
     format: OutputFormat = "webdataset"
     num_files: Count = 1
-    inputs_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    inputs_bytes: Count = 0
-    rejected_sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
-    rejected_bytes: Count = 0
-    seconds: Amount = 0.0
-    evaluations: Count = 0
-    executed: Rungs = []
-    inputs: dict[str, str] = {}
+    executed: Rungs = Field([])
+    inputs: dict[str, str] = Field({})
     looks: LooksFacts | None = None
-    revoked: bool = False
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> ShardStats:
-        if self.num_success + self.num_failed + self.num_rejected != self.num_samples:
-            raise ValueError(
-                f"num_samples: found {self.num_samples}, where {self.num_success} succeeded, {self.num_failed} failed and "
-                f"{self.num_rejected} were rejected"
-            )
-        return self
 
 
-Kind = TypeVar("Kind", bound=_Record)
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 def find_run(output: Folder) -> RunRecord | None:

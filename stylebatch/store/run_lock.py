@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
+from typing import Any
 
 from stylebatch.errors import OutputLockedError
 from stylebatch.folder import Folder
@@ -33,6 +34,7 @@ from stylebatch.store.lock_owner import (
     process_start,
     read_lock,
 )
+from stylebatch.store.underway import Underway
 
 HEARTBEAT_S = 5.0
 WATCHED_S = 15.0
@@ -45,13 +47,20 @@ _LOOK_EVERY_S = 0.5
 class RunLock:
     """A context manager. Raises OutputLockedError, naming the owner, when another run is alive.
 
-    `note` gets a text when an owner elsewhere is watched. A lock lost while it was held ends the block with
-    OutputLockedError: the main thread is interrupted.
+    `note` gets a text when an owner elsewhere is watched; `underway` is asked at each heartbeat, by its thread, how far the run is.
+    A lock lost while it was held ends the block with OutputLockedError: the main thread is interrupted.
     """
 
-    def __init__(self, output: Folder, *, note: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        output: Folder,
+        *,
+        note: Callable[[str], None] | None = None,
+        underway: Callable[[], Underway] | None = None,
+    ) -> None:
         self.output = output
         self.note = note
+        self.underway = underway
         self.owner = Owner(
             host=socket.gethostname(),
             machine=machine(),
@@ -159,7 +168,12 @@ class RunLock:
         return isinstance(holder, Owner) and holder.token == self.owner.token
 
     def _content(self) -> bytes:
-        return json.dumps({**asdict(self.owner), "heartbeat": time.time()}).encode()
+        told: dict[str, Any] = {}
+        if self.underway is not None:
+            # whatever is odd about these facts: without a heartbeat the run would lose its lock
+            with contextlib.suppress(ValueError):
+                told["underway"] = self.underway().model_dump()
+        return json.dumps({**asdict(self.owner), "heartbeat": time.time(), **told}).encode()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):

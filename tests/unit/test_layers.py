@@ -71,8 +71,9 @@ HOMES = {
         "stylebatch.export.upload",
     ),
     "ray": ("stylebatch.engine.ray_pool", "stylebatch.engine.submission"),
-    "rich": ("stylebatch.progress",),
+    "rich": ("stylebatch.progress", "stylebatch.cli.status_verb"),
     "anyascii": ("stylebatch.reports.lettering",),
+    "prometheus_client": ("stylebatch.monitoring.metrics",),
     "jinja2": ("stylebatch.reports.templating",),
     "markupsafe": ("stylebatch.reports.templating",),
     "typer": ("stylebatch.cli",),
@@ -88,6 +89,8 @@ HOMES = {
         "stylebatch.manifest",
         "stylebatch.conformance",
         "stylebatch.store.output_record",
+        "stylebatch.store.shard_counts",
+        "stylebatch.store.underway",
         "stylebatch.planning.profiles",
         "stylebatch.training.judge_section",
         "stylebatch.training.spec",
@@ -101,7 +104,7 @@ ROOMS = (
     *("masking", "errors", "section", "paths", "documents", "progress", "words", "pixel_memory"),
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
-    *("store", "features", "reports", "export", "viewer", "engine"),
+    *("store", "features", "reports", "export", "viewer", "monitoring", "engine"),
     *("training", "evaluation", "conformance", "doctor", "survey", "cli"),
 )
 """Parts of the product; each may import those that stand before it."""

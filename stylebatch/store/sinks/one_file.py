@@ -12,7 +12,8 @@ import pyarrow as pa
 from stylebatch.folder import Folder
 from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.records import Record
-from stylebatch.store.sinks.aside import ASIDE, aside_file, aside_name, is_aside_there
+from stylebatch.store.shard_counts import ShardCounts
+from stylebatch.store.sinks.aside import ASIDE, aside_file, aside_name
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.store.sinks.shared_inputs import (
     INPUT_FOLDER,
@@ -154,14 +155,17 @@ class OneFile(Sink):
         """The inputs that a shard's samples share. Raises OSError, ValueError, KeyError or TypeError for damaged files."""
 
     @classmethod
+    def sizes(cls, name: str, counts: ShardCounts) -> dict[str, int]:
+        found = super().sizes(name, counts)
+        if counts.num_success:
+            found[cls.payload(name)] = counts.bytes
+        if counts.num_success and counts.inputs_sha256:
+            found[cls.inputs_file(name)] = counts.inputs_bytes
+        return found
+
+    @classmethod
     def is_there(cls, output: Folder, name: str, stats: ShardStats, metadata: bytes) -> bool:
-        if not is_aside_there(output, name, stats):
-            return False
-        if not stats.num_success:
-            return True
-        sizes = {cls.payload(name): stats.bytes}
-        if stats.inputs_sha256:
-            sizes[cls.inputs_file(name)] = stats.inputs_bytes
+        sizes = cls.sizes(name, stats)
         found = {file: output.facts(file) for file in sizes}
         return all(
             facts is not None and facts.is_file and facts.size_bytes == sizes[file]

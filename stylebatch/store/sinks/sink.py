@@ -26,7 +26,8 @@ from stylebatch.spec.output import OutputFormat
 from stylebatch.store.names import marker, metadata_file
 from stylebatch.store.output_record import RunRecord, ShardStats
 from stylebatch.store.records import Record, as_parquet
-from stylebatch.store.sinks.aside import Aside
+from stylebatch.store.shard_counts import ShardCounts
+from stylebatch.store.sinks.aside import Aside, aside_file
 from stylebatch.store.sinks.columns import Shape
 from stylebatch.store.sinks.spans import Spans
 
@@ -182,6 +183,11 @@ class Sink(ABC):
     @abstractmethod
     def is_there(cls, output: Folder, name: str, stats: ShardStats, metadata: bytes) -> bool:
         """Whether the payload seems to be what was committed, by a quick look. `metadata`: of the shard, as committed."""
+
+    @classmethod
+    def sizes(cls, name: str, counts: ShardCounts) -> dict[str, int]:
+        """Bytes of the files of a committed shard that its marker tells the size of, by name."""
+        return {aside_file(name): counts.rejected_bytes} if counts.rejected_sha256 else {}
 
     @classmethod
     @abstractmethod
