@@ -43,9 +43,7 @@ def status(
     if prometheus and (as_json or watch):
         other = "--json" if as_json else "--watch"
         raise ManifestError(f"--prometheus: found {other} too; accepted: one of them")
-    # the label `output` of metrics is the same wherever they are asked for
-    folder = place(output).absolute() if prometheus else place(output)
-    reader = StatusReader(folder, partial(print_problem, as_json=False))
+    reader = StatusReader(place(output), partial(print_problem, as_json=False))
     if watch:
         every_s = EVERY_S if reader.output.local is not None else REMOTE_EVERY_S
         return _watch(reader.look, every_s, as_json=as_json)

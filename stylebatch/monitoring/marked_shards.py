@@ -78,15 +78,16 @@ class MarkedShards:
 
     def problems(self, files: Mapping[str, Facts], *, with_payload: bool) -> Iterator[str]:
         """What is wrong with committed shards, as far as names and sizes tell; `files`: of `metadata/`."""
-        committed = {name: known for name, known in self._known.items() if not known.fault}
-        for name, known in self._known.items():
+        known_shards = sorted(self._known.items())
+        committed = [known for _, known in known_shards if not known.fault]
+        for name, known in known_shards:
             if known.fault not in ("", REVOKED):
                 yield f"{self.output.where(marker(name))}: {known.fault}"
             elif not known.fault and metadata_file(name) not in files:
                 yield f"{self.output.where(metadata_file(name))}: missing"
         if not with_payload:
             return
-        sizes = [one for known in committed.values() for one in known.sizes]
+        sizes = [one for known in committed for one in known.sizes]
         folders = {file.rpartition("/")[0] for file, _ in sizes}
         there: dict[str, Facts] = {}
         for folder in sorted(folders):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -170,7 +171,7 @@ def served(
         yield
         return
     client = _client("engine.metrics_port")
-    looks = _Looks(StatusReader(output.absolute()), HEARTBEAT_S if output.local else REMOTE_EVERY_S)
+    looks = _Looks(StatusReader(output), HEARTBEAT_S if output.local else REMOTE_EVERY_S)
     try:
         server, thread = client.start_http_server(
             port, host, _registry(client, lambda: looks.status)
@@ -217,13 +218,15 @@ class _Statuses:
         status = self._status()
         if status is None:
             return
+        # the same for everybody who asks, in whatever directory
+        output = status.output if "://" in status.output else os.path.abspath(status.output)
         for metric in METRICS:
             family = self._family(
                 f"stylebatch_{metric.name}", metric.help, labels=["output", *metric.labels]
             )
             for labels, value in metric.rows(status):
                 if value is not None:
-                    family.add_metric([status.output, *labels], value)
+                    family.add_metric([output, *labels], value)
             yield family
 
 
