@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -17,16 +18,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stylebatch.cli import main
+from stylebatch.cli.submit import _shown
 from tests.support.images import write_inputs, write_manifest
 from tests.support.runs import small_manifest
 
@@ -127,6 +132,50 @@ def test_a_job_gives_the_bytes_of_a_local_run_and_resumes(manifest: Path, head: 
     again = _submit(manifest, head, "--output", "jobs")
     assert again.returncode == 0, again.stderr
     assert "Went through 0 of" in again.stdout or "nothing to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_with_json_logs_every_line_is_an_object(manifest: Path, head: str) -> None:
+    done = _submit(manifest, head, "--output", "jobs", "--json-logs")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    assert {"submitted", "begin", "committed", "end", "log"} <= {line["event"] for line in lines}
+    told = [line["text"] for line in lines if line["event"] == "log"]
+    assert any("Went through 4 of 4 samples" in text for text in told)
+    refused = _submit(manifest, head, "--json-logs", "--set", "method.sites=[1,6]")
+    lines = [json.loads(line) for line in (refused.stdout + refused.stderr).splitlines()]
+    assert {"error"} <= {line["event"] for line in lines}
+    assert {line["exit_code"] for line in lines if line["event"] == "error"} == {2}
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_lines_become_objects_however_they_arrive(data: st.DataObject) -> None:
+    events = [{"event": "note", "text": 'Maß\u2028 "x"'}, {"event": "end"}]
+    lines = [
+        *map(json.dumps, events),
+        "Went through",
+        "[1, 2]",
+        "3",
+        "",
+        "{cut",
+        "12 % \x1b[31mred",
+    ]
+    order = data.draw(st.permutations(lines))
+    ends = data.draw(
+        st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=len(order), max_size=len(order))
+    )
+    text = "".join(line + end for line, end in zip(order, ends, strict=True))
+    text = text.rstrip("\r\n") if data.draw(st.booleans()) else text
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    said = io.StringIO()
+    with redirect_stdout(said), _shown(as_json=True) as show:
+        for start, stop in pairwise([0, *cuts, len(text)]):
+            show(text[start:stop])
+    found = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert len(found) == len(lines) - 1
+    expected = [json.loads(line) if line.startswith('{"') else line for line in order if line]
+    assert [one if "time" not in one else one["text"] for one in found] == expected
 
 
 @pytest.mark.slow

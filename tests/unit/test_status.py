@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -24,8 +25,8 @@ from stylebatch.folder import Folder
 from stylebatch.local_files import write_bytes
 from stylebatch.monitoring import marked_shards
 from stylebatch.monitoring import status as module
-from stylebatch.monitoring.metrics import exposition
-from stylebatch.monitoring.status import Status, StatusReader, status
+from stylebatch.monitoring.metrics import METRICS, exposition
+from stylebatch.monitoring.status import STATES, Status, StatusReader, status
 from stylebatch.monitoring.wording import as_dict, lines, one_line
 from stylebatch.store.underway import MOST_PLACES, Underway, WorkersAt
 from tests.support.outputs import Pair, write_output
@@ -367,3 +368,10 @@ def test_outputs_of_the_command_agree(output: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.count("\n") == 1
     assert main(["status", os.path.relpath(output), "--prometheus"]) == 0
     assert f'output="{output}"' in capsys.readouterr().out
+
+
+def test_the_page_names_every_metric_and_state() -> None:
+    page = (Path(__file__).parents[2] / "docs/monitoring.md").read_text("utf-8")
+    metrics = {f"stylebatch_{metric.name}" for metric in METRICS}
+    assert set(re.findall(r"stylebatch_\w+", page)) == metrics
+    assert set(re.findall(r"^\| `(\w+)` \|.*\|.*\|.*\|$", page, re.MULTILINE)) == set(STATES)
