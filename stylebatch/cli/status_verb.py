@@ -104,6 +104,5 @@ def _shown(*, as_json: bool) -> Iterator[Callable[[Status], None]]:
         console = Console(file=getattr(sys.stdout, "bare", sys.stdout))
         with Live(console=console, auto_refresh=False, vertical_overflow="visible") as screen:
             yield lambda found: screen.update(
-                Text("\n".join(map(safe_text, lines(found))), overflow="ellipsis", no_wrap=True),
-                refresh=True,
+                Text("\n".join(map(safe_text, lines(found)))), refresh=True
             )

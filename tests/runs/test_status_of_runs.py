@@ -87,13 +87,13 @@ def _queries(node: Any) -> Iterator[str]:
 
 
 class _Terminal:
-    """A command on a terminal of 80 columns."""
+    """A command on a wide terminal."""
 
     def __init__(self, *words: str) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "stylebatch", *words],
-            stdin=slave, stdout=slave, stderr=slave, env=environment(TERM="xterm", COLUMNS="80"),
+            stdin=slave, stdout=slave, stderr=slave, env=environment(TERM="xterm", COLUMNS="200"),
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
@@ -109,17 +109,22 @@ class _Terminal:
                     break
         assert text in self.seen
 
-    def end(self) -> int:
-        code = self.process.wait(120)
+    def __enter__(self) -> _Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
         os.close(self.master)
-        return code
 
 
 def test_a_run_is_live_until_it_is_killed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with _live(tmp_path) as (process, output, url):
-        screen = _Terminal("status", str(output), "--watch")
+    with (
+        _live(tmp_path) as (process, output, url),
+        _Terminal("status", str(output), "--watch") as screen,
+    ):
         # its owner tells how far it is with the next heartbeat
         while (found := status(output)).fraction is None:
             time.sleep(0.2)
@@ -151,7 +156,7 @@ def test_a_run_is_live_until_it_is_killed(
         process.kill()
         process.wait()
         screen.read_until("dead")
-        assert screen.end() == 3
+        assert screen.process.wait(120) == 3
         # in the place of the first picture, not below it
         assert re.search(r"\x1b\[\d*A", screen.seen)
     found = status(output)
