@@ -21,7 +21,6 @@ default_role = "code"  # `name` in a docstring is code
 smartquotes = False  # `--set` in a sentence has two hyphens
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["dollarmath"]
 
 autodoc_default_options = {"exclude-members": "model_config"}
 autodoc_typehints = "signature"
