@@ -11,6 +11,7 @@ from stylebatch.data.tables.table_columns import shown
 from stylebatch.masking import masked
 
 MOST_NAMED = 12
+MOST_CELLS = 8
 LONGEST = 100
 
 
@@ -35,8 +36,8 @@ class Finding:
             if text := fact_text(value):
                 yield f"  {name.removeprefix('num_').replace('_', ' ')}: {text}"
         for number, sample in enumerate(self.samples, 1):
-            cells = ", ".join(f"{name} {cell_text(value)}" for name, value in sample.items())
-            yield f"  {number}: {cells}"
+            cells = [f"{name} {cell_text(value)}" for name, value in sample.items()]
+            yield f"  {number}: {_some(cells[:MOST_CELLS], len(cells))}"
         yield from (f"  {note}" for note in self.notes)
         if self.next_step:
             yield f"Next: {self.next_step}"

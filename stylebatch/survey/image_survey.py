@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stylebatch.data.image_section import ContentSpec
 from stylebatch.data.sources.kinds import KINDS, kind_of, name_of, open_source
 from stylebatch.data.sources.listing import Listing, list_contents
-from stylebatch.data.sources.source import Source
+from stylebatch.data.sources.source import Item, Source
 from stylebatch.data.sources.splitting import NO_SPLITS, SplitBy
 from stylebatch.errors import ManifestError
 from stylebatch.spec.splits import USUAL, usual_name
@@ -46,6 +47,11 @@ class ImageSurvey:
     @property
     def num_captioned(self) -> int:
         return sum(bool(item.caption) for item in self.listing.items)
+
+    def further(self, item: Item) -> Mapping[str, Any]:
+        """Every further column of one of its images."""
+        source = self.listing.sources.by_field.get(item.ref.source)
+        return item.extra if source is None else source.further(item)
 
     @property
     def notes(self) -> list[str]:

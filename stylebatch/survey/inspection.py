@@ -169,7 +169,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         place,
         kind,
         facts,
-        tuple(map(_sample, items[:most_rows])),
+        tuple(_sample(item, found.further(item)) for item in items[:most_rows]),
         # the first says the kind
         tuple(found.notes[1:]),
         tuple(problems),
@@ -177,7 +177,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
     )
 
 
-def _sample(item: Item) -> Mapping[str, Any]:
+def _sample(item: Item, further: Mapping[str, Any]) -> Mapping[str, Any]:
     cells = {
         "id": item.id,
         "label": item.label,
@@ -185,7 +185,7 @@ def _sample(item: Item) -> Mapping[str, Any]:
         "license": item.license,
         "split": item.split,
         "objects": len(item.regions) or "",
-        **item.extra,
+        **further,
     }
     return {name: value for name, value in cells.items() if value not in ("", None)}
 

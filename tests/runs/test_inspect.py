@@ -91,11 +91,15 @@ def test_tables_by_their_columns(tmp_path: Path, told: Told) -> None:
 def test_tars_whole_and_cut(tmp_path: Path, told: Told) -> None:
     members: dict[str, Any] = {}
     for number in range(4):
-        members |= {f"{number}.png": encoded(number), f"{number}.json": {"label": "ab"[number % 2]}}
+        members |= {
+            f"{number}.png": encoded(number),
+            f"{number}.json": {"label": "ab"[number % 2], "n": number},
+        }
     path = tar(tmp_path / "shards" / "train-0.tar", members)
     found = told(tmp_path / "shards")
     assert (found["kind"], found["classes"]) == ("WebDataset (kind webdataset)", {"a": 2, "b": 2})
     assert found["splits"] == {"train": 4}
+    assert (found["columns"], found["samples"][1]["n"]) == ({"n": "int64"}, 1)
     assert told(tmp_path / "shards" / "train-{0..0}.tar")["num_images"] == 4
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
