@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from stylebatch.masking import safe_text
 
 
@@ -38,9 +40,28 @@ class OutputLockedError(StylebatchError):
 
 
 class PlanChangedError(StylebatchError):
-    """The output directory holds shards of a plan that would give other pixels."""
+    """The output directory holds shards of a plan that would give other pixels.
+
+    `ways`: what may be done now, a line each, in which `{run}` stands for `command`.
+    """
 
     exit_code = 4
+    ways: tuple[str, ...] = ()
+    command = "stylebatch run MANIFEST"
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if not self.ways:
+            return text
+        lines = (
+            f"  {n}. {way.replace('{run}', self.command)}" for n, way in enumerate(self.ways, 1)
+        )
+        return safe_text("\n".join([text, "Next, one of:", *lines]))
+
+    def offering(self, *ways: str) -> Self:
+        """Itself, with these ways, unless it has some."""
+        self.ways = self.ways or ways
+        return self
 
 
 class InputChangedError(PlanChangedError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import faulthandler
 import os
 import select
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 import typer
@@ -16,7 +17,7 @@ from stylebatch.cli.json_lines import FLAG, json_lines
 from stylebatch.cli.messages import print_problem, saved, unexpected
 from stylebatch.cli.process_end import keeping_code
 from stylebatch.cli.streams import cleaned_streams
-from stylebatch.errors import Interrupted, LeaderFailedError, StylebatchError
+from stylebatch.errors import Interrupted, LeaderFailedError, PlanChangedError, StylebatchError
 
 COMPLETION = "_STYLEBATCH_COMPLETE"
 """Set by a shell that asks for completions."""
@@ -71,6 +72,8 @@ def _ending(error: BaseException, words: list[str]) -> tuple[int, str]:
         return error.exit_code, ""
     if isinstance(error, typer.TyperException):
         return error.exit_code, _misuse(error, words)
+    if isinstance(error, PlanChangedError) and words[0] in ("run", "plan"):
+        error.command = shlex.join([NAME, "run", *_of_run(words)])  # later options win over these
     if isinstance(error, StylebatchError):
         text = str(error)
         return error.exit_code, f"{text}\n{saved('trace', error.trace)}" if error.trace else text
@@ -84,6 +87,16 @@ def _ending(error: BaseException, words: list[str]) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError) and _stdout_is_closed():
         return BROKEN_PIPE, ""
     return 1, unexpected(error)
+
+
+def _of_run(words: list[str]) -> Iterator[str]:
+    """What was typed after `run` or `plan`, as far as `run` takes it."""
+    rest = iter(words[1:])
+    for word in rest:
+        if word in ("--price", "--max-hours", "--max-bytes"):
+            next(rest, None)
+        elif word not in ("--json", "--dry-run") and not word.startswith(("--price=", "--max-")):
+            yield word
 
 
 def _misuse(error: typer.TyperException, words: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from stylebatch.engine.input_files import require_rows_as_before, require_unchanged
-from stylebatch.engine.run_record import ComputePlace, run_record
+from stylebatch.engine.run_record import ComputePlace, run_record, spec_record
 from stylebatch.errors import PlanChangedError
 from stylebatch.folder import Folder
 from stylebatch.planning.choice import FeatureSources, Measurements, kept_choice
@@ -13,11 +13,12 @@ from stylebatch.planning.growth import plan_generations
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
 from stylebatch.planning.run_inputs import Inputs
+from stylebatch.planning.ways_out import elsewhere, ways_out
 from stylebatch.spec import RunSpec
 from stylebatch.store.fingerprints import Survey, survey
 from stylebatch.store.inputs_record import history
 from stylebatch.store.ledger import Ledger, diff, is_replaced
-from stylebatch.store.output_record import RunRecord
+from stylebatch.store.output_record import RunRecord, read_run
 
 
 def admitted(
@@ -57,9 +58,13 @@ def generations(plan: Plan, output: Folder, inputs: Inputs) -> tuple[Plan, ...]:
     former = history(output)
     if former is None:
         return (plan,)
-    return plan_generations(
-        plan.spec, former, choice=plan.choice, conditions=plan.conditions, inputs=inputs
-    )
+    try:
+        return plan_generations(
+            plan.spec, former, choice=plan.choice, conditions=plan.conditions, inputs=inputs
+        )
+    except PlanChangedError as error:
+        recorded = read_run(output).spec
+        raise error.offering(*ways_out(output, recorded, spec_record(plan.spec))) from None
 
 
 def remaining(plan: Plan, ledger: Ledger) -> list[int]:
@@ -84,9 +89,10 @@ def require_same_arithmetic(output: Folder, former: RunRecord, now: RunRecord) -
     changes = diff(before, after)
     if changes:
         raise PlanChangedError(
-            f"{output} holds shards that were computed otherwise: {'; '.join(changes)}.\n"
-            "Next: continue on the same kind of device, set model.dtype to the former dtype, or give this "
-            "run a directory of its own with --output DIR."
+            f"{output} holds shards that were computed otherwise: {'; '.join(changes)}"
+        ).offering(
+            f"continue on {before['device']} in {before['dtype']}: {{run}} --set model.dtype={before['dtype']}",
+            elsewhere(output),
         )
 
 

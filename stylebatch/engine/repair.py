@@ -15,6 +15,7 @@ from stylebatch.masking import MASK, masked_values
 from stylebatch.planning.choice import Measurements, kept_choice
 from stylebatch.planning.growth import plan_generations
 from stylebatch.planning.run_inputs import Inputs, list_inputs
+from stylebatch.planning.ways_out import elsewhere
 from stylebatch.progress import Progress
 from stylebatch.spec import RunSpec
 from stylebatch.store.inputs_record import history
@@ -60,9 +61,12 @@ def require_repairable(output: Place) -> tuple[RunSpec, Inputs]:
     choice = None if resolved.features is None else kept_choice(spec, resolved.features)
     conditions = Measurements(batch_gb=resolved.batch_gb)
     inputs = list_inputs(spec)
-    plans = plan_generations(
-        spec, history(output), choice=choice, conditions=conditions, inputs=inputs
-    )
+    try:
+        plans = plan_generations(
+            spec, history(output), choice=choice, conditions=conditions, inputs=inputs
+        )
+    except PlanChangedError as error:
+        raise error.offering("bring the inputs back as they were", elsewhere(output)) from None
     plan = plans[-1]
     # masked as run.json is: credentials are no difference
     changes = diff(record.identity, masked_values(json.loads(json.dumps(plan.identity))))

@@ -65,7 +65,7 @@ def run_record(
             }
             for part in plans
         ],
-        "spec": _spec_record(plan.spec),
+        "spec": spec_record(plan.spec),
         "model": plan.model,
         "resolved": {
             "engine": engine,
@@ -102,7 +102,7 @@ def _annotations(plan: Plan) -> dict[str, Any]:
     return {"annotations": form_of(contents)}
 
 
-def _spec_record(spec: RunSpec) -> dict[str, Any]:
+def spec_record(spec: RunSpec) -> dict[str, Any]:
     """The specification without credentials."""
     found: dict[str, Any] = masked_values(spec.model_dump(mode="json"))
     address = found["engine"]["address"]

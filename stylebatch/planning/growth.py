@@ -118,8 +118,7 @@ def grown(inputs: Inputs, history: History) -> Inputs:
     """`inputs` with the former ones first, in their order. Raises PlanChangedError where some are gone or changed."""
     if len(history.facts) != len(inputs.axes) or (history.cells is None) != (inputs.listed is None):
         raise PlanChangedError(
-            "pairing, method: inputs are combined in another way than before; accepted: an output goes on as it was begun.\n"
-            "Next: give the changed run a directory of its own with --output DIR."
+            "pairing, method: inputs are combined in another way than before; accepted: an output goes on as it was begun"
         )
     _require_splits_as_before(inputs.axes[0], history.facts[0])
     found = [
@@ -150,8 +149,7 @@ def _require_splits_as_before(axis: Axis, former: Sequence[tuple[str, ...]]) -> 
     if had_splits != bool(axis.splits):
         was, now = ("splits", "none") if had_splits else ("no splits", "some")
         raise PlanChangedError(
-            f"split: the output has {was}, and the manifest makes {now}; accepted: an output goes on as it was begun.\n"
-            "Next: give the changed run a directory of its own with --output DIR."
+            f"split: the output has {was}, and the manifest makes {now}; accepted: an output goes on as it was begun"
         )
 
 
@@ -201,7 +199,7 @@ def _changed(what: str, ids: list[str]) -> PlanChangedError:
     named = named.replace("\0", " under ")  # an image and its mask
     return PlanChangedError(
         f"{what} ({named}); accepted: inputs may be added to an output with committed shards, not removed, renamed "
-        "or relabelled.\nNext: bring them back, or give the changed run a directory of its own with --output DIR."
+        "or relabelled"
     )
 
 
@@ -214,7 +212,7 @@ def _require_same_members(first: Plan, last: Plan) -> None:
         if before != after:
             raise PlanChangedError(
                 f"{first.axes[0].name}s: the added ones have {what}, the former have none, and every sample of a dataset has the same "
-                "members.\nNext: give the grown run a directory of its own with --output DIR."
+                "members"
             )
     # columns of records are fixed by what inputs use; a reader of all shards needs one schema
     former, now = (
@@ -232,6 +230,5 @@ def _require_same_members(first: Plan, last: Plan) -> None:
         ]
         raise PlanChangedError(
             f"inputs: with the added ones records have the further columns {named[0]}, the former have {named[1]} (masks and blends are "
-            "recorded where there are any), and every record of a dataset has the same columns.\n"
-            "Next: give the grown run a directory of its own with --output DIR."
+            "recorded where there are any), and every record of a dataset has the same columns"
         )

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from stylebatch.errors import InputChangedError, UnansweredError
 from stylebatch.folder import Folder
+from stylebatch.planning.ways_out import after_other_bytes
 from stylebatch.store.brief_stats import brief
 from stylebatch.store.ledger import FINGERPRINTS, Ledger
 from stylebatch.store.output_record import ShardStats
@@ -119,9 +120,8 @@ def changed(output: Folder, names: list[str]) -> InputChangedError:
     )
     return InputChangedError(
         f"{output}: {listed} changed since samples were made of {'it' if len(names) == 1 else 'them'}; "
-        "accepted: inputs as they were.\n"
-        f"Next: bring {back} back, give the new one another name, or render into a directory of its own with --output DIR."
-    )
+        "accepted: inputs as they were"
+    ).offering(*after_other_bytes(output, back))
 
 
 def _told(name: str) -> str:

@@ -16,6 +16,7 @@ from stylebatch.folder import Folder
 from stylebatch.local_files import TEMPORARY, remove_empty
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.shard_names import parsed_name
+from stylebatch.planning.ways_out import ways_out
 from stylebatch.store.measured_columns import commits
 from stylebatch.store.names import (
     MOST_METADATA_BYTES,
@@ -57,6 +58,7 @@ IN_FLIGHT = 64
 _LEFT = re.compile(
     rf"{re.escape(TEMPORARY)}(?:(?P<name>.+)-[0-9a-f]{{8}}|\.run\.lock\.[0-9a-f]{{16}})"
 )
+OTHER_OUTPUT = "give it a directory of its own with --output DIR, or remove the old one"
 DERIVED = {
     "": ("run.json", "README.md", "gallery.html", "contact_sheet.png", ".run.lock"),
     "metadata": ("errors.parquet",),
@@ -115,11 +117,13 @@ class Ledger:
             # what earlier generations were differs wherever anything else does
             told = [line for line in lines if not line.startswith("former.")] or lines
             changes = "\n".join(f"  {line}" for line in told)
-            raise PlanChangedError(
+            error = PlanChangedError(
                 f"{self.output} holds shards of another plan; these differ:\n"
-                f"{changes or '  (unknown: run.json is of another version)'}\n"
-                "Next: give the changed run a directory of its own with --output DIR, or remove the old one."
+                f"{changes or '  (unknown: run.json is of another version)'}"
             )
+            if run.export is not None or former.export is not None or former.limit is not None:
+                raise error.offering(OTHER_OUTPUT)
+            raise error.offering(*ways_out(self.output, former.spec, run.spec))
         if former.digest == run.digest:
             return former
         # grown: a new plan, on what was chosen for the old, since the old shards stay
