@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -119,11 +120,13 @@ def view(
 
 def _run_state(output: Folder) -> tuple[bool, bool]:
     """Whether a run writes there now, and whether its run.json exists; prints who holds the lock, if anybody."""
+    from stylebatch.monitoring.pulse import Pulse
     from stylebatch.store.lock_owner import activity
     from stylebatch.store.output_record import find_run
 
     record = find_run(output)
-    lock = activity(output, record)
+    pulse = Pulse(output, partial(print_problem, as_json=False))
+    lock = activity(output, record, pulse.is_live)
     if lock is not None:
         print_problem(f"{output}: {lock.text}", as_json=False)
     return lock is not None and lock.is_live, record is not None

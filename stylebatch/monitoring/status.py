@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from stylebatch.folder import Folder, Place
 from stylebatch.monitoring.marked_shards import MarkedShards
+from stylebatch.monitoring.pulse import Holder, Pulse
 from stylebatch.store.ledger import Ledger
-from stylebatch.store.lock_owner import STALE_AFTER_S, Owner, Unreadable, read_lock
+from stylebatch.store.lock_owner import Unreadable, read_lock
 from stylebatch.store.names import POISON
 from stylebatch.store.output_record import RunRecord, find_run, read_run
-from stylebatch.store.run_lock import WATCHED_S
 from stylebatch.store.underway import Underway
 
 State = Literal["live", "finished", "interrupted", "incomplete", "dead", "damaged"]
@@ -29,11 +29,7 @@ and left the lock; `damaged`: nobody writes, and what was committed is not as it
 STATES: tuple[State, ...] = ("live", "finished", "interrupted", "incomplete", "dead", "damaged")
 EXIT_CODES: dict[State, int] = {"live": 4, "finished": 0}
 """3 in any other state, and for a finished run of which too many samples failed."""
-LOOK_EVERY_S = 0.5
-WORTH_WATCHING_S = 86400.0
-"""An owner elsewhere whose heartbeat is older, by whatever clock, is dead without being watched."""
 MOST_PROBLEMS = 20
-Holder = Owner | Unreadable | None
 
 
 @dataclass(frozen=True)
@@ -124,18 +120,18 @@ def _share(done: int, planned: int) -> float:
 class StatusReader:
     """Looks at an output again and again; each look reads what changed since the last one.
 
-    `note` gets a text where an owner elsewhere is watched, which takes up to `WATCHED_S`.
+    `note`: see `Pulse`.
     """
 
     def __init__(self, output: Folder, note: Callable[[str], None] | None = None) -> None:
-        self.output, self.note = output, note
+        self.output = output
         self._marked: MarkedShards | None = None
-        self._pulse = _Pulse()
+        self._pulse = Pulse(output, note)
 
     def look(self) -> Status:
         """The state now. Raises ManifestError where there is neither a run nor one that begins, StorageError."""
         holder = read_lock(self.output)
-        is_live = self._is_live(holder)
+        is_live = self._pulse.is_live(holder)
         run = find_run(self.output)
         if run is None and is_live:
             return Status(str(self.output), "live", **_owner_facts(holder))
@@ -190,54 +186,6 @@ class StatusReader:
             is_export=run.export is not None,
             **_owner_facts(holder),
         )
-
-    def _is_live(self, holder: Holder) -> bool:
-        """Whether somebody writes; what looks dead from elsewhere is watched once, before that is said."""
-        is_live = self._pulse.is_felt(holder)
-        if is_live or not isinstance(holder, Owner) or not self._pulse.is_doubtful(holder):
-            return is_live
-        if self.note is not None:
-            self.note(
-                f"{self.output} is locked by {holder} (last seen {holder.age_s:.0f} s ago by its clock); watching for "
-                f"{WATCHED_S:.0f} s whether it is alive"
-            )
-        until = time.monotonic() + WATCHED_S
-        while time.monotonic() < until:
-            time.sleep(LOOK_EVERY_S)
-            now = read_lock(self.output)
-            if now != holder:
-                return self._pulse.is_felt(now)
-        return False
-
-
-class _Pulse:
-    """Whether the owner of a lock lives, over several looks at it."""
-
-    def __init__(self) -> None:
-        self._last: Holder = None
-        self._changed = 0.0
-        self._is_watched = False
-
-    def is_felt(self, holder: Holder) -> bool:
-        if holder is None:
-            self._last = None
-            return False
-        if isinstance(holder, Unreadable):
-            return holder.is_file and holder.age_s <= STALE_AFTER_S
-        if holder.is_here:
-            return holder.seems_alive
-        former, now = self._last, time.monotonic()
-        if former != holder:
-            self._last, self._changed = holder, now
-            # another heartbeat of the same owner is a sign of life, whatever its clock says
-            self._is_watched = isinstance(former, Owner) and former.token == holder.token
-        if self._is_watched:
-            return now - self._changed <= STALE_AFTER_S
-        return holder.seems_alive and now - self._changed <= STALE_AFTER_S
-
-    def is_doubtful(self, holder: Owner) -> bool:
-        """Whether a clock that is wrong may make a live owner look dead, seen once."""
-        return not holder.is_here and not self._is_watched and holder.age_s <= WORTH_WATCHING_S
 
 
 def _owner_facts(holder: Holder) -> dict[str, Any]:

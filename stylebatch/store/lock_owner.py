@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,11 @@ class Activity:
     text: str
 
 
-def activity(output: Folder, record: RunRecord | None) -> Activity | None:
+def activity(
+    output: Folder,
+    record: RunRecord | None,
+    is_alive: Callable[[Owner], bool] = lambda owner: owner.seems_alive,
+) -> Activity | None:
     """Whether a run writes `output`, and how far it is by `record`; None where there is no lock."""
     holder = read_lock(output)
     if holder is None:
@@ -130,7 +135,7 @@ def activity(output: Folder, record: RunRecord | None) -> Activity | None:
         return Activity(
             young, f"{output.where(LOCK)} is {holder.reason}: {what}{_progress(output, record)}"
         )
-    if holder.seems_alive:
+    if is_alive(holder):
         return Activity(
             True,
             f"{holder} is writing it (last seen {holder.age_s:.0f} s ago){_progress(output, record)}",

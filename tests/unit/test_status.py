@@ -23,8 +23,7 @@ from stylebatch.cli import main
 from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
 from stylebatch.local_files import write_bytes
-from stylebatch.monitoring import marked_shards
-from stylebatch.monitoring import status as module
+from stylebatch.monitoring import marked_shards, pulse
 from stylebatch.monitoring.metrics import METRICS, exposition
 from stylebatch.monitoring.status import STATES, Status, StatusReader, status
 from stylebatch.monitoring.wording import as_dict, lines, one_line
@@ -221,7 +220,7 @@ def test_an_owner_elsewhere_whose_clock_is_wrong_is_seen_to_live_and_to_die(
     output: Path, monkeypatch: pytest.MonkeyPatch, clock_ahead_s: float
 ) -> None:
     for name, seconds in (("WATCHED_S", 1.0), ("STALE_AFTER_S", 0.5), ("LOOK_EVERY_S", 0.02)):
-        monkeypatch.setattr(module, name, seconds)
+        monkeypatch.setattr(pulse, name, seconds)
     said: list[str] = []
     reader = StatusReader(Folder.at(output), said.append)
     with _beating(output, clock_ahead_s) as stop:
@@ -239,6 +238,22 @@ def test_an_owner_elsewhere_whose_clock_is_wrong_is_seen_to_live_and_to_die(
     _lock(output, heartbeat=time.time() - 1e7)
     assert StatusReader(Folder.at(output), said.append).look().state == "dead"
     assert said == []
+
+
+@pytest.mark.parametrize("verb", ["verify", "report"])
+def test_other_verbs_know_a_live_owner_whose_clock_is_wrong(
+    output: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+) -> None:
+    monkeypatch.setattr(pulse, "LOOK_EVERY_S", 0.02)
+    _marker(output, 3).unlink()
+    with _beating(output, -600.0):
+        assert main([verb, str(output)]) == 0
+    shown = capsys.readouterr()
+    assert "process 7 on elsewhere is writing it" in shown.err
+    assert "missing:" not in shown.out
 
 
 STEPS = st.lists(
