@@ -15,6 +15,7 @@ from stylebatch.features.style_cache import StyleCache
 from stylebatch.folder import Folder
 from tests.support.images import picture, write_inputs, write_manifest
 from tests.support.layouts import coco, put, roboflow
+from tests.support.outputs import Pair, write_output
 from tests.support.packed import encoded, tar
 from tests.support.s3 import BUCKET, s3_server
 from tests.support.styles import style_key, write
@@ -119,20 +120,16 @@ def test_annotations_and_pictures(tmp_path: Path, told: Told) -> None:
     assert "not whole JSON" in told(tmp_path / "instances.json", 1)["problems"][0]
 
 
-def test_outputs_their_shards_and_what_is_missing(
-    tmp_path: Path, eps_folder: Path, told: Told
-) -> None:
+def test_a_manifest_and_its_parts(tmp_path: Path, eps_folder: Path, told: Told) -> None:
     write_inputs(tmp_path, contents=2, styles=1)
-    out = tmp_path / "out"
-    manifest = write_manifest(
-        tmp_path,
-        eps_folder,
-        method={"name": "styleid", "steps": 2},
-        output={"path": str(out), "shard_size": 1},
-    )
-    found = told(manifest)
+    found = told(write_manifest(tmp_path, eps_folder))
     assert (found["kind"], found["method"]) == ("manifest", "styleid")
-    assert main(["run", str(manifest)]) == 0
+    assert found["contents"] == f"{tmp_path}/contents (kind folder)"
+
+
+def test_outputs_their_shards_and_what_is_missing(tmp_path: Path, told: Told) -> None:
+    out = tmp_path / "out"
+    write_output(out, [[Pair("dog/0.png", "0.png")], [Pair("cat/1.png", "0.png")]])
     found = told(out)
     assert (found["kind"], found["num_samples"], found["num_shards"]) == ("output of a run", 2, 2)
     assert found["classes"] == {"cat": 1, "dog": 1}
