@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # `as` exports a name to type checkers
     from stylebatch.data.images import load_picture as load_picture
+    from stylebatch.diffusers_pipelines.stylealigned_pipeline import (
+        StyleAlignedPipeline as StyleAlignedPipeline,
+    )
+    from stylebatch.diffusers_pipelines.styleid_pipeline import StyleIDPipeline as StyleIDPipeline
     from stylebatch.engine.run import run as run
     from stylebatch.manifest import load_spec as load_spec
     from stylebatch.methods.builtin import METHODS as METHODS
@@ -40,6 +44,8 @@ _HOMES = {
     "to_tensor": "methods.pixels",
     "to_pixels": "methods.pixels",
     "StyleID": "methods.styleid.algorithm",
+    "StyleIDPipeline": "diffusers_pipelines.styleid_pipeline",
+    "StyleAlignedPipeline": "diffusers_pipelines.stylealigned_pipeline",
     "METHODS": "methods.builtin",
     "Denoiser": "models.denoiser",
     "AttentionEdit": "models.denoiser",

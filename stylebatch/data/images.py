@@ -14,7 +14,7 @@ from stylebatch.data.fit_modes import GREY, FixedMode
 from stylebatch.data.geometry import Transform, transform_of
 from stylebatch.data.image_section import ImageFormat, ImageSpec
 from stylebatch.data.pictures.decode_memory import turn
-from stylebatch.data.pictures.decoding import Decoded, decode_into
+from stylebatch.data.pictures.decoding import Decoded, decode_into, decoded_image
 from stylebatch.data.pictures.linear_light import resized_in_light
 from stylebatch.data.reading import Reader, hash_of, read_picture
 from stylebatch.data.sources.local import LocalFiles
@@ -101,6 +101,13 @@ def load_image(
         picture = decode_into(data, name, fitted, truncated=image.truncated)
         # The hash is of the bytes that were decoded; a second read might find another file.
         return replace(picture, files=((name, hash_of(data)),))
+
+
+def fitted_image(image: Image.Image, size: tuple[int, int], how: ImageSpec = USUAL_FIT) -> Pixels:
+    """As `load_image`, of a picture in memory. What was changed since it was opened is neither turned nor converted by its profile."""
+    found = decoded_image(image)
+    transform = transform_of(found.image.size, size, how.mode)
+    return pixels_of(_padded(_scaled(found, transform, how), transform, how.fill))
 
 
 def fit(image: Image.Image, size: int | tuple[int, int], mode: FixedMode = "center_crop") -> Pixels:

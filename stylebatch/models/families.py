@@ -17,6 +17,8 @@ FAMILIES: dict[str, Callable[[PipelineFiles], Family]] = {
     "UNet2DConditionModel": UNet,
 }
 """By the class of the denoising network: `_class_name` in its config; without one it is a UNet."""
+LOADED_PIPELINES = "stylebatch.models.unet.loaded_pipeline"
+"""The module whose `denoiser_of` takes loaded pipelines of diffusers, and refuses those of families that are not implemented."""
 
 
 def family_of(files: PipelineFiles) -> Family:

@@ -12,6 +12,7 @@ import torch
 from stylebatch.errors import ManifestError
 from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.denoiser import Denoiser
+from stylebatch.models.families import LOADED_PIPELINES
 from stylebatch.models.libraries import quiet
 from stylebatch.models.model_section import CompileMode, ModelSpec, describe_model
 from stylebatch.models.offload import Offload
@@ -22,6 +23,15 @@ with quiet():
 
 _PRECISIONS = {"no": "", "fp16": "float16", "bf16": "bfloat16"}
 """Accelerate's names."""
+
+
+class LoadedPipeline(Protocol):
+    """A `DiffusionPipeline` of diffusers, or of stylebatch."""
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Networks, tokenizers and scheduler by name."""
+        ...
 
 
 class Loader(Protocol):
@@ -60,13 +70,19 @@ def faults(checkpoint: Checkpoint) -> Iterator[ManifestError]:
 
 
 def load_model(
-    spec: ModelSpec | Literal["tiny"] | str | Path, *, device: str | torch.device | None = None
+    spec: ModelSpec | Literal["tiny"] | str | Path | LoadedPipeline,
+    *,
+    device: str | torch.device | None = None,
 ) -> Denoiser:
     """Load a checkpoint in inference mode on the device that accelerate assigns to this process.
 
-    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, or a `ModelSpec` (single files, variants, offload). Raises
-    ManifestError, one paragraph, if it cannot be found, fetched or used.
+    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, a `ModelSpec` (single files, variants, offload), or a pipeline that
+    diffusers has loaded. Its networks then serve where they are and in their dtype, LoRA weights and offloading as they are set up
+    there, and the pipeline can be used as before; move it before, with `pipe.to(...)`, not by `device`.
+    Raises ManifestError, one paragraph, if it cannot be found, fetched or used.
     """
+    if not isinstance(spec, ModelSpec | str | Path):
+        return _lent(spec, device)
     if not isinstance(spec, ModelSpec):
         try:
             spec = describe_model(str(spec))
@@ -76,6 +92,15 @@ def load_model(
     model = load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
     if spec.compile != "off":
         _compile(checkpoint, model, spec.compile)
+    return model
+
+
+def _lent(pipeline: LoadedPipeline, device: str | torch.device | None) -> Denoiser:
+    if device is not None:
+        raise ManifestError(
+            f"device: found {device} beside a loaded pipeline, which stays where it is; accepted: none. Next: pipe.to({str(device)!r})"
+        )
+    model: Denoiser = importlib.import_module(LOADED_PIPELINES).denoiser_of(pipeline)
     return model
 
 

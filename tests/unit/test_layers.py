@@ -42,10 +42,12 @@ HOMES = {
         "stylebatch.doctor",
         "stylebatch.training",
         "stylebatch.evaluation",
+        "stylebatch.diffusers_pipelines",
     ),
-    "diffusers": ("stylebatch.models", "stylebatch.training"),
+    "diffusers": ("stylebatch.models", "stylebatch.training", "stylebatch.diffusers_pipelines"),
     "transformers": (
         "stylebatch.models",
+        "stylebatch.diffusers_pipelines",
         "stylebatch.quality.classifiers",
         "stylebatch.evaluation.embeddings",
     ),
@@ -105,6 +107,7 @@ ROOMS = (
     *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
     *("store", "features", "reports", "export", "viewer", "monitoring", "engine"),
+    "diffusers_pipelines",
     *("training", "evaluation", "conformance", "doctor", "survey", "cli"),
 )
 """Parts of the product; each may import those that stand before it."""
@@ -114,6 +117,7 @@ KNOWS_UNET = (
     "stylebatch.training",
     "stylebatch.conformance",
     "stylebatch.doctor",
+    "stylebatch.diffusers_pipelines",
 )
 """What may import the family of Stable Diffusion by name; everything else asks the family that a checkpoint has."""
 UNET_KEYS = (
@@ -159,6 +163,7 @@ STYLEID = "stylebatch.methods.styleid"
 KNOWS_STYLEID = (
     *("stylebatch.methods.", "stylebatch.spec.run_spec", "stylebatch.features.style_bank"),
     *("stylebatch.engine.blocks.", "stylebatch.conformance"),
+    "stylebatch.diffusers_pipelines.styleid_pipeline",
 )
 """What may import StyleID by name, beside methods: its bank of styles and its blocks, and what lists methods."""
 KINDS_OF_METHODS = (
@@ -166,8 +171,16 @@ KINDS_OF_METHODS = (
 )
 """Only methods ask what kind a method is; others ask its members."""
 MOST_LINES, MOST_PARAMETERS = 50, 6
-LONG = {"methods.styleid.algorithm.stylise", "planning.resolve.plan"}
-"""The paper's algorithm on one screen with all that it takes; a plan from its first line to its last."""
+LONG = {
+    "methods.styleid.algorithm.stylise",
+    "methods.styleid.algorithm.stylising",
+    "planning.resolve.plan",
+    "diffusers_pipelines.latent_pipeline.__init__",
+    "diffusers_pipelines.styleid_pipeline.__call__",
+    "diffusers_pipelines.stylealigned_pipeline.__call__",
+}
+"""The paper's algorithm on one screen with all that it takes; a plan from its first line to its last; pipelines of diffusers, which
+reads the parts off the signature of `__init__`, and whose users name everything in the call."""
 LABORATORY_MAY_IMPORT = {
     "bench": {
         *("bench", "proofs.proof", "proofs.families", "proofs.published"),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from stylebatch.data.pictures.colour import (
     Colour,
@@ -32,7 +32,14 @@ from stylebatch.data.pictures.decode_memory import (
 )
 from stylebatch.data.pictures.formats import FORMATS
 from stylebatch.data.pictures.levels import NUMERIC, STRIP_PIXELS, to_8_bit, white_level
-from stylebatch.data.pictures.opening import JPEG_END, JPEG_MAGIC, Opened, UnreadError, open_picture
+from stylebatch.data.pictures.opening import (
+    JPEG_END,
+    JPEG_MAGIC,
+    Opened,
+    UnreadError,
+    open_picture,
+    with_metadata,
+)
 from stylebatch.data.pictures.orientation import TURNS
 from stylebatch.errors import SampleError
 
@@ -131,19 +138,34 @@ def _decoded(data: bytes, where: str, make: Callable[[Decoded], T], *notes: str)
     held = len(data) + decoder_bytes(image, data)
     with turn(held + 2 * decoded_bytes(image)):
         _load(image, held, where)
-        colour, colour_notes = _colour_of(opened)
-        flat = _flattened(image, "" if colour is None else colour.mode, len(data))
-        if opened.orientation in TURNS:
-            flat = flat.transpose(TURNS[opened.orientation])
-        if opened.orientation >= 5:  # those that swap the sides
-            width, height = height, width
-        turned = opened.orientation if opened.orientation in TURNS else 1
+        found = _upright(opened, (width, height), len(data), *notes)
         del opened, image  # only one copy may live while `make` makes its own
-        found = Decoded(flat, width, height, colour, (*notes, *colour_notes), turned)
-        del flat
         made = make(found)
         del found
     return made
+
+
+def decoded_image(image: Image.Image) -> Decoded:
+    """A picture of Pillow's as `decode_into` has it of a file.
+
+    As `Image.open` gives it, it is turned upright and has its profile. Of any other the pixels are taken as they are, in sRGB: its
+    metadata may be those of the file that it was made from, and it may have been turned since.
+    """
+    image.load()
+    is_file = isinstance(image, ImageFile.ImageFile)
+    return _upright(with_metadata(image) if is_file else Opened(image, 1, None), image.size, 0)
+
+
+def _upright(opened: Opened, size: tuple[int, int], held: int, *notes: str) -> Decoded:
+    """A picture whose pixels are loaded, flat and upright. `size`: of the file; `held`: bytes of it that are in memory."""
+    (width, height), turned = size, opened.orientation if opened.orientation in TURNS else 1
+    colour, colour_notes = _colour_of(opened)
+    flat = _flattened(opened.image, "" if colour is None else colour.mode, held)
+    if turned in TURNS:
+        flat = flat.transpose(TURNS[turned])
+    if turned >= 5:  # those that swap the sides
+        width, height = height, width
+    return Decoded(flat, width, height, colour, (*notes, *colour_notes), turned)
 
 
 def _too_large(where: str, found: str, accepted: str) -> SampleError:

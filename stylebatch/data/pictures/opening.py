@@ -53,7 +53,7 @@ def open_picture(data: bytes) -> Opened:
 
 def _open(data: bytes) -> Opened:
     if data.startswith(JPEG_MAGIC):
-        return _with_metadata(_open_jpeg(data))
+        return with_metadata(_open_jpeg(data))
     if data.startswith(png.MAGIC):
         pixels, metadata = png.split(data)
         image = PngImagePlugin.PngImageFile(io.BytesIO(pixels))
@@ -66,12 +66,12 @@ def _open(data: bytes) -> Opened:
     if further := further_format(data):
         return _open_further(data, further)
     try:
-        return _with_metadata(Image.open(io.BytesIO(data), formats=_OTHERS))
+        return with_metadata(Image.open(io.BytesIO(data), formats=_OTHERS))
     except (*_NOT_THIS_FORMAT, OSError, ValueError):
         if data[4:8] != b"ftyp" or b"Exif" not in data:
             raise
     # Pillow refuses an AVIF for damaged EXIF. Under another name the decoder ignores it.
-    return _with_metadata(Image.open(io.BytesIO(data.replace(b"Exif", b"none")), formats=("AVIF",)))
+    return with_metadata(Image.open(io.BytesIO(data.replace(b"Exif", b"none")), formats=("AVIF",)))
 
 
 def _open_further(data: bytes, name: str) -> Opened:
@@ -88,7 +88,7 @@ def _open_further(data: bytes, name: str) -> Opened:
     elif not 0 < jxl.pixels(data) <= jxl.MAX_PIXELS:
         raise Image.DecompressionBombError(f"a JPEG XL of {jxl.pixels(data)} pixels")
     try:
-        return _with_metadata(Image.open(io.BytesIO(data), formats=(name,)))
+        return with_metadata(Image.open(io.BytesIO(data), formats=(name,)))
     except (RuntimeError, EOFError) as error:  # what libheif and libjxl say of damage
         raise OSError(str(error)) from None
 
@@ -102,7 +102,7 @@ def _why_no_tiff(data: bytes) -> str:
     return ""
 
 
-def _with_metadata(image: Image.Image) -> Opened:
+def with_metadata(image: Image.Image) -> Opened:
     """The picture with the metadata that Pillow found."""
     info = image.info
     profile = (info["icc_profile"] or b"") if "icc_profile" in info else None

@@ -19,8 +19,8 @@ from stylebatch.engine.blocks.block_method import (
 )
 from stylebatch.features.style_bank import StyleBank
 from stylebatch.methods.pixels import to_tensor
-from stylebatch.methods.ranges import Range
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
+from stylebatch.methods.styleid.block_pairs import back_in_order, by_style
 from stylebatch.methods.styleid.codec import EXACT, FeatureCodec
 from stylebatch.methods.styleid.features import FeatureKind, Inverted, InvertedStyles, Kept
 
@@ -101,29 +101,17 @@ class StyleIDBlocks(DefaultBlocks):
     def render(
         self, requests: Sequence[SampleRequest], rows: Contents, columns: Styles, batch: int
     ) -> Rendered:
-        # pairs of one style lie together, so that its keys and values are shared without copies
-        order = sorted(range(len(requests)), key=lambda i: (requests[i].column, requests[i].row))
+        order = by_style([one.row for one in requests], [one.column for one in requests])
         pairs = Pairs(
             tuple(requests[i].row for i in order),
             tuple(requests[i].column for i in order),
-            *self._drawn([requests[i].seed for i in order]),
+            *self.method.drawn_by_pair([requests[i].seed for i in order]),
         )
         latents = self.method.stylise(
             self.model, rows.inverted, columns.inverted, pairs,
             batch=batch, mixtures=columns.mixtures, masks=rows.masks,
         )  # fmt: skip
-        # the inverse permutation: latents back in the order that was asked for
-        place = torch.empty(len(order), dtype=torch.long)
-        place[torch.tensor(order)] = torch.arange(len(order))
-        return Rendered(latents[place.to(latents.device)])
-
-    def _drawn(self, seeds: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Gamma and tau of each pair, where these are ranges."""
-        gamma, tau = (
-            tuple(option.drawn(seed, name) for seed in seeds) if isinstance(option, Range) else ()
-            for name, option in (("gamma", self.method.gamma), ("tau", self.method.tau))
-        )
-        return gamma, tau
+        return Rendered(back_in_order(latents, order))
 
     def precompute(self, inputs: PicturesByIndex) -> int:
         if self._bank is None:

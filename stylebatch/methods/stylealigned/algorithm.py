@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -147,6 +147,10 @@ class StyleAligned(StyleAlignedOptions):
         prompts = embedded(model, [prompt], guidance=self.inversion_guidance)
         return self.invert(model, model.encode(image), prompts)
 
+    def prompts_of(self, model: Denoiser, text: str) -> Prompts:
+        """What a reference image shows, as it conditions the reverse; without a negative prompt."""
+        return embedded(model, [text], guidance=self.guidance)
+
     @torch.inference_mode()
     def render(
         self,
@@ -163,8 +167,7 @@ class StyleAligned(StyleAlignedOptions):
         """
         if inverted is not None:
             latents, text = inverted
-            shown = embedded(model, [text], guidance=self.guidance)
-            reference = self.reference_of_image(latents, shown)
+            reference = self.reference_of_image(latents, self.prompts_of(model, text))
         elif beside is not None:
             reference = Reference(beside.noise(), beside.prompts(model, self.guidance))
         else:
@@ -203,8 +206,8 @@ class StyleAligned(StyleAlignedOptions):
         *,
         batch: int = 8,
         windows: Windows | None = None,
-    ) -> Iterator[Aligned]:
-        """Denoise noise `latents` (B, c, h, w) beside `reference`: what there is after each step.
+    ) -> Generator[Aligned, Aligned | None, None]:
+        """Denoise noise `latents` (B, c, h, w) beside `reference`: what there is after each step; what is sent back goes on in its place.
 
         `batch` bounds the samples (or views) of one network evaluation, the reference among them. With
         `windows` the latents are canvases and the reference has the window's size.
@@ -226,7 +229,9 @@ class StyleAligned(StyleAlignedOptions):
             x = ddim.ddim_step(model.schedule, x, eps, step)
             if reference.pinned:
                 held = reference.pinned[index].to(model.device)
-            yield Aligned(held, x)
+            changed = yield Aligned(held, x)
+            if changed is not None:
+                held, x = changed.reference, changed.samples
 
     def _predict(
         self,

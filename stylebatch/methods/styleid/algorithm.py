@@ -12,7 +12,8 @@ gammas per site and timestep, blends of styles, masks, solvers of second order, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -75,6 +76,14 @@ class StyleID(StyleIDOptions):
         gamma = 1.0 if isinstance(self.gamma, Range) else self.gamma
         each = self.site_gammas or (gamma,) * len(self.sites)
         return {site: gamma * left for site, gamma in zip(self.sites, each, strict=True)}
+
+    def drawn_by_pair(self, seeds: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Gamma and tau of the pair with each seed, where these are ranges; for `Pairs`."""
+        gamma, tau = (
+            tuple(option.drawn(seed, name) for seed in seeds) if isinstance(option, Range) else ()
+            for name, option in (("gamma", self.gamma), ("tau", self.tau))
+        )
+        return gamma, tau
 
     @torch.inference_mode()
     def invert(
@@ -204,6 +213,24 @@ class StyleID(StyleIDOptions):
         the style applies; at 0 the content keeps its own statistics and attention.
         Styles may have other sizes than contents, and than each other (`InvertedStyles`).
         """
+        passed = self.stylising(
+            model, contents, styles, pairs, batch=batch, mixtures=mixtures, masks=masks
+        )
+        return deque(passed, maxlen=1).pop()
+
+    @torch.inference_mode()
+    def stylising(
+        self,
+        model: Denoiser,
+        contents: Inverted,
+        styles: Inverted | InvertedStyles,
+        pairs: Pairs | None = None,
+        *,
+        batch: int = 16,
+        mixtures: Sequence[Mixture] | None = None,
+        masks: Tensor | None = None,
+    ) -> Generator[Tensor, Tensor | None, None]:
+        """As `stylise`: the latents after each step of the reverse; those that are sent back go on in their place."""
         styles = InvertedStyles.of(styles)
         mixed = mixtures or [Mixture((row,)) for row in range(styles.num_images)]
         pairs = pairs or Pairs.product(contents.num_images, len(mixed))
@@ -247,7 +274,10 @@ class StyleID(StyleIDOptions):
                 if contents.residual is not None and step == path.reverse[0]:
                     rows = list(batches[index].content)
                     states[index] = _shifted(states[index], contents.residual[rows])
-        return torch.cat([state.x for state in states])
+            changed = yield torch.cat([state.x for state in states])
+            if changed is not None:
+                parts = changed.split([len(state.x) for state in states])
+                states = [replace(state, x=x) for state, x in zip(states, parts, strict=True)]
 
     def _require_drawn(self, pairs: Pairs) -> None:
         for name, values in (("gamma", pairs.gammas), ("tau", pairs.taus)):

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 T = TypeVar("T")
+
+
+def by_style(contents: Sequence[int], styles: Sequence[int]) -> list[int]:
+    """Places of pairs in the order of `Pairs`: those of one style lie together, so that its keys and values are shared without copies."""
+    return sorted(range(len(styles)), key=lambda i: (styles[i], contents[i]))
+
+
+def back_in_order(sorted_pairs: Tensor, order: Sequence[int]) -> Tensor:
+    """Rows (P, ...) that `order` has sorted, where they were before."""
+    place = torch.empty(len(order), dtype=torch.long)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    return sorted_pairs[place.to(sorted_pairs.device)]
 
 
 @dataclass(frozen=True)

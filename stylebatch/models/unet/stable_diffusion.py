@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +28,31 @@ from stylebatch.models.unet.edits import (
 )
 from stylebatch.models.unet.latent_space import latent_factor, latent_scale
 
+M = TypeVar("M", bound="StableDiffusion")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def gradless(method: Callable[Concatenate[M, P], T]) -> Callable[Concatenate[M, P], T]:
+    """`method` without gradients: in inference mode, unless the networks are lent."""
+
+    @wraps(method)
+    def called(self: M, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if not self.is_lent:
+            with torch.inference_mode():
+                return method(self, *args, **kwargs)
+        # a weight that moves to another device or dtype in inference mode could never be trained again
+        with torch.inference_mode(False), torch.no_grad():
+            return method(self, *args, **kwargs)
+
+    return called
+
 
 class StableDiffusion:
-    """A loaded checkpoint, as `load_model` returns it; parts that a caller does not need may be None."""
+    """A loaded checkpoint, as `load_model` returns it; parts that a caller does not need may be None.
+
+    `is_lent`: the networks are a caller's own, who goes on with them afterwards.
+    """
 
     def __init__(
         self,
@@ -53,21 +76,25 @@ class StableDiffusion:
         self.on_evaluations: Callable[[int], None] | None = None
         self.pictures_at_once: int | None = None
         self.lanes: Lanes | None = None
+        self.is_lent = False
         # a list, so that shallow copies know of it too
         self._edits: list[object] = []
         self.sites: tuple[Site, ...] = tuple(sorted({n % NUM_SITES for n in decoder_sites(unet)}))
         self.latent_factor = latent_factor(vae) if vae is not None else 8
         self.latent_channels = int(unet.config.in_channels)
         self.native_cells = _native_cells(unet.config)
+        # the UNet halves its cells between levels
+        self.side_multiple = self.latent_factor * 2 ** (len(unet.down_blocks) - 1)
 
     @property
     def dtype(self) -> torch.dtype:
         return cast(torch.dtype, self.unet.dtype)
 
-    @torch.inference_mode()
+    @gradless
     def encode(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> scaled latents (B, c, h, w), float32: the mode of the VAE's posterior."""
-        return torch.cat([self._encoded(part) for part in self._at_once(images)])
+        with self._wide_vae():
+            return torch.cat([self._encoded(part) for part in self._at_once(images)])
 
     def _encoded(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device, self.vae.dtype).contiguous()
@@ -75,17 +102,30 @@ class StableDiffusion:
         latents = self.vae.encode(pixels).latent_dist.mode().float()
         return cast(Tensor, (latents - self._shift()) * latent_scale(self.vae))
 
-    @torch.inference_mode()
+    @gradless
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, c, h, w) -> images (B, 3, H, W) in [-1, 1], float32, clamped."""
         return self.decode_unclamped(latents).clamp(-1.0, 1.0)
 
-    @torch.inference_mode()
+    @gradless
     def decode_unclamped(self, latents: Tensor) -> Tensor:
         """As `decode`, but not clamped."""
         unscaled = latents / latent_scale(self.vae) + self._shift()
-        parts = self._at_once(unscaled.to(self.device, self.vae.dtype))
-        return torch.cat([self.vae.decode(part).sample.float() for part in parts])
+        with self._wide_vae():
+            parts = self._at_once(unscaled.to(self.device, self.vae.dtype))
+            return torch.cat([self.vae.decode(part).sample.float() for part in parts])
+
+    @contextmanager
+    def _wide_vae(self) -> Iterator[None]:
+        """Inside, a float16 autoencoder that would overflow is float32, as in the pipelines of diffusers."""
+        is_narrow = self.upcasts and self.vae.dtype == torch.float16
+        if is_narrow:
+            self.vae.to(torch.float32)
+        try:
+            yield
+        finally:
+            if is_narrow:
+                self.vae.to(torch.float16)
 
     def _at_once(self, images: Tensor) -> Sequence[Tensor]:
         """Batches of at most `pictures_at_once`."""
@@ -108,7 +148,7 @@ class StableDiffusion:
             return 1
         return max(windows_needed(tokenizer, prompt) for tokenizer in self.tokenizers_used)
 
-    @torch.inference_mode()
+    @gradless
     def embed(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
         """Last hidden state of the text encoder, prompts padded to its context length."""
         return self._embedded(prompts, windows, self.clip_skip)
@@ -116,7 +156,7 @@ class StableDiffusion:
     def embed_negative(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
         return self._embedded(prompts, windows, 0)
 
-    @torch.inference_mode()
+    @gradless
     def _embedded(self, prompts: list[str], windows: Sequence[int], skip: int) -> Conditioning:
         counts = windows or [self.num_windows(prompt) for prompt in prompts]
         ids = self._ids(self.tokenizer, prompts, counts)
@@ -134,7 +174,7 @@ class StableDiffusion:
     def embed_nothing(self) -> Conditioning:
         return self.embed_negative([""])
 
-    @torch.inference_mode()
+    @gradless
     def predict_noise(
         self, x: Tensor, t: float, cond: Conditioning, *, level: float | None = None
     ) -> Tensor:
@@ -230,7 +270,7 @@ class StableDiffusionXL(StableDiffusion):
     def upcasts(self) -> bool:
         return bool(getattr(self.vae.config, "force_upcast", True))
 
-    @torch.inference_mode()
+    @gradless
     def _embedded(self, prompts: list[str], windows: Sequence[int], skip: int) -> Conditioning:
         """The penultimate hidden states of both encoders, concatenated by feature; pooled: the second's projection."""
         if not self.text_encoders:

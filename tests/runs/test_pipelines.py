@@ -1,0 +1,491 @@
+"""Pipelines of diffusers and runs of manifests give the same pixels; pipelines do what those of diffusers do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate import cpu_offload
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+import stylebatch
+from stylebatch import StyleAlignedPipeline, StyleIDPipeline
+from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec
+from stylebatch.models.pipeline_files import TINY
+from tests.support.images import picture, write_inputs
+from tests.support.samples import pixels_of, samples_of
+
+FAMILIES = ["tiny", "sd15", "sd21", "sdxl"]
+SMALL = {"height": 32, "width": 32, "num_inference_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def folder_of(twins: Callable[[str], Path]) -> Callable[[str], Path]:
+    return lambda name: TINY if name == "tiny" else twins(name)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> StyleIDPipeline:
+    made = StyleIDPipeline.from_pretrained("tiny")
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def rendered(folder: Path, model: Path, side: int, **sections: Any) -> dict[tuple[str, str], Any]:
+    """Pictures of a run by content and style, or by prompt and set."""
+    torch.set_num_threads(1)
+    data = {
+        "name": "parity",
+        "model": {"path": str(model)},
+        "image": {"size": side},
+        "engine": {"name": "local", "threads": 1, "batch": 4},
+        "output": {"path": str(folder / "out"), "image": {"format": "png"}},
+        **sections,
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(data))
+    assert stylebatch.run(load_spec(folder / "run.yaml")).exit_code == 0
+    found = {}
+    for sample in samples_of(folder / "out"):
+        row = json.loads(sample["json"])
+        place = (row.get("content_id") or row["prompt"], row.get("style_id") or row["style"])
+        found[place] = pixels_of(sample["png"])
+    return found
+
+
+def side_of(family: str) -> int:
+    """The least side that the UNet can halve."""
+    return 32 if family == "tiny" else 64
+
+
+def quiet(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_styleid_is_that_of_a_manifest(
+    family: str, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    write_inputs(tmp_path, contents=2, styles=2)
+    inputs = {"contents": {"path": "contents"}, "styles": {"path": "styles"}}
+    method = {"name": "styleid", "steps": 2, "gamma": 0.6}
+    side = side_of(family)
+    expected = rendered(tmp_path, folder_of(family), side, method=method, **inputs)
+    contents = sorted((tmp_path / "contents").rglob("*.png"))
+    styles = sorted((tmp_path / "styles").iterdir())
+    pipe = quiet(StyleIDPipeline.from_pretrained(folder_of(family)))
+    given = [Image.open(path) for path in contents], [str(path) for path in styles]
+    made = pipe(
+        *given,
+        pairing="product",
+        gamma=0.6,
+        batch_size=4,
+        num_inference_steps=2,
+        height=side,
+        width=side,
+    ).images
+    assert len(expected) == 4
+    for (content, style), one in expected.items():
+        row = [path.name for path in contents].index(Path(content).name)
+        column = [path.name for path in styles].index(Path(style).name)
+        assert np.array_equal(made[2 * row + column], one), (content, style)
+
+
+@pytest.mark.parametrize(
+    ("family", "by_image"), [("tiny", False), ("tiny", True), ("sd21", True), ("sdxl", False)]
+)
+def test_stylealigned_is_that_of_a_manifest(
+    family: str, by_image: bool, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    picture(3).save(tmp_path / "wave.png")
+    texts, seeds = ["a cat", "a dog", "a bird"], [3, 5, 8]
+    columns = ",reference,reference_prompt" if by_image else ""
+    rest = ",wave.png,waves" if by_image else ""
+    lines = [f"{text},one,{seed}{rest}" for text, seed in zip(texts, seeds, strict=True)]
+    (tmp_path / "rows.csv").write_text("\n".join([f"prompt,style,seed{columns}", *lines]))
+    method = {"name": "stylealigned", "steps": 2, "guidance": 3}
+    engine = {"name": "local", "threads": 1, "batch": 8}
+    side = side_of(family)
+    expected = rendered(
+        tmp_path,
+        folder_of(family),
+        side,
+        method=method,
+        prompts={"path": "rows.csv"},
+        engine=engine,
+    )
+    pipe = quiet(StyleAlignedPipeline.from_pretrained(folder_of(family)))
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    style = {"style_image": tmp_path / "wave.png", "style_prompt": "waves"} if by_image else {}
+    made = pipe(
+        texts,
+        guidance_scale=3,
+        generator=generators,
+        batch_size=8,
+        num_inference_steps=2,
+        height=side,
+        width=side,
+        **style,
+    ).images
+    assert len(expected) == 3
+    for text, one in zip(texts, made, strict=True):
+        assert np.array_equal(one, expected[text, "one"]), text
+
+
+def test_other_batches_change_no_picture_by_more_than_a_level(tiny: StyleIDPipeline) -> None:
+    given = [picture(n) for n in range(3)], [picture(n) for n in (7, 8)]
+    together = tiny(*given, pairing="product", output_type="pt", **SMALL).images
+    for batch, features in ((1, "held"), (4, "recomputed"), (5, "hosted")):
+        parts = tiny(*given, pairing="product", output_type="pt", batch_size=batch, features=features, **SMALL).images  # fmt: skip
+        assert float((parts - together).abs().max()) < 1e-4
+    # pairs in another order are the same pairs
+    places = [(2, 0), (0, 1), (2, 1)]
+    contents, styles = ([side[p[i]] for p in places] for i, side in enumerate(given))
+    zipped = tiny(contents, styles, output_type="pt", **SMALL).images
+    assert float((zipped - together[[4, 1, 5]]).abs().max()) < 1e-4
+    assert float((together[0] - together[1]).abs().max()) > 0.05
+
+
+def test_images_may_be_given_in_any_form(tiny: StyleIDPipeline, tmp_path: Path) -> None:
+    image, style = picture(1, 32, 32), picture(9, 32, 32)
+    picture(1, 32, 32).save(tmp_path / "one.png")
+    array = np.asarray(image)
+    forms = {
+        "path": tmp_path / "one.png",
+        "opened": Image.open(tmp_path / "one.png"),
+        "palette": image.convert("RGBA"),
+        "array": array,
+        "arrays": array[None],
+        "floats": array.astype(np.float32) / 255.0,
+        "tensor": torch.from_numpy(array.copy()).permute(2, 0, 1),
+        "float tensors": torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double() / 255.0,
+        "nested": [[image]],
+    }
+    expected = np.asarray(tiny(image, style, **SMALL).images[0])
+    for name, form in forms.items():
+        assert np.array_equal(tiny(form, style, **SMALL).images[0], expected), name
+
+
+def test_a_photograph_that_lies_on_its_side_is_turned(
+    tiny: StyleIDPipeline, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(2, 32, 32).transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
+    upright = tiny(picture(2, 32, 32), picture(9), **SMALL).images[0]
+    with Image.open(tmp_path / "lying.png") as opened:
+        assert np.array_equal(tiny(opened, picture(9), **SMALL).images[0], upright)
+        # turned by the caller, who keeps the metadata of the file: not a second time
+        turned = opened.transpose(Image.Transpose.ROTATE_270)
+    assert turned.info.get("exif")
+    assert np.array_equal(tiny(turned, picture(9), **SMALL).images[0], upright)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"image": []}, "image: found an empty list"),
+        ({"image": [picture(1), None]}, r"image\[1\]: found an object of type NoneType"),
+        ({"image": "no/such.png"}, "no/such.png"),
+        ({"image": torch.full((3, 32, 32), -1.0)}, "image: found floats from -1 to -1"),
+        ({"image": np.full((32, 32, 3), np.nan)}, "image: found floats from nan"),
+        ({"image": torch.zeros(1, 4, 8, 8)}, r"image\[0\]: found a tensor of shape \(4, 8, 8\)"),
+        ({"image": [picture(1)] * 3, "style_image": [picture(1)] * 2}, "pairing='product'"),
+        ({"pairing": "sample"}, "pairing: found 'sample'; accepted: zip, product"),
+        ({"mask_image": [picture(1)] * 2}, "mask_image: found 2 for 1 images"),
+        ({"height": 100}, "height: found 100; accepted: multiples of 32"),
+        ({"resize_mode": "fit"}, "resize_mode: found 'fit'"),
+        ({"output_type": "jpg"}, "output_type: found 'jpg'; accepted: pil, np, pt, latent"),
+        ({"gamma": 1.5}, "gamma"),
+        ({"options": {"steps": 8}}, "num_inference_steps: found 4 beside options"),
+        ({"options": {"gama": 0.5}}, "gama"),
+        ({"options": {"sites": [0]}}, "method.sites"),
+        ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "accepted: .'latents'."),
+        ({"generator": [torch.Generator()] * 2}, "generator: found 2 for 1 pairs"),
+    ],
+)
+def test_what_cannot_be_used_is_told_by_its_argument(
+    tiny: StyleIDPipeline, changes: Mapping[str, Any], words: str
+) -> None:
+    with pytest.raises(Exception, match=words):
+        tiny(**{"image": picture(0), "style_image": picture(9), **SMALL, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"prompt": []}, "prompt: found"),
+        ({"prompt": ["a", None]}, "prompt: found"),
+        ({"negative_prompt": ["a", "b", "c"]}, "negative_prompt: found 3 for 2 prompts"),
+        ({"style_prompt": "waves"}, "style_prompt: found 'waves' without style_image"),
+        ({"style_image": [picture(1)] * 2}, "style_image: found 2"),
+        ({"latents": torch.zeros(1, 4, 8, 8)}, "latents: found shape"),
+        ({"num_images_per_prompt": 0}, "num_images_per_prompt: found 0"),
+        ({"options": {"windows": {"size": 16, "stride": 8}}}, "manifests/panorama.yaml"),
+        ({"options": {"guidance": 3}}, "guidance_scale: found 2 beside options"),
+    ],
+)
+def test_what_stylealigned_cannot_use_is_told_by_its_argument(
+    tiny: StyleIDPipeline, changes: Mapping[str, Any], words: str
+) -> None:
+    pipe = quiet(StyleAlignedPipeline.from_pipe(tiny))
+    with pytest.raises(ValueError, match=words):
+        pipe(**{"prompt": ["a cat", "a dog"], "guidance_scale": 2, **SMALL, **changes})
+
+
+def test_output_types_show_one_picture(tiny: StyleIDPipeline) -> None:
+    given = [picture(0), picture(1)], picture(9)
+    pil, array, tensor, latent = (
+        tiny(*given, output_type=kind, **SMALL).images for kind in ("pil", "np", "pt", "latent")
+    )
+    assert tiny(*given, return_dict=False, **SMALL)[0] == pil
+    assert array.shape == (2, 32, 32, 3)
+    assert tensor.shape == (2, 3, 32, 32)
+    assert np.abs(array - tensor.permute(0, 2, 3, 1).numpy()).max() == 0.0
+    assert np.abs(array - np.stack(pil) / 255.0).max() <= 0.5 / 255.0 + 1e-6
+    assert latent.shape[:2] == (2, tiny.unet.config.in_channels)
+    for one in (tensor, latent):  # a caller goes on with them
+        assert not one.is_inference()
+
+
+def test_callbacks_see_each_step_change_it_and_end_the_call(tiny: StyleIDPipeline) -> None:
+    seen: list[tuple[int, float, torch.Tensor]] = []
+
+    def note(pipe: Any, step: int, t: float, tensors: dict[str, Any]) -> None:
+        seen.append((step, t, tensors["latents"]))
+
+    given = [picture(0), picture(1)], picture(9)
+    plain = tiny(*given, output_type="latent", callback_on_step_end=note, **SMALL).images
+    assert [step for step, *_ in seen] == list(range(4)) == list(range(tiny.num_timesteps))
+    assert [t for _, t, _ in seen] == sorted((t for _, t, _ in seen), reverse=True)
+    assert torch.equal(seen[-1][2], plain)
+
+    def zero(pipe: Any, step: int, t: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        tensors["latents"].zero_()
+        return tensors if step == 1 else {}
+
+    changed = tiny(*given, output_type="latent", callback_on_step_end=zero, **SMALL).images
+    assert float((changed - plain).abs().max()) > 0.1
+    # from the same latents on, the two pairs differ by their contents' queries alone
+    assert float((changed[0] - changed[1]).abs().mean()) < float((plain[0] - plain[1]).abs().mean())
+
+    def stop(pipe: Any, step: int, t: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe._interrupt = step == 1
+        return tensors
+
+    ended = tiny(*given, output_type="latent", callback_on_step_end=stop, **SMALL).images
+    assert torch.equal(ended, seen[1][2])
+    assert tiny(*given, output_type="latent", **SMALL).images.equal(plain)  # not once for all
+
+
+def test_callbacks_of_stylealigned_see_all_pictures(tiny: StyleIDPipeline) -> None:
+    pipe = quiet(StyleAlignedPipeline.from_pipe(tiny))
+    seen: list[torch.Tensor] = []
+
+    def turn(pipe: Any, step: int, t: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append(tensors["latents"])
+        return {"latents": tensors["latents"].flip(-1)} if step == 3 else {}
+
+    noise = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    options = {**SMALL, "latents": noise, "output_type": "latent", "callback_on_step_end": turn}
+    made = pipe(["a cat", "a dog"], **options).images
+    assert torch.equal(made, seen[3].flip(-1))
+    made = pipe("a cat", picture(1), "waves", **{**options, "latents": noise[:1]}).images
+    assert torch.equal(made, seen[7].flip(-1))
+    alone = pipe("a cat", **{**SMALL, "latents": noise[:1]}, num_images_per_prompt=1).images
+    assert len(alone) == 1
+    assert len(pipe(["a", "b"], num_images_per_prompt=2, **SMALL).images) == 4
+
+
+def test_masks_keep_a_content_where_they_are_black(tiny: StyleIDPipeline) -> None:
+    image, style = picture(1, 32, 32), picture(9, 32, 32)
+    plain, everywhere, nowhere = (
+        np.asarray(tiny(image, style, **SMALL, **options).images[0], dtype=float)
+        for options in ({}, {"mask_image": Image.new("L", (32, 32), 255)}, {"mask_image": Image.new("1", (32, 32))})
+    )  # fmt: skip
+    assert np.abs(everywhere - plain).max() <= 1.0
+    kept = tiny(image, style, options={"inject": False, "init_adain": False}, **SMALL).images[0]
+    assert np.abs(nowhere - np.asarray(kept, dtype=float)).max() <= 1.0
+    assert np.abs(nowhere - plain).mean() > 3.0
+
+
+def test_a_range_is_drawn_by_the_seeds_of_generators(tiny: StyleIDPipeline) -> None:
+    method = stylebatch.StyleID(gamma={"from": 0.1, "to": 0.9})
+    options = {"options": {"gamma": {"from": 0.1, "to": 0.9}}, "output_type": "latent"}
+    drawn = method.drawn(5).gamma
+    found = tiny(picture(1), picture(9), generator=[torch.Generator().manual_seed(5)], **options, **SMALL).images  # fmt: skip
+    same = tiny(picture(1), picture(9), gamma=drawn, output_type="latent", **SMALL).images
+    assert float((found - same).abs().max()) < 1e-4
+    twice = [
+        tiny([picture(1)] * 2, picture(9), generator=torch.Generator().manual_seed(1), **options, **SMALL).images
+        for _ in range(2)
+    ]  # fmt: skip
+    assert torch.equal(*twice)
+    assert not torch.equal(twice[0][0], twice[0][1])
+
+
+class Bar:
+    """What tqdm would have shown."""
+
+    def __init__(self) -> None:
+        self.lines = ""
+
+    def write(self, text: str) -> None:
+        self.lines += text
+
+    def flush(self) -> None: ...
+
+
+def test_the_bar_counts_evaluations_and_can_be_silenced(
+    tiny: StyleIDPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = Bar()
+    pipe = StyleIDPipeline.from_pipe(tiny)
+    for features, total in (("held", 20), ("recomputed", 32)):
+        pipe.set_progress_bar_config(file=bar, desc="styles")
+        pipe([picture(0), picture(1)], picture(9), features=features, **SMALL)
+        assert f"{total}/{total}" in bar.lines  # (2 + 1) x 4 inverted, 2 x 4 rendered
+        assert "styles" in bar.lines
+    aligned = StyleAlignedPipeline.from_pipe(tiny)
+    for arguments, total in ((("a cat",), 8), (("a cat", picture(1), "waves"), 24)):
+        aligned.set_progress_bar_config(file=bar)
+        aligned(*arguments, **SMALL)
+        assert f"{total}/{total}" in bar.lines
+    pipe.set_progress_bar_config(disable=True)
+    capsys.readouterr()
+    pipe(picture(0), picture(9), **SMALL)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("family", ["tiny", "sdxl"])
+def test_what_is_saved_loads_again_everywhere(
+    family: str, folder_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pipe = quiet(StyleIDPipeline.from_pretrained(folder_of(family)))
+    pipe.save_pretrained(tmp_path / "saved")
+    side = side_of(family)
+    given = {
+        "image": picture(0),
+        "style_image": picture(9),
+        "output_type": "latent",
+        "height": side,
+        "width": side,
+        "num_inference_steps": 2,
+    }
+    expected = pipe(**given).images
+    assert torch.equal(quiet(StyleIDPipeline.from_pretrained(tmp_path / "saved"))(**given).images, expected)  # fmt: skip
+    model, source = (stylebatch.load_model(p) for p in (tmp_path / "saved", folder_of(family)))
+    noise = torch.randn(1, model.latent_channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    cond, known = model.embed_nothing(), source.embed_nothing()
+    assert torch.equal(
+        model.predict_noise(noise, 501, cond), source.predict_noise(noise, 501, known)
+    )
+    if family == "tiny":
+        stock = StableDiffusionPipeline.from_pretrained(tmp_path / "saved")
+        assert torch.equal(quiet(StyleIDPipeline.from_pipe(stock))(**given).images, expected)
+
+
+def test_a_folder_without_all_weights_is_refused(
+    linked: Callable[..., Path], tmp_path: Path
+) -> None:
+    broken = linked(TINY, "broken", without=("unet/diffusion_pytorch_model.safetensors",))
+    with pytest.raises(ManifestError, match="unet"):
+        StyleIDPipeline.from_pretrained(broken)
+
+
+def test_autoencoders_are_sliced_and_tiled(tiny: StyleIDPipeline) -> None:
+    pipe = quiet(StyleIDPipeline.from_pretrained("tiny"))
+    given = {"image": [picture(0), picture(1)], "style_image": picture(9), "output_type": "pt"}
+    plain = pipe(**given, **SMALL).images
+    calls = counted(pipe.vae.decoder)
+    pipe.enable_vae_slicing()
+    assert float((pipe(**given, **SMALL).images - plain).abs().max()) < 1e-4
+    assert len(calls) == 2
+    pipe.disable_vae_slicing()
+    pipe.enable_vae_tiling()
+    large = {"height": 192, "width": 192, "num_inference_steps": 2}
+    calls.clear()
+    pipe(**given, **large)
+    assert len(calls) > 1
+    pipe.disable_vae_tiling()
+    calls.clear()
+    pipe(**given, **large)
+    assert len(calls) == 1
+
+
+def counted(module: torch.nn.Module) -> list[None]:
+    calls: list[None] = []
+    module.register_forward_hook(lambda *_: calls.append(None))
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["model", "sequential"])
+@pytest.mark.parametrize("family", ["tiny", "sdxl"])
+def test_offloaded_pipelines_give_the_same_pictures(
+    kind: str, family: str, folder_of: Callable[[str], Path]
+) -> None:
+    """By the hooks of an accelerator, which here stands for the CPU."""
+    pipe = quiet(StyleIDPipeline.from_pretrained(folder_of(family)))
+    side = side_of(family)
+    given = {
+        "image": picture(0),
+        "style_image": picture(9),
+        "output_type": "latent",
+        "height": side,
+        "width": side,
+        "num_inference_steps": 2,
+    }
+    expected = pipe(**given).images
+    if kind == "model":
+        pipe.enable_model_cpu_offload(device="cpu")
+    else:
+        # as `enable_sequential_cpu_offload` does with an accelerator; it refuses a CPU
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
+            if part is not None:
+                cpu_offload(part, torch.device("cpu"), offload_buffers=bool(part._parameters))
+        assert pipe.unet.conv_in.weight.device.type == "meta"
+    assert torch.equal(pipe(**given).images, expected)
+    assert torch.equal(pipe(**given).images, expected)  # hooks are in place for a second call
+    pipe.remove_all_hooks()
+    if kind == "model":
+        aligned = quiet(StyleAlignedPipeline.from_pipe(pipe))
+        aligned.enable_model_cpu_offload(device="cpu")
+        assert (
+            len(aligned(["a cat", "a dog"], height=side, width=side, num_inference_steps=2).images)
+            == 2
+        )
+
+
+def test_other_dtypes(tiny: StyleIDPipeline) -> None:
+    pipe = quiet(StyleIDPipeline.from_pretrained("tiny", dtype=torch.bfloat16))
+    assert pipe.unet.dtype == torch.bfloat16
+    given = {"image": picture(0), "style_image": picture(9), "output_type": "pt", **SMALL}
+    wide = tiny(**given).images
+    assert float((pipe(**given).images - wide).abs().mean()) < 0.05
+    assert float((pipe.to(torch.float32)(**given).images - wide).abs().mean()) < 0.05
+
+
+def test_a_notebook_never_starts_ray() -> None:
+    code = (
+        "import sys, stylebatch as sb\n"
+        "assert 'torch' not in sys.modules\n"
+        "from PIL import Image\n"
+        "pipe = sb.StyleIDPipeline.from_pretrained('tiny')\n"
+        "pipe(Image.new('RGB', (32, 32)), Image.new('RGB', (32, 32), 'red'), height=32, width=32, num_inference_steps=2)\n"
+        "sb.StyleAlignedPipeline.from_pipe(pipe)('a cat', height=32, width=32, num_inference_steps=2)\n"
+        "sb.load_model(pipe)\n"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] == 'ray'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
