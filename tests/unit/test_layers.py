@@ -150,6 +150,7 @@ PATHS = {
     "methods.user.file",
     "methods.user._source_of",
     "data.images.load_picture(path)",
+    "diffusers_pipelines.latent_pipeline.from_pretrained(pretrained_model_name_or_path)",
     "data.sources.tar_index._file_of",
     "engine.run.output",
     "features.bandwidth._local(path)",
