@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -72,6 +73,8 @@ def _write_inputs(folder: Path) -> None:
     blends = next(block for block in BLOCKS if block.language == "csv")
     (manifests / "styles.csv").write_text(blends.text)
     (manifests / "pairs.csv").write_text("content,style\ncat/0.jpg,dawn\n")
+    pickled = {"string_to_param": {"*": torch.zeros(2, 4)}}
+    torch.save(pickled, folder / "easynegative.pt")
     (folder / "pairs.csv").write_text("content,style\nmanifests/cat.jpg,manifests/monet.jpg\n")
     _write_photographs(folder)
     (manifests / "demo").symlink_to(ROOT / "manifests/demo")

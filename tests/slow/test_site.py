@@ -44,8 +44,10 @@ def test_every_page_has_a_place_in_the_navigation(site: dict[str, str]) -> None:
 
 
 def test_the_reference_has_every_verb_field_and_name(site: dict[str, str]) -> None:
+    overview = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     for verb in command().commands:
         assert f'id="stylebatch-{verb}' in site["commands"]
+        assert f"`stylebatch {verb}" in overview
     for field in RunSpec.model_fields:
         assert f">{field}</span>" in site["manifest_reference"]
     for name in stylebatch.__all__:
