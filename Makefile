@@ -8,7 +8,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 CONFIG ?= manifests/train/finetune.yaml
-.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-scaling bench-gpu soak docs docs-links clean
+.PHONY: help setup stylize plan submit train test test-unit test-slow test-gpu check format demo bench bench-ray bench-scaling bench-gpu soak docs docs-links release-check clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ docs: $(STAMP) ## these pages as a site in build/docs; a warning fails
 
 docs-links: $(STAMP) ## ask the web for the pages' links to other sites
 	$(BIN)/python -m sphinx -q -b linkcheck docs build/docs-links
+
+release-check: $(STAMP) ## build wheel and sdist, check them, and render the demo from the wheel alone (ten minutes)
+	$(BIN)/python -m pipelines.release_check $(ARGS)
 
 format: $(STAMP) ## apply formatting and safe lint fixes
 	$(BIN)/ruff check --fix --quiet . || true

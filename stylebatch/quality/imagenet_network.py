@@ -78,8 +78,11 @@ class Network:
 
     def inputs(self, images: Sequence[Pixels]) -> Tensor:
         """(N, 3, 224, 224) as the network takes them."""
-        planes = [torch.from_numpy(_square(image)).to(self.device) for image in images]
-        return torch.cat([prepared(plane.permute(2, 0, 1)[None].float()) for plane in planes])
+        # Apple's GPU has no antialiased bicubic filter
+        filtering = torch.device("cpu") if self.device.type == "mps" else self.device
+        planes = [torch.from_numpy(_square(image)).to(filtering) for image in images]
+        found = [prepared(plane.permute(2, 0, 1)[None].float()) for plane in planes]
+        return torch.cat(found).to(self.device)
 
     def pooled(self, inputs: Tensor) -> Tensor:
         """Features (N, 1280) of what `inputs` or `prepared` gives; differentiable."""

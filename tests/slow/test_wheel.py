@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.release_check import BESIDE, sdist_faults, tracked, wheel_faults
+
 ROOT = Path(__file__).parents[2]
-PACKED = ("stylebatch", "pipelines", "manifests", "pyproject.toml", "README.md", "LICENSE")
+PACKED = ("stylebatch", "pipelines", "manifests", *BESIDE)
 IMPORT_ALL = """
 import importlib, json, pkgutil, stylebatch
 names = [m.name for m in pkgutil.walk_packages(stylebatch.__path__, "stylebatch.")]
@@ -25,6 +27,8 @@ for name in names:
         importlib.import_module(name)
 print(json.dumps([stylebatch.__file__, names]))
 """
+
+PACKAGE = tracked(ROOT)
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +60,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         tar.extractall(built, filter="data")
+        held = [one.name.partition("/")[2] for one in tar.getmembers() if one.isfile()]
+    assert list(sdist_faults(held, PACKAGE)) == []
     unpacked = built / archive.name.removesuffix(".tar.gz")
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     call(*pip, "--wheel-dir", built, unpacked, cwd=built)
@@ -79,15 +85,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_product_and_its_data_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
-        names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    expected = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "stylebatch").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert names == expected
-    assert {"stylebatch/py.typed", "stylebatch/models/tiny/unet/config.json"} <= names
-    assert not [name for name in names if name.split("/")[1] in ("bench", "embedded", "proofs")]
+        names = archive.namelist()
+    assert list(wheel_faults(names, PACKAGE)) == []
+    assert {"stylebatch/py.typed", "stylebatch/models/tiny/unet/config.json"} <= set(names)
 
 
 def test_every_module_is_importable_without_the_laboratory(installed: Path, tmp_path: Path) -> None:
