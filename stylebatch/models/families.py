@@ -6,12 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stylebatch.models.family import Family
+from stylebatch.models.learned_tokens import is_embedding, num_vectors
 from stylebatch.models.pipeline_files import PipelineFiles
 from stylebatch.models.unet.lora_keys import check_keys, num_layers
 from stylebatch.models.unet.published import Published, published_checkpoints
-from stylebatch.models.unet.single_file import parameters_by_part, single_file_layout
+from stylebatch.models.unet.single_file import (
+    is_vae,
+    parameters_by_part,
+    single_file_layout,
+    vae_tensors,
+)
 from stylebatch.models.unet.unet_family import TITLES, UNet
-from stylebatch.models.weights import read_header
+from stylebatch.models.weights import num_parameters, read_header
 
 FAMILIES: dict[str, Callable[[PipelineFiles], Family]] = {
     "UNet2DConditionModel": UNet,
@@ -47,5 +53,9 @@ def title_of_weights(path: Path) -> tuple[str, Mapping[str, int]]:
     if layers := num_layers([*tensors]):
         check_keys(path)
         return "LoRA weights", {"layers": layers}
+    if is_embedding(tensors):
+        return "textual inversion", {"vectors": max(num_vectors(one) for one in tensors.values())}
+    if is_vae(tensors):
+        return "autoencoder (VAE)", {"vae": num_parameters(vae_tensors(path, tensors)[1])}
     layout = single_file_layout(path, tensors)
     return f"{TITLES[layout]} checkpoint in one file", parameters_by_part(layout, tensors)

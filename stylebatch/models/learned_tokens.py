@@ -77,6 +77,19 @@ def find_embeddings(
     return found
 
 
+def is_embedding(header: Mapping[str, Stored]) -> bool:
+    """Whether the tensors of a file are those of a textual inversion."""
+    are_named = bool(header) and (len(header) == 1 or set(header) <= set(BY_NAME))
+    return are_named and all(
+        one.dtype in FLOATS and len(one.shape) in (1, 2) for one in header.values()
+    )
+
+
+def num_vectors(stored: Stored) -> int:
+    """Of a tensor of one vector, or of several."""
+    return stored.shape[0] if len(stored.shape) == 2 else 1
+
+
 def check_tokens(
     embeddings: Sequence[Embedding], encoder: str, vocabulary: Collection[str]
 ) -> None:
@@ -109,7 +122,7 @@ def _found(spec: EmbeddingSpec, widths: Mapping[str, int]) -> Embedding:
             f"found the token {token!r}",
             "one without blanks; next: set `token`, such as <cat>",
         )
-    counts = {part: _num_vectors(path, name, header[name]) for part, name in tensors.items()}
+    counts = {part: _bounded(path, name, header[name]) for part, name in tensors.items()}
     return Embedding(path, token, tensors, counts)
 
 
@@ -145,8 +158,8 @@ def _by_encoder(
         yield fitting[0], name
 
 
-def _num_vectors(path: Path, name: str, stored: Stored) -> int:
-    count = stored.shape[0] if len(stored.shape) == 2 else 1
+def _bounded(path: Path, name: str, stored: Stored) -> int:
+    count = num_vectors(stored)
     if count > MOST_VECTORS:
         raise _refusal(path, f"{name}: found {count:,} vectors", f"up to {MOST_VECTORS:,}")
     return count

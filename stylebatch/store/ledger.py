@@ -111,9 +111,10 @@ class Ledger:
                 self._require_no_loss(former, run)
             return run
         if former.digest not in {part.digest for part in run.parts}:
-            lines = diff(former.identity, masked_values(run.identity)) + _diff_of_models(
-                former, run
-            )
+            lines = diff(former.identity, masked_values(run.identity))
+            if models := _diff_of_models(former, run):
+                # that the fingerprints differ says less
+                lines = [line for line in lines if "fingerprint" not in line.split(":")[0]] + models
             # what earlier generations were differs wherever anything else does
             told = [line for line in lines if not line.startswith("former.")] or lines
             changes = "\n".join(f"  {line}" for line in told)
@@ -376,16 +377,14 @@ def _diff_of_models(former: RunRecord, run: RunRecord) -> list[str]:
     """What of the section `model` made its fingerprint another; none where files of the same names changed."""
     if former.identity.get("model_fingerprint") == run.identity.get("model_fingerprint"):
         return []
-    old, new = (
-        {name: value for name, value in dict(one.spec.get("model") or {}).items() if value}
-        for one in (former, run)
-    )
-    names = (old.keys() | new.keys()) - _NOT_OF_FILES
-    return [
-        line
-        for name in sorted(names)
-        for line in diff(old.get(name), new.get(name), f"model.{name}")
+    old, new = (dict(one.spec.get("model") or {}) for one in (former, run))
+    # a field that an older output lacks has its default, which is empty
+    names = [
+        name
+        for name in sorted((old.keys() | new.keys()) - _NOT_OF_FILES)
+        if (old.get(name) or None) != (new.get(name) or None)
     ]
+    return [line for name in names for line in diff(old.get(name), new.get(name), f"model.{name}")]
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

@@ -58,10 +58,12 @@ def weights_finding(place: str) -> Finding:
         title, counts = title_of_weights(Path(place))
     except ManifestError as error:
         return Finding(place, "safetensors file", facts, problems=(str(error),))
-    is_lora = "layers" in counts
+    added = {"layers": f"lora: [{{path: {place}}}]", "vectors": f"embeddings: [{{path: {place}}}]"}
+    fields = [field for what, field in added.items() if what in counts]
+    fields += [f"vae: {place}"] * (list(counts) == ["vae"])
     step = (
-        f"`model: {{name: sd15, lora: [{{path: {place}}}]}}` adds it"
-        if is_lora
+        f"`model: {{name: sd15, {fields[0]}}}` adds it"
+        if fields
         else f"`model: {{path: {place}, config: FOLDER}}` renders with it, FOLDER with the configs and tokenizers of its family"
     )
     return Finding(place, title, facts | {"weights": dict(counts)}, next_step=step)

@@ -344,11 +344,13 @@ def test_prompts_that_name_none_and_changed_embeddings_are_told(
         "1 row has a text of more tokens than the text encoder's 16, up to 18"
         in told.out + told.err
     )
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`tiny`, textual inversion ink.safetensors, textual inversion wash.safetensors (" in card
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert [one["path"] for one in record["spec"]["model"]["embeddings"]] == [f"{tmp_path}/{one['path']}" for one in given]  # fmt: skip
     for changes, line in (
         ({"embeddings": given[:1]}, "model.embeddings: "),
-        ({"embeddings": given, "clip_skip": 1}, "model.clip_skip: null -> 1"),
+        ({"embeddings": given, "clip_skip": 1}, "model.clip_skip: 0 -> 1"),
     ):
         prompts(tmp_path, *rows, **changes)
         assert main(["plan", str(manifest)]) == 4
@@ -384,6 +386,19 @@ def test_styles_in_a_cache_know_no_prompt(
     assert second["fingerprint_without_prompts"] == first["model_fingerprint"]
     assert second["model_fingerprint"] != first["model_fingerprint"]
     assert "fingerprint_without_prompts" not in first
+
+
+def test_inspect_says_what_a_file_is_and_where_it_goes(
+    tmp_path: Path, eps_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vae = eps_folder / "vae" / "diffusion_pytorch_model.safetensors"
+    for path, told in (
+        (written(tmp_path, "x", {"emb_params": vectors(1, 3, 32)}), ("textual inversion", "embeddings: [{path: ")),
+        (str(vae), ("autoencoder (VAE)", f"vae: {vae}")),
+    ):  # fmt: skip
+        assert main(["inspect", path]) == 0
+        found = capsys.readouterr().out
+        assert all(text in found for text in told), found
 
 
 def test_the_fingerprint_follows_vectors_and_token(eps_folder: Path, tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def vae_tensors(path: Path, tensors: Mapping[str, Stored]) -> tuple[str, dict[st
     return prefix, found
 
 
+def is_vae(tensors: Mapping[str, Stored]) -> bool:
+    """Whether a single file holds an autoencoder and no other network."""
+    others = (UNET_KEYS, *(key for keys in TEXT_KEYS.values() for key in keys))
+    prefix = VAE_KEYS if _has(tensors, VAE_KEYS) else ""
+    halves = (f"{prefix}encoder.conv_in.", f"{prefix}decoder.conv_in.")
+    return all(_has(tensors, half) for half in halves) and not any(
+        _has(tensors, key) for key in others
+    )
+
+
 def is_original_vae(names: Iterable[str]) -> bool:
     """Whether the names of an autoencoder's tensors are those of the original code."""
     return any(name.startswith(("encoder.down.", "encoder.mid.")) for name in names)
