@@ -122,7 +122,9 @@ def _ask(question: str, choices: Sequence[str]) -> str | None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     if not choices:
-        text: str = typer.prompt(question, default="", show_default=False, err=True)
+        text: str = typer.prompt(
+            question, default="", show_default=False, prompt_suffix=" ", err=True
+        )
         return text.strip() or None
     numbered = "".join(f"\n  {number}  {choice}" for number, choice in enumerate(choices, 1))
 

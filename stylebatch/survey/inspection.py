@@ -13,6 +13,7 @@ from stylebatch.data.image_section import ContentSpec
 from stylebatch.data.one_look import one_look
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.places import exists, is_file
+from stylebatch.data.sources.hub_datasets import is_on_hub, local_copy
 from stylebatch.data.sources.kinds import kind_of
 from stylebatch.data.sources.local import LocalFiles
 from stylebatch.data.sources.outputs import commits_of, is_output, output_around
@@ -26,7 +27,7 @@ from stylebatch.models.model_section import PICKLED, SINGLE_FILE
 from stylebatch.paths import is_address
 from stylebatch.survey.document_survey import annotations_finding, document_finding
 from stylebatch.survey.finding import Finding
-from stylebatch.survey.image_survey import ImageSurvey, survey_images, without_field
+from stylebatch.survey.image_survey import FIELD, ImageSurvey, survey_images, without_field
 from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
 from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
 from stylebatch.survey.picture_look import look_at
@@ -61,6 +62,12 @@ def inspect(place: str, most_rows: int) -> Finding:
     and StorageError for a store that does not answer.
     """
     require_there(place)
+    if is_on_hub(place):
+        return replace(_found(local_copy(place, FIELD), most_rows), place=place)
+    return _found(place, most_rows)
+
+
+def _found(place: str, most_rows: int) -> Finding:
     if is_pattern(place) or not is_file(place):
         return _folder(place, most_rows)
     suffix = suffix_of(place)

@@ -16,12 +16,13 @@ from stylebatch.data.image_section import ContentSpec
 from stylebatch.data.pictures.formats import IMAGE_SUFFIXES
 from stylebatch.data.places import entries_of, is_folder
 from stylebatch.data.sources.holdings import ANNOTATION_SUFFIXES, kind_within
+from stylebatch.data.sources.hub_datasets import is_on_hub, local_copy
 from stylebatch.data.sources.kinds import accepted_kinds, kind_of
 from stylebatch.data.sources.outputs import is_output
 from stylebatch.data.tables.reader import FORMATS
 from stylebatch.data.tables.text_lines import suffix_of
 from stylebatch.errors import ManifestError
-from stylebatch.survey.image_survey import listed
+from stylebatch.survey.image_survey import FIELD, listed
 from stylebatch.survey.place_words import (
     CONTENT_WORDS,
     GENERAL_WORDS,
@@ -78,7 +79,7 @@ def assigned(given: Places, others: Sequence[str], ask: Ask) -> Places:
                 f"{os.path.abspath(os.curdir)}: found no folders or tables of images in it; accepted: folders to make a manifest of. Next: "
                 "`stylebatch init PHOTOS PAINTINGS`"
             )
-    elif len(others) == 1 and not given.by_part and is_folder(others[0]):
+    elif len(others) == 1 and not given.by_part and _is_near(others[0]):
         others = named_parts(others[0]) or others
     found, images = given, list[str]()
     for place in others:
@@ -88,6 +89,11 @@ def assigned(given: Places, others: Sequence[str], ask: Ask) -> Places:
         else:
             found = _with(found, part, place)
     return _completed(_paired(found, images, ask), ask)
+
+
+def _is_near(place: str) -> bool:
+    """Whether it is a folder in which others may be looked for."""
+    return not is_on_hub(place) and is_folder(place)
 
 
 def _with(found: Places, part: Part, place: str) -> Places:
@@ -101,6 +107,7 @@ def _with(found: Places, part: Part, place: str) -> Places:
 
 def part_of(place: str) -> Part:
     """What a place is for, by its name and by a glance at what is there; `images` for contents or styles."""
+    place = local_copy(place, FIELD)
     if suffix_of(place) in FORMATS and kind_of(place) in (None, "table"):
         role = role_of(columns_of(place))
         # what is wrong with a table of other columns, its listing tells

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from stylebatch.cli import main
+from stylebatch.data.image_section import ContentSpec
 from stylebatch.data.sources.hub_datasets import local_copy
 from stylebatch.data.sources.kinds import open_source
 from stylebatch.errors import ManifestError, PlanChangedError, StorageError
@@ -141,7 +142,7 @@ def test_the_client_that_is_told_to_stay_offline_asks_nothing(
 
 
 def test_datasets_of_the_hub_are_contents(
-    staged: Path, hub: Hub, eps_folder: Path, tmp_path: Path
+    staged: Path, hub: Hub, eps_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upload(staged, NAME)
     for number in range(3):
@@ -163,6 +164,13 @@ def test_datasets_of_the_hub_are_contents(
     assert [item.label for item in found.images(0)] == [row["label"] for row in rows_of(staged)]
     item = found.images(1)[2]
     assert (item.id, found.sources.read(item.ref)) == ("dog/2.png", photos["train/dog/2.png"])
+    capsys.readouterr()
+    assert main(["inspect", f"hf://datasets/{OWNER}/photos"]) == 0
+    assert "classes: 2 (dog 2, cat 1)" in capsys.readouterr().out
+    begun = tmp_path / "begun.yaml"
+    words = [f"hf://datasets/{OWNER}/photos", str(tmp_path / "styles"), "--model", "tiny"]
+    assert main(["init", *words, "-m", str(begun)]) == 0
+    assert load_spec(begun).contents == ContentSpec(path=words[0])
     pinned = hub.repositories[("datasets", f"{OWNER}/photos")].head
     hub.put(f"{OWNER}/photos", {"train/cat/9.png": b""})
     source = open_source(f"hf://datasets/{OWNER}/photos@{pinned}/train", "contents")
