@@ -4,8 +4,22 @@ from __future__ import annotations
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 style`, `2,000 styles`."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+    """`1 style`, `2,000 styles`, `2 classes`, `3 copies`."""
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """`styles`, `classes`, `copies`."""
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in ("a", "e", "o", "u"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
+def is_or_are(number: int) -> str:
+    """What agrees with that many."""
+    return "is" if number == 1 else "are"
 
 
 def size(size_bytes: int) -> str:

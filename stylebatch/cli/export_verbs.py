@@ -10,6 +10,7 @@ from stylebatch.cli.arguments import DryRun, JsonLogs, Output, place, whole_numb
 from stylebatch.cli.messages import end_of_dry_run, progress
 from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
+from stylebatch.words import counted
 
 if TYPE_CHECKING:
     from stylebatch.export.export import ExportResult
@@ -162,7 +163,7 @@ def export(
     repository, folder = repository_of(into), staging_folder(place(output), staging)
     print_export(export([place(output)], folder, options, progress=shown))
     uploaded = upload(folder, repository, private=private)
-    print(f"{uploaded.url}: holds the export, {uploaded.num_files} files were new")
+    print(f"{uploaded.url}: holds the export, {counted(uploaded.num_files, 'new file')}")
     return 0
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stylebatch.cli.json_lines import line
 from stylebatch.errors import Interrupted, ManifestError
 from stylebatch.masking import safe_text
+from stylebatch.words import counted
 
 if TYPE_CHECKING:
     from stylebatch.engine.run import RunResult
@@ -48,7 +49,7 @@ def print_result(result: RunResult, *, as_json: bool) -> int:
         f", {result.num_attempted / result.seconds:.2f} samples/s" if result.num_attempted else ""
     )
     print(
-        f"Went through {result.num_attempted} of {result.num_samples} samples in {clock(result.seconds)}{rate}"
+        f"Went through {result.num_attempted:,} of {counted(result.num_samples, 'sample')} in {clock(result.seconds)}{rate}"
     )
     print("\n".join(result.report.lines()))
     for problem in result.problems():

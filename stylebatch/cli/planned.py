@@ -27,7 +27,7 @@ from stylebatch.store.names import STATS
 from stylebatch.store.output_record import RunRecord, find_run
 from stylebatch.store.previews import preview_in
 from stylebatch.store.run_lock import RunLock
-from stylebatch.words import counted
+from stylebatch.words import counted, is_or_are
 
 if TYPE_CHECKING:
     from stylebatch.engine.gate_outlook import GateOutlook
@@ -62,7 +62,9 @@ class _Outlook:
             return []
         left = self.shards - self.committed
         rest = f"a run renders {left:,} more" if left else "a run has nothing left to render"
-        return [f"{self.committed:,} of {self.shards:,} shards are committed; {rest}"]
+        return [
+            f"{self.committed:,} of {counted(self.shards, 'shard')} {is_or_are(self.committed)} committed; {rest}"
+        ]
 
 
 def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:

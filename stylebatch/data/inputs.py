@@ -20,6 +20,7 @@ from stylebatch.data.sources.source import NOWHERE, Item, Part, Ref
 from stylebatch.data.view import View
 from stylebatch.errors import SampleError
 from stylebatch.pixel_memory import image_of
+from stylebatch.words import counted, is_or_are
 
 ASPECT_TOLERANCE = 0.02
 UNASKED = (0, 0)
@@ -109,7 +110,8 @@ def load_labelled(
     objects = fitted(item.regions, view, min_visibility=image.min_visibility, name=item.id)
     picture = replace(picture, objects=objects)
     if len(objects) < len(item.regions) and (gone := unseen(item.regions, view, item.id)):
-        note = f"{item.id}: {gone} of {len(item.regions)} objects are outside the picture or without area, and left out"
+        lost = f"{gone:,} of {counted(len(item.regions), 'object')} {is_or_are(gone)}"
+        note = f"{item.id}: {lost} outside the picture or without area, and left out"
         picture = replace(picture, notes=(*picture.notes, note))
     if item.segmentation is None:
         return picture

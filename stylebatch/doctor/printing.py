@@ -14,6 +14,7 @@ from stylebatch.doctor.model import BYTES, Diagnosis, Measure, diagnose
 from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.models.model_section import ModelSpec, describe_model
+from stylebatch.words import counted
 
 MANIFESTS = (".yaml", ".yml", ".json")
 
@@ -119,7 +120,7 @@ def model_lines(found: Diagnosis) -> Iterator[str]:
     yield f"{f'Memory at {found.size} px':<27} {'float16':>9}    {'float32':>9}"
     yield _row("one row of an evaluation", found.activations)
     sites = f"sites {found.styled[0]}..{found.styled[-1]}" if found.styled else "no site"
-    yield f"  one style, {found.steps} steps, {sites}"
+    yield f"  one style, {counted(found.steps, 'step')}, {sites}"
     for codec, sizes in found.feature_bytes.items():
         yield _row(f"  codec {codec}", sizes)
     yield ""

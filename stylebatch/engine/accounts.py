@@ -16,6 +16,7 @@ from stylebatch.methods.user_code import UserCodeError
 from stylebatch.planning.plan import Plan
 from stylebatch.progress import Event, Progress
 from stylebatch.store.ledger import Ledger
+from stylebatch.words import counted
 
 MAX_NOTES_SHOWN = 5
 """Notes about pictures that a run shows."""
@@ -86,10 +87,11 @@ class Account:
         """A shard is on disk."""
         self.queue.done(worker, shard)
         name, failed = self.plan.shard_name(shard), stats["num_failed"]
-        text = f"{failed} of {stats['num_samples']} samples failed" if failed else ""
+        text = f"{failed:,} of {counted(stats['num_samples'], 'sample')} failed" if failed else ""
         if rejected := stats.get("num_rejected", 0):
             text = (
-                f"{text}; " * bool(text) + f"{rejected} of {stats['num_samples']} samples rejected"
+                f"{text}; " * bool(text)
+                + f"{rejected:,} of {counted(stats['num_samples'], 'sample')} rejected"
             )
         # the lowest rung is the last: within a shard batches only shrink
         if stats["executed"]:

@@ -302,7 +302,7 @@ def _measure(
         done.num_samples += shard.stats.num_success
         if time.monotonic() - told > SAY_EVERY_S:
             told = time.monotonic()
-            progress.note(f"measured {number + 1:,} of {len(committed.shards):,} shards")
+            progress.note(f"measured {number + 1:,} of {counted(len(committed.shards), 'shard')}")
 
 
 def _values(

@@ -58,6 +58,7 @@ from stylebatch.store.previews import empty, preview_in
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 from stylebatch.store.versions import version_of
+from stylebatch.words import counted, is_or_are
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class RunResult:
         failed = self.report.num_failed
         if failed > self.max_failed_fraction * self.num_samples:
             lines.append(
-                f"{failed} of {self.num_samples} samples failed, more than max_failed_fraction {self.max_failed_fraction:g} "
+                f"{failed:,} of {counted(self.num_samples, 'sample')} failed, more than max_failed_fraction {self.max_failed_fraction:g} "
                 f"allows; most often {self.report.reasons[0].line()}; all in {self.folder.where('metadata/errors.parquet')}"
             )
         return lines
@@ -204,7 +205,9 @@ def _lead(start: _Start) -> RunResult:
         done = total - sum(len(shards) for _, shards in work)
         if done:
             require_same_arithmetic(output, record, present)
-            progress.note(f"Resuming {output}: {done} of {total} shards are committed")
+            progress.note(
+                f"Resuming {output}: {done:,} of {counted(total, 'shard')} {is_or_are(done)} committed"
+            )
         seconds = _render(start, work, ledger, record, executed)
         finished, poisoned = _finish(plans, ledger, record)
     num_samples = sum(plan.grid.num_samples for plan in plans)

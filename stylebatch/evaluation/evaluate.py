@@ -32,6 +32,7 @@ from stylebatch.methods.input_kinds import TEXT, kinds_of
 from stylebatch.quality.measures import MEASURES, ROLES
 from stylebatch.reports.committed import Committed
 from stylebatch.reports.variant_records import NAMING
+from stylebatch.words import counted, is_or_are
 
 MANY = 4_000_000
 """Results x reference pictures beyond which a draw of a set distance takes seconds: fewer draws then."""
@@ -152,7 +153,9 @@ def _evaluated(
     figures += _of_records(found, draws)
     faults = list(reader.faults)
     if reader.num_missing_shards:
-        faults.append(f"{reader.output}: {reader.num_missing_shards} shards are not committed")
+        faults.append(
+            f"{reader.output}: {counted(reader.num_missing_shards, 'shard')} {is_or_are(reader.num_missing_shards)} not committed"
+        )
     size = (columns["width"], columns["height"])
     num_looks = len(np.unique(found.look_of[found.look_of >= 0]))
     return Evaluation(

@@ -29,7 +29,7 @@ from stylebatch.store.output_record import RunRecord, read_run
 from stylebatch.store.run_lock import RunLock
 from stylebatch.store.verify import verify
 from stylebatch.store.versions import version_of
-from stylebatch.words import counted
+from stylebatch.words import counted, is_or_are
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _require_elsewhere(given: Sequence[Folder], output: Folder) -> None:
 
 def _incomplete(given: Sequence[Rendered]) -> list[str]:
     return [
-        f"{one.folder} has {len(one.shards):,} of {one.run.plan.num_shards:,} shards: the others are not exported"
+        f"{one.folder} has {len(one.shards):,} of {counted(one.run.plan.num_shards, 'shard')}: the others are not exported"
         for one in given
         if len(one.shards) < one.run.plan.num_shards
     ]
@@ -188,7 +188,7 @@ def _copy(exported: Exported, ledger: Ledger, record: RunRecord, progress: Progr
     left = [number for number in part.shards if part.shard_name(number) not in there]
     if there:
         progress.note(
-            f"Resuming {ledger.output}: {len(there)} of {len(part.shards)} shards are committed"
+            f"Resuming {ledger.output}: {len(there):,} of {counted(len(part.shards), 'shard')} {is_or_are(len(there))} committed"
         )
     if not left:
         return len(there)

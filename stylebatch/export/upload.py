@@ -17,6 +17,7 @@ from stylebatch.errors import ManifestError, PlanChangedError, StorageError
 from stylebatch.folder import Folder
 from stylebatch.masking import safe_text
 from stylebatch.store.output_record import RUN, RunRecord, find_run, read_run
+from stylebatch.words import counted
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -118,7 +119,7 @@ def _require_ours(api: HfApi, repository: str, there: set[str], record: RunRecor
 def _require_whole(there: Sequence[str], names: Sequence[str]) -> None:
     missing = [name for name in names if name not in set(there)]
     if missing:
-        raise OSError(f"the commit lacks {len(missing)} files, first {missing[0]}")
+        raise OSError(f"the commit lacks {counted(len(missing), 'file')}, first {missing[0]}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from stylebatch.diffusion.guidance import guide
 from stylebatch.diffusion.schedule import Step
 from stylebatch.models.denoiser import Conditioning, Denoiser
+from stylebatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def embedded(
         raise ValueError(f"guidance: found {guidance}; accepted: 1 (none) or more")
     if negative is not None and len(negative) not in (1, len(prompts)):
         raise ValueError(
-            f"negative: found {len(negative)} texts for {len(prompts)} prompts; accepted: one, or as many"
+            f"negative: found {counted(len(negative), 'text')} for {counted(len(prompts), 'prompt')}; accepted: one, or as many"
         )
     windows = [model.num_windows(text) for text in prompts]
     if negative is None:

@@ -21,6 +21,7 @@ from stylebatch.planning.resolve import FIRST, Extension, in_splits, plan
 from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.planning.work import Extent
 from stylebatch.spec import RunSpec
+from stylebatch.words import counted, is_or_are
 
 NAMED = 3
 CellFacts = tuple[str, str, str, str]
@@ -160,11 +161,13 @@ def _order(axis: Axis, former: Sequence[tuple[str, ...]]) -> list[int]:
     field = f"{axis.name}s"
     gone = [one[0] for one in former if one[0] not in places]
     if gone:
-        raise _changed(f"{field}: {len(gone)} of {len(former)} are gone", gone)
+        raise _changed(
+            f"{field}: {len(gone):,} of {len(former):,} {is_or_are(len(gone))} gone", gone
+        )
     other = [one[0] for one in former if facts[places[one[0]]] != one]
     if other:
-        what = "have another label, caption, split, size or option than before"
-        raise _changed(f"{field}: {len(other)} {what}", other)
+        what = "with another label, caption, split, size or option than before"
+        raise _changed(f"{field}: {len(other):,} {what}", other)
     # former inputs first, wherever they stand now: their numbers are in committed shards
     kept = [places[one[0]] for one in former]
     seen = set(kept)
@@ -186,7 +189,9 @@ def _grown_cells(
         if len(waiting.get(one, ())) < n
     ]
     if gone:
-        raise _changed(f"pairing: {len(gone)} rows are gone or have another label or caption", gone)
+        raise _changed(
+            f"pairing: {counted(len(gone), 'row')} gone, or with another label or caption", gone
+        )
     kept = [waiting[one].pop() for one in former]
     # by identity: cells that are equal may stand in the list several times
     left = Counter(id(cell) for group in waiting.values() for cell in group)

@@ -25,6 +25,7 @@ from stylebatch.planning.picture_sizes import with_sizes
 from stylebatch.planning.prompt_listing import list_prompts
 from stylebatch.planning.split_axes import split_by
 from stylebatch.spec import RunSpec
+from stylebatch.words import counted
 
 MANY = 100_000
 """Items of an axis that Python's search for cycles leaves out from then on."""
@@ -187,7 +188,8 @@ def _arithmetic(spec: RunSpec, contents: Listing, styles: Listing) -> Diagonal |
         return None
     # a list that is too long would leave inputs out without a word
     if num_contents != num_styles:
+        sides = f"{counted(num_contents, 'content')} and {counted(num_styles, 'style')}"
         raise ManifestError(
-            f"pairing.mode: found zip over {num_contents} contents and {num_styles} styles; accepted: as many of one as of the other"
+            f"pairing.mode: found zip over {sides}; accepted: as many of one as of the other"
         )
     return Diagonal(range(num_contents))

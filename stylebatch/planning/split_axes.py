@@ -184,8 +184,8 @@ def _require_few(split: SplitSpec, axis: ImageAxis, names: Collection[str]) -> N
     if split.column is not None and len(names) > MOST_SPLITS:
         found = ", ".join(shown(name, 40) for name in sorted(names)[:NAMED])
         raise ManifestError(
-            f"split.column: {axis.name}s: found {len(names):,} values of {split.column} in {len(axis):,} images, such as {found}; "
-            f"accepted: up to {MOST_SPLITS} splits. Next: name a column of few values, or give fractions, such as "
+            f"split.column: {axis.name}s: found {counted(len(names), 'value')} of {split.column} in {counted(len(axis), 'image')}, "
+            f"such as {found}; accepted: up to {MOST_SPLITS} splits. Next: name a column of few values, or give fractions, such as "
             "`split: {validation: 0.2}`"
         )
 
@@ -288,7 +288,11 @@ def _line(axis: Axis) -> str:
     counts = Counter(axis.splits)
     named = ", ".join(f"{split} {counts[split]:,}" for split in in_order(set(counts)))
     count = originals_of(with_facts(axis.items)) if isinstance(axis, ImageAxis) else 0
-    follow = f"; all that was made from one of {count:,} originals is in one split" if count else ""
+    follow = (
+        f"; all that was made from one of {counted(count, 'original')} is in one split"
+        if count
+        else ""
+    )
     return f"splits of {axis.name}s: {named}{follow}"
 
 
@@ -306,4 +310,4 @@ def _classes_without(rows: Axis, listed: Sequence[Cell] | None) -> Iterator[str]
         if missing:
             named = ", ".join(shown(label, 40) for label in missing[:NAMED])
             more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-            yield f"split {split} has nothing of {len(missing)} of {len(known)} classes: {named}{more}"
+            yield f"split {split} has nothing of {len(missing):,} of {counted(len(known), 'class')}: {named}{more}"

@@ -39,7 +39,7 @@ class Spread:
         is_even = self.least == self.most
         styles = counted(self.most, "style")
         more = [] if is_even else [f"median {self.median:,}"]
-        more += [f"{self.num_counts:,} shards looked at"] * (self.num_counts < num_shards)
+        more += [f"{counted(self.num_counts, 'shard')} looked at"] * (self.num_counts < num_shards)
         return (
             ("" if is_even else f"{self.least:,} to ")
             + styles

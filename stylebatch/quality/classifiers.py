@@ -20,6 +20,7 @@ from stylebatch.pixel_memory import Pixels
 from stylebatch.quality.asked import Floats
 from stylebatch.quality.classifier_files import FORM, kind_of, require_classifier, source_digest
 from stylebatch.quality.imagenet_network import DEVICE_BATCH, load_network
+from stylebatch.words import counted
 
 _PROBABILITIES = "an array (N, C) of probabilities for N pictures, C 2 or more, or {'probabilities': (N, C), 'features': (N, F)}"
 
@@ -137,7 +138,9 @@ class UserClassifier:
         rows, vectors = found
         count = len(images)
         if rows is None or rows.ndim != 2 or len(rows) != count or rows.shape[1] < 2:
-            raise self._fault(f"{_shape(probabilities)} for {count} pictures", _PROBABILITIES)
+            raise self._fault(
+                f"{_shape(probabilities)} for {counted(count, 'picture')}", _PROBABILITIES
+            )
         if not np.isfinite(rows).all() or rows.min() < 0 or np.abs(rows.sum(1) - 1).max() > 0.01:
             raise self._fault(
                 f"rows that sum to {float(rows[0].sum()):.3g}, from {float(rows.min()):.3g}",

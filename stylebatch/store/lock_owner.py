@@ -17,6 +17,7 @@ from stylebatch.folder import Folder
 from stylebatch.local_files import Facts
 from stylebatch.store.output_record import RunRecord
 from stylebatch.store.underway import Underway
+from stylebatch.words import counted, is_or_are
 
 LOCK = ".run.lock"
 STALE_AFTER_S = 60.0
@@ -156,7 +157,7 @@ def _progress(output: Folder, record: RunRecord | None) -> str:
         for path in output.names("metadata/")
         if path.endswith(ending)
     )
-    return f"; {done:,} of {record.plan.num_shards:,} shards are committed"
+    return f"; {done:,} of {counted(record.plan.num_shards, 'shard')} {is_or_are(done)} committed"
 
 
 def machine() -> str:

@@ -35,6 +35,7 @@ from stylebatch.store.output_record import (
 from stylebatch.store.sinks import sink_of
 from stylebatch.store.sinks.aside import aside_file
 from stylebatch.store.sinks.whole_files import file_faults
+from stylebatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _rows(output: Folder, metadata: str, stats: ShardStats) -> list[dict[str, An
     if [(f.name, f.type) for f in table.schema] != [(f.name, f.type) for f in schema]:
         return f"found the columns {table.schema.names}; accepted: {', '.join(schema.names)}, each of its type"
     if len(table) != stats.num_samples:
-        return f"holds {len(table)} rows, {stats.num_samples} were committed"
+        return f"holds {counted(len(table), 'row')}, {stats.num_samples:,} were committed"
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 

@@ -182,9 +182,9 @@ def test_the_missing_extra_is_named_by_a_plan(
     ("body", "text"),
     [
         ("raise KeyError('tench')", r"eyes.py:2: KeyError: 'tench'"),
-        ("return None", "NoneType for 1 pictures"),
-        ("return [0.5, 0.5]", "list for 1 pictures"),
-        ("import numpy; return numpy.zeros((7, 3))", r"shape \(7, 3\) for 1 pictures"),
+        ("return None", "NoneType for 1 picture"),
+        ("return [0.5, 0.5]", "list for 1 picture"),
+        ("import numpy; return numpy.zeros((7, 3))", r"shape \(7, 3\) for 1 picture"),
         ("import numpy; return numpy.array([[3.0, -2.0]])", "apply softmax"),
         ("return [[float('nan'), 1.0]]", "apply softmax"),
         ("return {'probabilities': [[0.5, 0.5]], 'features': [1.0]}", "features list"),

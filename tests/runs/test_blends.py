@@ -91,7 +91,7 @@ def test_a_folder_of_styles_has_no_blends(folder: Path) -> None:
     ("rows", "message"),
     [
         ("dawn,a.png,0.7\ndawn,b.png,0.4", r"blend 'dawn': found 2 images with weights of sum 1.1"),
-        ("dawn,a.png,1.0", r"found 1 images with weights of sum 1; accepted: two images or more"),
+        ("dawn,a.png,1.0", r"found 1 image with weights of sum 1; accepted: two images or more"),
         ("dawn,a.png,0\ndawn,b.png,1", r"row 1: weight: found '0'; accepted: a number above 0"),
         ("dawn,a.png,much\ndawn,b.png,1", r"row 1: weight: found 'much'"),
         ("dawn,a.png,0.5\ndawn,a.png,0.5", r"row 2: 'a.png' stands twice in blend 'dawn'"),

@@ -144,7 +144,7 @@ def test_precompute_leaves_no_style_to_invert(
     assert main(["precompute", *arguments]) == 0
     shown = capsys.readouterr()
     assert f"{styles} styles written" in shown.out
-    assert "0 were there, 1 images cannot be used" in shown.out
+    assert "0 were there, 1 image cannot be used" in shown.out
     assert main(["precompute", *arguments]) == 0
     assert "0 styles written in 0:0" in capsys.readouterr().out
     spec = load_spec(manifest, arguments[2:], output=str(tmp_path / "out"))

@@ -149,7 +149,7 @@ def test_plan_tells_what_would_be_added(manifest: Path, capsys: pytest.CaptureFi
 
 def test_inputs_that_are_gone_are_named(manifest: Path) -> None:
     (manifest.parent / "contents" / "dog" / "d.png").unlink()
-    with pytest.raises(PlanChangedError, match=r"contents: 1 of 3 are gone \(dog/d\.png\)"):
+    with pytest.raises(PlanChangedError, match=r"contents: 1 of 3 is gone \(dog/d\.png\)"):
         _run(manifest)
 
 

@@ -155,7 +155,7 @@ def test_repair_refuses_inputs_that_changed(output: Path, tmp_path: Path, base: 
     (tmp_path / "contents" / "00.png").rename(tmp_path / "contents" / "99.png")
     record["spec"]["contents"]["path"] = str(tmp_path / "contents")
     (output / "run.json").write_text(json.dumps(record))
-    with pytest.raises(PlanChangedError, match=r"contents: 1 of 4 are gone \(00.png\)"):
+    with pytest.raises(PlanChangedError, match=r"contents: 1 of 4 is gone \(00.png\)"):
         repair(output)
 
 

@@ -217,7 +217,7 @@ def test_every_option_of_every_method_is_described_and_has_a_default() -> None:
         ("prompt,id\na,x\nb,y\nc,x\n", "rows.csv: row 3: id: found 'x', which stands there twice"),
         (
             "prompt\na,b,c\n",
-            "row 1: found 3 cells, the header names 1 columns: the cell 'b' stands beyond",
+            "row 1: found 3 cells, the header names 1 column: the cell 'b' stands beyond",
         ),
         ("prompt\n", "rows.csv: found no rows; accepted: at least one"),
     ],

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from stylebatch.data.sources.source import NOWHERE, Item, Part
 from stylebatch.errors import ManifestError
+from stylebatch.words import counted
 
 TOLERANCE = 1e-6
 
@@ -88,6 +89,6 @@ def _check(style: Item, where: str) -> None:
     total = math.fsum(part.weight for part in style.parts)
     if len(style.parts) < 2 or abs(total - 1.0) > TOLERANCE:
         raise ManifestError(
-            f"{where}: blend {style.id!r}: found {len(style.parts)} images with weights of sum {total:g}; accepted: two "
+            f"{where}: blend {style.id!r}: found {counted(len(style.parts), 'image')} with weights of sum {total:g}; accepted: two "
             "images or more, and weights of sum 1"
         )

@@ -145,7 +145,7 @@ def _check_width(
         else f"columns {', '.join(shown(name) for name in names[len(cells) :][:4])} have no cell; close the row with empty cells"
     )
     raise ManifestError(
-        f"{uri}: row {number}: found {len(cells)} cells, the header names {len(names)} columns: {what}"
+        f"{uri}: row {number}: found {counted(len(cells), 'cell')}, the header names {counted(len(names), 'column')}: {what}"
     )
 
 

@@ -25,6 +25,7 @@ from stylebatch.store.sinks.shared_inputs import (
 )
 from stylebatch.store.sinks.sink import Members, Payload, Row, Sink
 from stylebatch.store.sinks.whole_files import WholeFile, file_faults
+from stylebatch.words import counted
 
 FOLDER = "data"
 
@@ -202,8 +203,12 @@ def sample_faults(success: list[Row], found: dict[str, set[str]]) -> Iterator[st
     keys = [row["key"] for row in success]
     if list(found) != keys:
         missing = [key for key in keys if key not in found]
-        what = f"lacks {len(missing)} samples, first {missing[0]}" if missing else "other samples"
-        yield f"holds {len(found)} samples where {len(keys)} were committed: {what}"
+        what = (
+            f"lacks {counted(len(missing), 'sample')}, first {missing[0]}"
+            if missing
+            else "other samples"
+        )
+        yield f"holds {counted(len(found), 'sample')} where {len(keys):,} were committed: {what}"
     wrong = [
         row["key"]
         for row in success
