@@ -25,6 +25,7 @@ from stylebatch.methods.method import BlockSize
 from stylebatch.methods.pixels import Pixels, to_tensor
 from stylebatch.methods.samples import Samples
 from stylebatch.methods.stylealigned.algorithm import Aligned, Reference, StyleAligned
+from stylebatch.models.unet.config_checks import checked_clip_skip
 from stylebatch.models.unet.loaded_pipeline import denoiser_of
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 
@@ -59,6 +60,7 @@ class StyleAlignedPipeline(LatentPipeline):
         num_images_per_prompt: int = 1,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         latents: Tensor | None = None,
+        clip_skip: int | None = None,
         batch_size: int = 16,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -83,6 +85,7 @@ class StyleAlignedPipeline(LatentPipeline):
             num_images_per_prompt: Pictures of each prompt, one after the other.
             generator: For the noise: one, or one for each picture, which then does not hang on the others.
             latents: The noise itself, (N, c, h, w) standard normal, in place of `generator`.
+            clip_skip: Last layers of the text encoders that prompts leave out, as in stock pipelines; negative prompts keep all.
             batch_size: Rows of one network evaluation at most; a picture has two with guidance, and each evaluation has the reference.
             output_type: `pil`; `np`, (N, H, W, 3) floats from 0 to 1; `pt`, (N, 3, H, W); `latent`, (N, c, h, w), not decoded.
             return_dict: An `ImagePipelineOutput`, or a tuple of its one field.
@@ -104,6 +107,10 @@ class StyleAlignedPipeline(LatentPipeline):
         given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
         method = _method(merged_options(options, given, RENAMED))
         model = denoiser_of(self)
+        encoders = [self.text_encoder, self.text_encoder_2]
+        model.clip_skip = checked_clip_skip(
+            clip_skip or 0, [one.config.num_hidden_layers for one in encoders if one is not None]
+        )
         wide, tall = sides(model, height, width)
         cells = (model.latent_channels, tall // model.latent_factor, wide // model.latent_factor)
         rows = _rows(prompt, negative_prompt, num_images_per_prompt, cells)

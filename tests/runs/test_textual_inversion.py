@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stylebatch import StyleAlignedPipeline
 from stylebatch.cli import main
+from stylebatch.diffusion.noise import draw
 from stylebatch.errors import ManifestError
 from stylebatch.methods.builtin import Text2Img
 from stylebatch.methods.samples import Samples
+from stylebatch.methods.stylealigned.algorithm import StyleAligned
 from stylebatch.models.checkpoint import checkpoint_to_plan, find_checkpoint
 from stylebatch.models.loading import load_model
 from stylebatch.models.model_section import EmbeddingSpec, ModelSpec
@@ -106,6 +109,9 @@ def test_text2img_is_the_stock_pipeline(
     load_stock(stock, specs)
     model = load_model(ModelSpec(path=str(twins(name)), embeddings=specs), device="cpu")
     assert isinstance(model, StableDiffusion)
+    # a pipeline that a caller loaded them into is read alike
+    given, lent = model.embed(PROMPTS), load_model(stock).embed(PROMPTS)
+    torch.testing.assert_close(given.hidden, lent.hidden, rtol=1e-5, atol=1e-5)
     made = {}
     for skip, negative in ((None, NEGATIVE), (1, NEGATIVE), (3, None)):
         expected = stock(
@@ -138,6 +144,32 @@ def test_clip_skip_leaves_no_prompt_and_negative_prompts_alone(
         assert not torch.allclose(changed.hidden, former.hidden, atol=1e-2)
         if changed.pooled is not None:  # the pooled features are those of the last layer
             assert torch.equal(changed.pooled, former.pooled)
+
+
+def test_stylealigned_as_a_pipeline_takes_clip_skip() -> None:
+    pipe = StyleAlignedPipeline.from_pretrained("tiny")
+    pipe.set_progress_bar_config(disable=True)
+    model = load_model(ModelSpec(name="tiny", clip_skip=1), device="cpu")
+    cells = (model.latent_channels, *[64 // model.latent_factor] * 2)
+    noise = draw(SEEDS, cells)
+
+    def latents(skip: int | None) -> Tensor:
+        settings = {"height": 64, "width": 64, "num_inference_steps": 2, "output_type": "latent"}
+        found: Tensor = pipe(PROMPTS, latents=noise, clip_skip=skip, **settings).images
+        return found
+
+    first, second = (Samples((text,), (None,), (seed,), cells) for text, seed in zip(PROMPTS, SEEDS, strict=True))  # fmt: skip
+    made = StyleAligned(steps=2).render(model, second, beside=first)
+    torch.testing.assert_close(
+        latents(1), torch.cat([made.reference, made.samples]), rtol=1e-4, atol=1e-4
+    )
+    assert torch.equal(latents(None), latents(0))
+    assert float((latents(None) - latents(1)).abs().max()) > 1e-3
+    for wrong in (2, -1):
+        with pytest.raises(
+            ValueError, match=rf"clip_skip: found {wrong}; accepted by this model: 0 to 1"
+        ):
+            latents(wrong)
 
 
 @pytest.mark.parametrize(("name", "most"), [("sd15", 11), ("sdxl", 10)])

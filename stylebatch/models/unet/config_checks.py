@@ -7,7 +7,7 @@ by file and name, never ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,15 +236,15 @@ def _check_text(fields: Fields) -> None:
     fields.count("num_hidden_layers", 12)
 
 
-def check_clip_skip(skip: int, encoders: Iterable[Fields]) -> None:
-    """Raise ManifestError where `skip` would leave no layer of a text encoder."""
+def checked_clip_skip(skip: int, layers: Sequence[int]) -> int:
+    """`skip`. Raises ManifestError where it would leave no layer of a text encoder; `layers`: of each of them."""
     # SDXL takes the last layer but one anyway
-    given = list(encoders)
-    least = min(one.count("num_hidden_layers", 12) for one in given) - len(given)
-    if skip > least:
+    most = min(layers) - len(layers)
+    if not 0 <= skip <= most:
         raise ManifestError(
-            f"model.clip_skip: found {skip}; accepted by this model: 0 to {least}, since a text encoder has {least + len(given)} layers"
+            f"model.clip_skip: found {skip}; accepted by this model: 0 to {most}, since a text encoder has {min(layers)} layers"
         )
+    return skip
 
 
 def check_marks(path: Path, tensors: Mapping[str, object], scheduler: Fields) -> None:

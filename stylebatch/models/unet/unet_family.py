@@ -16,10 +16,10 @@ from stylebatch.models.tokens import check_tokenizer, vocabulary
 from stylebatch.models.unet.config_checks import (
     PREDICTS,
     Configs,
-    check_clip_skip,
     check_configs,
     check_marks,
     check_vae_fits,
+    checked_clip_skip,
 )
 from stylebatch.models.unet.lora_keys import check_keys
 from stylebatch.models.unet.memory import picture_bytes, row_bytes
@@ -175,7 +175,8 @@ class UNet:
         for part, encoder in self.tokenizers.items() if files.is_here else ():
             check_tokenizer(files.folder / part, encoders[encoder])
             check_tokens(self.embeddings, encoder, vocabulary(files.folder / part))
-        check_clip_skip(files.clip_skip, encoders.values())
+        layers = [one.count("num_hidden_layers", 12) for one in encoders.values()]
+        checked_clip_skip(files.clip_skip, layers)
         if files.weights is not None:
             self._check_single_file(files.weights)
         for lora in files.loras:
