@@ -27,6 +27,7 @@ from stylebatch.methods.styleid.block_pairs import Pairs, back_in_order, by_styl
 from stylebatch.methods.styleid.features import FeatureKind, Inverted, Kept
 from stylebatch.models.unet.loaded_pipeline import denoiser_of
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
+from stylebatch.words import counted
 
 Pairing = Literal["zip", "product"]
 RENAMED = {"num_inference_steps": "steps"}
@@ -167,7 +168,7 @@ def _images(image: Any, style_image: Any, mask_image: Any, pairing: Pairing, fit
     masks = [] if mask_image is None else masks_of_images(mask_image, "mask_image", fit)
     if len(masks) not in (0, 1, len(contents)):
         raise ValueError(
-            f"mask_image: found {len(masks)} for {len(contents)} images; accepted: one, or as many"
+            f"mask_image: found {len(masks)} for {counted(len(contents), 'image')}; accepted: one, or as many"
         )
     masks = masks * len(contents) if len(masks) == 1 else masks
     return Images(contents, styles, masks, _paired(len(contents), len(styles), pairing))
@@ -181,8 +182,8 @@ def _paired(contents: int, styles: int, pairing: Pairing) -> tuple[list[int], li
         raise ValueError(f"pairing: found {pairing!r}; accepted: zip, product")
     if 1 not in (contents, styles) and contents != styles:
         raise ValueError(
-            f"style_image: found {styles} for {contents} images; accepted: one, or as many. Next: pairing='product' for every image in "
-            "every style"
+            f"style_image: found {styles} for {counted(contents, 'image')}; accepted: one, or as many. "
+            "Next: pairing='product' for every image in every style"
         )
     count = max(contents, styles)
     return [i % contents for i in range(count)], [i % styles for i in range(count)]

@@ -103,7 +103,7 @@ def test_a_photograph_that_lies_on_its_side_is_turned(
         ({"image": torch.zeros(1, 4, 8, 8)}, r"image\[0\]: found a tensor of shape \(4, 8, 8\)"),
         ({"image": [picture(1)] * 3, "style_image": [picture(1)] * 2}, "pairing='product'"),
         ({"pairing": "sample"}, "pairing: found 'sample'; accepted: zip, product"),
-        ({"mask_image": [picture(1)] * 2}, "mask_image: found 2 for 1 images"),
+        ({"mask_image": [picture(1)] * 2}, "mask_image: found 2 for 1 image"),
         ({"height": 100}, "height: found 100; accepted: multiples of 32"),
         ({"resize_mode": "fit"}, "resize_mode: found 'fit'"),
         ({"output_type": "jpg"}, "output_type: found 'jpg'; accepted: pil, np, pt, latent"),
