@@ -78,7 +78,9 @@ def images() -> Tensor:
     return draw([20, 21], (3, 64, 64)).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("name", ["sd15", pytest.param("sd21", marks=pytest.mark.slow), "sdxl"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sd21")), "sdxl"]
+)
 def test_img2img_is_the_stock_pipeline_with_that_autoencoder(
     name: str, other: Callable[..., Path], twins: Callable[[str], Path]
 ) -> None:
@@ -127,6 +129,7 @@ def test_each_way_to_name_one_loads_the_same(
     assert about.parameters["vae"] == sum(x.numel() for x in stock.values())
 
 
+@pytest.mark.slow
 def test_a_single_file_may_lack_its_autoencoder(
     other: Callable[..., Path], twins: Callable[[str], Path], tmp_path: Path
 ) -> None:
