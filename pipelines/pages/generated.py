@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ def api_reference() -> str:
             lines += ["A dictionary of:", "", *(f"- `{key}`: `{v.__name__}`" for key, v in value.items()), ""]  # fmt: skip
             continue
         is_class = isinstance(value, type)
+        if not is_class and not inspect.isroutine(value):  # the name of a type
+            lines += [f"`{re.sub(r'[a-z_.]+[.]', '', repr(value))}`", ""]
+            continue
         fields = "(**fields)" * (is_class and issubclass(value, BaseModel))  # in the other pages
         kind, members = ("class", ["   :members:"]) if is_class else ("function", [])
         lines += [
