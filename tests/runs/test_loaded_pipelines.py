@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from stylebatch import StyleAlignedPipeline, StyleIDPipeline
 from stylebatch.errors import ManifestError
 from stylebatch.models.denoiser import Denoiser
 from stylebatch.models.pipeline_files import TINY
+from stylebatch.models.unet.loaded_pipeline import denoiser_of
 
 STOCK = {
     "tiny": (
@@ -272,3 +274,30 @@ def test_a_tokenizer_without_a_limit_stops_at_the_encoders(pipes: Callable[[str]
     found = stylebatch.load_model(pipe).embed(["a cat"])
     assert torch.equal(found.hidden, stylebatch.load_model(pipes("tiny")).embed(["a cat"]).hidden)
     assert pipe.tokenizer.model_max_length == 10**30
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["tiny", "sdxl"])
+def test_prompts_are_those_of_the_stock_pipeline(name: str, pipes: Callable[[str], Any]) -> None:
+    """With a textual inversion of several vectors, and with layers left out."""
+    stock = pipes(name)
+    parts = {
+        n: copy.deepcopy(p) if n[:4] in ("text", "toke") else p for n, p in stock.components.items()
+    }
+    pipe = type(stock)(**parts, **({} if name == "sdxl" else {"requires_safety_checker": False}))
+    width = pipe.text_encoder.config.hidden_size
+    learned = torch.randn(3, width, generator=torch.Generator().manual_seed(0))
+    pipe.load_textual_inversion({"<look>": learned}, token="<look>")
+    text = ["a cat in <look>"]
+    # stock pipelines of 1.x look for a layer that text encoders of transformers 5 no longer have
+    for skip in (0, 1) if name == "sdxl" else (0,):
+        model = denoiser_of(pipe)
+        model.clip_skip = skip
+        found = model.embed(text)
+        expected = pipe.encode_prompt(
+            text, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False, clip_skip=skip or None
+        )  # fmt: skip
+        assert float((found.hidden - expected[0]).abs().max()) < 1e-4
+        if found.pooled is not None:
+            assert float((found.pooled - expected[2]).abs().max()) < 1e-4
+    assert not torch.equal(found.hidden, denoiser_of(pipe).embed(["a cat in look"]).hidden)
