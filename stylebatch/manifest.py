@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -168,12 +170,15 @@ def _require_free(text: str, where: str) -> None:
     """Raise ManifestError if a file or a broken link is in the way of an output."""
     path = Path(text)
     try:
-        path.resolve()
+        # not `resolve`: since Python 3.13 it passes a loop of links
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
         # the deepest part that exists; a broken link exists as a link alone
         nearest = next(p for p in (path, *path.parents) if p.is_symlink() or p.exists())
         is_free = nearest.is_dir()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
-        reason = getattr(error, "strerror", None) or "a loop of symbolic links"
+    except OSError as error:
+        is_loop = error.errno == errno.ELOOP
+        reason = "a loop of symbolic links" if is_loop else error.strerror
         raise ManifestError(
             f"{where}: output.path: found {_short(repr(text))} ({reason}); accepted: a directory"
         ) from None
