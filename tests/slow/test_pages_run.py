@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,7 +131,7 @@ def test_a_page_runs_from_its_first_block_to_its_last(page: str, world: Path) ->
                     assert main(verb) == 0, f"{block}: {verb}"
                 elif words[0] == "python" and (world / words[1]).exists():
                     printed = _run_code([str(world / words[1])], world)
-        elif (name := NAMED.match(block.text)) is not None:
+        elif (name := NAMED.match(block.text)) is not None and not _is_part(block):
             _save(block, world / name[1])
         elif block.language == "python":
             _render_as_told(block, world)
@@ -149,11 +150,16 @@ def _make_outputs(verb: list[str], world: Path) -> None:
             shutil.copytree(world / "outputs/mine", world / word)
 
 
+def _is_part(block: Block) -> bool:
+    """Whether it is a manifest without an output, which the page shows in short."""
+    return block.language == "yaml" and "output" not in documents(block)[0]
+
+
 def _save(block: Block, path: Path) -> None:
     """A block whose first line is the name of a file becomes that file; a manifest is made small."""
     text = block.text
     if block.language == "yaml":
-        document = SMALL | documents(block)[0] | {"model": "tiny"}
+        document: dict[str, Any] = SMALL | documents(block)[0] | {"model": "tiny"}
         if not path.exists():  # another manifest than that which the output is of
             shutil.rmtree(document["output"]["path"], ignore_errors=True)
         text = yaml.safe_dump(document)
