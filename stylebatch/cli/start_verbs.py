@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from stylebatch.cli.arguments import AsJson, DryRun, whole_number
 from stylebatch.cli.messages import end_of_dry_run, print_problem
+from stylebatch.data.fit_modes import FitMode
 from stylebatch.errors import ManifestError
 
 Place = str | None
@@ -22,7 +23,7 @@ def _pairings() -> list[str]:
 
 
 def _fit_modes() -> list[str]:
-    return ["center_crop", "resize", "pad", "fit", "keep"]
+    return [*get_args(FitMode)]
 
 
 def _part(help: str) -> typer.models.OptionInfo:

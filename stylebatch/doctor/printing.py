@@ -12,11 +12,9 @@ from stylebatch.doctor.environment import Environment, inspect_machine
 from stylebatch.doctor.findings import Finding
 from stylebatch.doctor.model import BYTES, Diagnosis, Measure, diagnose
 from stylebatch.errors import ManifestError
-from stylebatch.manifest import load_spec
+from stylebatch.manifest import YAML_SUFFIXES, load_spec
 from stylebatch.models.model_section import ModelSpec, describe_model
 from stylebatch.words import counted
-
-MANIFESTS = (".yaml", ".yml", ".json")
 
 
 def doctor_machine(variables: Mapping[str, str], *, as_json: bool) -> int:
@@ -44,7 +42,7 @@ def _show(found: Environment | Diagnosis, lines: Iterable[str], *, as_json: bool
 
 def model_spec(text: str, options: Mapping[str, str]) -> ModelSpec:
     """The model named by `text`: a short name, folder, file or hub id. Raises ManifestError if there is no such model."""
-    if Path(text).suffix in MANIFESTS and os.path.exists(text):
+    if Path(text).suffix.lower() in YAML_SUFFIXES and os.path.exists(text):
         return _model_of_manifest(text, options)
     # OWNER/NAME also spells a relative path: what exists on disk, or has a suffix, is no hub id.
     is_id = (

@@ -32,9 +32,9 @@ class HopelessError(StylebatchError):
         """From what is recorded of the shards that were left out."""
         poisoned = ledger.poisoned()
         name, facts = next(iter(poisoned.items()))
-        shards, attempts = _counted(len(poisoned), "shard"), facts.get("attempts", 1)
+        shards, attempts = counted(len(poisoned), "shard"), facts.get("attempts", 1)
         return cls(
-            f"no shard could be made: {shards} failed, tried {_counted(attempts, 'time')} each; the first one by\n"
+            f"no shard could be made: {shards} failed, tried {counted(attempts, 'time')} each; the first one by\n"
             f"{facts.get('reason', 'an unknown error')}\n"
             f"Details: {ledger.poison_path(name)}. Next: mend the cause and run the same command again."
         )
@@ -148,7 +148,7 @@ class Account:
         self.ledger.poison(
             name, {"shard": shard, "plan_digest": self.plan.digest, **facts, "trace": failure.trace}
         )
-        text = f"left out after {_counted(attempts, 'attempt')}: {failure.reason}; details in {self.ledger.poison_path(name)}{shown}"
+        text = f"left out after {counted(attempts, 'attempt')}: {failure.reason}; details in {self.ledger.poison_path(name)}{shown}"
         self.progress.event(Event("poisoned", text, name, worker, facts))
         if self.queue.is_hopeless:
             raise HopelessError.of(self.ledger)
@@ -157,10 +157,6 @@ class Account:
 def here(device: object) -> dict[str, Any]:
     """What a worker that is ready says of its process."""
     return {"device": str(device), "host": socket.gethostname(), "pid": os.getpid()}
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class StyleBooks:

@@ -39,6 +39,7 @@ from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
+from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import ManifestError, StylebatchError
 from stylebatch.folder import Folder
@@ -158,7 +159,7 @@ class RayEngine(LocalEngine):
 
     def _start_own(self, quiet: dict[str, Any]) -> None:
         """A cluster of this machine; Ray gives its processes a fixed 30 s to start, which a busy machine may exceed."""
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         asked = (self.spec.workers or 1) * (self.spec.cpus_per_worker or 1)
         for start in range(1, STARTS + 1):
             try:

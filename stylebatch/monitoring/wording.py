@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from shlex import quote
 from typing import Any
 
 from stylebatch.monitoring.status import Status
@@ -132,14 +133,14 @@ def _reasons(total: int, reasons: Mapping[str, int]) -> str:
 
 def next_step(status: Status) -> str:
     """What a person may do about it; "" where there is nothing."""
-    again = "run the same command again to continue"
+    output, again = quote(status.output), "run the same command again to continue"
     return {
         "interrupted": again,
         "dead": f"{again}; it takes the lock over",
         "incomplete": "mend the cause and run the same command again, which tries what was left out once more",
-        "damaged": f"`stylebatch verify {status.output}` finds all that is damaged, `stylebatch repair {status.output}` makes it again",
+        "damaged": f"`stylebatch verify {output}` finds all that is damaged, `stylebatch repair {output}` makes it again",
         "finished": (
-            f"more than max_failed_fraction {status.max_failed_fraction:g} of the samples failed; see `stylebatch report {status.output}`"
+            f"more than max_failed_fraction {status.max_failed_fraction:g} of the samples failed; see `stylebatch report {output}`"
             if status.exit_code
             else ""
         ),

@@ -15,7 +15,7 @@ FREE = {
     *("name", "output.path", "max_failed_fraction", "features.cache", "features.most_copies"),
     *("engine.name", "engine.workers", "engine.address", "engine.tracker", "engine.drain_s"),
     *("engine.max_attempts", "engine.gpus_per_worker", "engine.cpus_per_worker"),
-    *("engine.threads", "engine.host_gb"),
+    *("engine.threads", "engine.host_gb", "engine.metrics_port", "engine.metrics_host"),
 }
 """Fields that may change at any time."""
 KINDS = ("name", "mode", "path", "id")

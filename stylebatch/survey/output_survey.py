@@ -115,7 +115,7 @@ def cache_finding(place: str, most_rows: int) -> Finding:
     problems = (
         [
             f"{place}: {counted(len(unread), 'index file')} of an older format, or that cannot be read, such as {unread[0]}.parquet; "
-            f"accepted: those of whole styles. Next: stylebatch cache verify {place} --repair"
+            f"accepted: those of whole styles. Next: stylebatch cache verify {quote(place)} --repair"
         ]
         if unread
         else []

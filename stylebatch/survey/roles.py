@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Literal
 
 from stylebatch.data.image_section import ContentSpec
@@ -117,7 +118,7 @@ def part_of(place: str) -> Part:
     if kind_of(place) is None:
         raise ManifestError(
             f"{place}: is nothing that holds images, prompts or pairs; accepted: {accepted_kinds()}. Next: `stylebatch inspect "
-            f"{place}`"
+            f"{quote(place)}`"
         )
     words = words_of(place)
     if words & MASK_WORDS and is_folder(place):

@@ -12,6 +12,8 @@ import pytest
 from stylebatch.cli import main
 from stylebatch.engine.run import run
 from stylebatch.manifest import load_spec
+from stylebatch.planning.ways_out import FREE
+from stylebatch.spec import EngineSpec
 from tests.support.images import picture
 from tests.support.runs import small_manifest
 
@@ -77,6 +79,16 @@ def test_a_changed_field_leaves_three_ways(
     (place / "out-2").mkdir()
     assert main(typed) == 4
     assert "--output " + str(place / "out-3") in capsys.readouterr().err
+
+
+def test_every_field_of_the_engine_is_free_or_decides_what_is_rendered() -> None:
+    fields = {f"engine.{name}" for name in EngineSpec.model_fields}
+    assert fields - FREE == {
+        "engine.device",
+        "engine.batch",
+        "engine.batch_gb",
+        "engine.feature_gb",
+    }
 
 
 def _gone(place: Path) -> Path:
