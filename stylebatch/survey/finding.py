@@ -9,6 +9,7 @@ from typing import Any
 
 from stylebatch.data.tables.table_columns import shown
 from stylebatch.masking import masked
+from stylebatch.words import size
 
 MOST_NAMED = 12
 MOST_CELLS = 8
@@ -18,6 +19,7 @@ LONGEST = 100
 @dataclass(frozen=True)
 class Finding:
     """`kind`: such as `image folder`; `facts`: plain values by name, mappings of counts among them, of which people see the first.
+    `bytes` is a number, which people see with its unit.
 
     `samples`: the first records, or images; `problems`: what is damaged, or would stop a run; `next_step`: a command.
     """
@@ -33,7 +35,7 @@ class Finding:
     def lines(self) -> Iterator[str]:
         yield f"{masked(self.place)}: {self.kind}"
         for name, value in self.facts.items():
-            if text := fact_text(value):
+            if text := size(value) if name == "bytes" else fact_text(value):
                 yield f"  {name.removeprefix('num_').replace('_', ' ')}: {text}"
         for number, sample in enumerate(self.samples, 1):
             cells = [f"{name} {cell_text(value)}" for name, value in sample.items()]

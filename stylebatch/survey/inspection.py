@@ -159,7 +159,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         "classes": classes,
         **({"without_class": without} if classes and without else {}),
         "splits": found.splits,
-        "captioned": f"{found.num_captioned:,} of {len(items):,}" if found.num_captioned else "",
+        "num_captioned": found.num_captioned or "",
         "objects": found.objects,
         "masks": sum(item.mask is not None for item in items) or "",
         "columns": dict(found.types),
@@ -202,8 +202,8 @@ def _named(sizes: Counter[tuple[int, int]]) -> Counter[str]:
 
 
 def _picture(place: str) -> Finding:
-    files = LocalFiles("", "contents")
-    item = Item(place, replace(files.ref(place), source="contents"))
+    files = LocalFiles("", FIELD)
+    item = Item(place, replace(files.ref(place), source=FIELD))
     look = look_at([item], Sources.of(files))
     return Finding(
         place,

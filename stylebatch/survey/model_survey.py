@@ -12,7 +12,6 @@ from stylebatch.models.checkpoint import find_checkpoint
 from stylebatch.models.families import title_of_weights
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.survey.finding import Finding
-from stylebatch.words import size
 
 MARKS = ("model_index.json", "unet/config.json", "transformer/config.json")
 
@@ -53,7 +52,7 @@ def pipeline_finding(place: str) -> Finding:
 
 def weights_finding(place: str) -> Finding:
     """Of a .safetensors file."""
-    facts: dict[str, Any] = {"size": size(os.path.getsize(place))}
+    facts: dict[str, Any] = {"bytes": os.path.getsize(place)}
     try:
         title, counts = title_of_weights(Path(place))
     except ManifestError as error:

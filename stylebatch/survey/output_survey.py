@@ -60,7 +60,7 @@ def output_finding(place: str, most_rows: int) -> Finding:
         "num_rejected": sum(one.num_rejected for one in stats),
         "splits": run.splits,
         "classes": Counter({label: n for label, n in labels.items() if label}),
-        "bytes": size(sum(one.bytes + one.inputs_bytes for one in stats)),
+        "bytes": sum(one.bytes + one.inputs_bytes for one in stats),
         "columns": columns,
     }
     if run.limit is not None:
@@ -109,7 +109,7 @@ def cache_finding(place: str, most_rows: int) -> Finding:
     ]
     facts: dict[str, Any] = {
         "num_styles": len(entries),
-        "bytes": size(sum(entry.size_bytes for entry in entries)),
+        "bytes": sum(entry.size_bytes for entry in entries),
         "codecs": Counter(_codec(entry.metadata) for entry in entries),
     }
     problems = (

@@ -154,7 +154,9 @@ def test_models_and_weights(tmp_path: Path, eps_folder: Path, told: Told) -> Non
     assert main(["inspect", str(eps_folder / "unet")]) == 2
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(weights.read_bytes()[:5000])
-    assert "cut off" in told(cut, 1)["problems"][0]
+    found = told(cut, 1)
+    assert "cut off" in found["problems"][0]
+    assert found["bytes"] == 5000
 
 
 def test_caches_and_broken_indexes(tmp_path: Path, told: Told) -> None:
@@ -162,6 +164,7 @@ def test_caches_and_broken_indexes(tmp_path: Path, told: Told) -> None:
     found = told(tmp_path)
     assert (found["kind"], found["num_styles"], found["codecs"]) == ("style cache", 1, {"kv": 1})
     assert found["samples"][0]["style"] == "monet.png"
+    assert found["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.*"))
     (tmp_path / f"{key}.parquet").write_bytes(b"PAR1")
     assert "cache verify" in told(tmp_path, 1)["problems"][0]
 

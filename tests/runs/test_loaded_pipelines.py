@@ -171,6 +171,7 @@ def test_weights_that_move_while_they_work_can_be_trained_afterwards() -> None:
     assert pipe.unet.conv_in.weight.grad is not None
 
 
+@pytest.mark.slow
 def test_a_half_autoencoder_of_xl_is_wide_while_it_works(pipes: Callable[[str], Any]) -> None:
     stock = pipes("sdxl")
     vae = AutoencoderKL.from_config(stock.vae.config).to(torch.float16)

@@ -341,6 +341,7 @@ def test_other_dtypes(tiny: StyleIDPipeline) -> None:
     assert float((pipe.to(torch.float32)(**given).images - wide).abs().mean()) < 0.05
 
 
+@pytest.mark.slow
 def test_a_notebook_never_starts_ray() -> None:
     code = (
         "import sys, stylebatch as sb\n"
