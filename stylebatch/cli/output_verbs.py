@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import webbrowser
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,14 +14,18 @@ from stylebatch.cli.messages import end_of_dry_run, print_problem, print_result,
 from stylebatch.folder import Folder
 from stylebatch.words import counted
 
+if TYPE_CHECKING:
+    from stylebatch.store.output_record import RunRecord
+
 
 def verify(output: Output, *, as_json: AsJson = False) -> int:
     """read a whole output directory; exit 0 only if every sample is as committed"""
     from stylebatch.store import verify as checks  # the verb has the module's name
+    from stylebatch.store.previews import mending
 
     folder = place(output)
-    is_live, is_recorded = _run_state(folder)
-    if is_live and not is_recorded:  # a run has just begun: nothing to read yet
+    is_live, record = _run_state(folder)
+    if is_live and record is None:  # a run has just begun: nothing to read yet
         return 0
     problems = list(checks.verify(folder, is_live=is_live))
     if as_json:
@@ -30,7 +34,9 @@ def verify(output: Output, *, as_json: AsJson = False) -> int:
     for problem in problems:
         print(problem.line())
     damaged = checks.num_damaged(problems)
-    next_step = "when the run has ended, " * is_live + f"stylebatch repair {folder}"
+    next_step = "when the run has ended, " * is_live + mending(
+        str(folder), record.limit if record else None
+    )
     sound = "every committed shard" if is_live else "every shard"
     print(
         f"{folder}: {counted(damaged, 'shard')} damaged or missing; next: {next_step}"
@@ -80,8 +86,8 @@ def report(output: Output, *, dry_run: DryRun = False) -> int:
     if dry_run:
         print(f"{foresee(folder)}: would write {', '.join(map(folder.where, WRITTEN))}")
         return end_of_dry_run()
-    is_live, is_recorded = _run_state(folder)
-    if is_live and not is_recorded:  # a run has just begun: nothing to read yet
+    is_live, record = _run_state(folder)
+    if is_live and record is None:  # a run has just begun: nothing to read yet
         return 0
     try:
         print("\n".join(report(folder).lines(is_live=is_live)))
@@ -118,8 +124,8 @@ def view(
     return serve(place(output), port=port, keys=keys, ready=ready)
 
 
-def _run_state(output: Folder) -> tuple[bool, bool]:
-    """Whether a run writes there now, and whether its run.json exists; prints who holds the lock, if anybody."""
+def _run_state(output: Folder) -> tuple[bool, RunRecord | None]:
+    """Whether a run writes there now, and its record, None before that is written; prints who holds the lock, if anybody."""
     from stylebatch.monitoring.pulse import Pulse
     from stylebatch.store.lock_owner import activity
     from stylebatch.store.output_record import find_run
@@ -129,4 +135,4 @@ def _run_state(output: Folder) -> tuple[bool, bool]:
     lock = activity(output, record, pulse.is_live)
     if lock is not None:
         print_problem(f"{output}: {lock.text}", as_json=False)
-    return lock is not None and lock.is_live, record is not None
+    return lock is not None and lock.is_live, record

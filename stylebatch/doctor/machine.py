@@ -9,6 +9,7 @@ import torch
 
 from stylebatch.engine.chosen_device import APPLE_GPU
 from stylebatch.engine.usable_cores import usable_cores
+from stylebatch.words import counted
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,9 @@ def devices() -> list[Device]:
         found.append(
             Device(f"{APPLE_GPU} (shares main memory)", "mps", memory.total, memory.available)
         )
-    cores = usable_cores()
     found.append(
         Device(
-            f"CPU, {cores} usable core{'s' if cores > 1 else ''}",
+            f"CPU, {counted(usable_cores(), 'usable core')}",
             "cpu",
             memory.total,
             memory.available,

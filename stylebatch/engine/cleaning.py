@@ -85,8 +85,12 @@ def remove(found: Found) -> None:
                 one.folder.remove(path)
                 drop_empty(one.folder, path)
     for one in (*found.within, found):
-        if one.folder.local is not None:
-            remove_empty(one.folder.local, one.folder.local.parent)
+        if one.folder.local is None:
+            continue
+        # a folder whose files others removed is empty, too
+        for name in one.folder.names() if one.is_whole_folder else ():
+            remove_empty(one.folder.local / name, one.folder.local)
+        remove_empty(one.folder.local, one.folder.local.parent)
 
 
 def _names(found: Found) -> list[str]:

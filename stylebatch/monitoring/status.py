@@ -38,7 +38,7 @@ class Status:
 
     `owner`: who holds the lock, or left it, "" where there is no lock; `heartbeat`: when it was last seen, by its clock, and
     `last_commit`: seconds since the epoch, 0 where there is none; `left_out`: shards that failed too often, with the reason;
-    `problems`: the first of `num_problems`.
+    `problems`: the first of `num_problems`; `preview_of`: samples that a preview was limited to.
     """
 
     output: str
@@ -64,6 +64,7 @@ class Status:
     problems: tuple[str, ...] = ()
     num_problems: int = 0
     is_export: bool = False
+    preview_of: int | None = None
     underway: Underway | None = None
 
     @property
@@ -184,6 +185,7 @@ class StatusReader:
             problems=tuple(problems[:MOST_PROBLEMS]),
             num_problems=len(problems),
             is_export=run.export is not None,
+            preview_of=run.limit,
             **_owner_facts(holder),
         )
 

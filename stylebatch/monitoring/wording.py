@@ -8,6 +8,7 @@ from shlex import quote
 from typing import Any
 
 from stylebatch.monitoring.status import Status
+from stylebatch.store.previews import mending
 from stylebatch.words import counted, duration, size
 
 MOST_REASONS = 5
@@ -138,7 +139,7 @@ def next_step(status: Status) -> str:
         "interrupted": again,
         "dead": f"{again}; it takes the lock over",
         "incomplete": "mend the cause and run the same command again, which tries what was left out once more",
-        "damaged": f"`stylebatch verify {output}` finds all that is damaged, `stylebatch repair {output}` makes it again",
+        "damaged": f"`stylebatch verify {output}` finds all that is damaged, `{mending(status.output, status.preview_of)}` makes it again",
         "finished": (
             f"more than max_failed_fraction {status.max_failed_fraction:g} of the samples failed; see `stylebatch report {output}`"
             if status.exit_code

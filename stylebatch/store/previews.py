@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any
 
 from stylebatch.errors import ManifestError
@@ -56,6 +57,13 @@ def drop_empty(output: Folder, path: str) -> None:
     """Remove the folder that held the file `path` of this machine, and those it lies in below `output`, if they are empty now."""
     if output.local is not None and "/" in path:
         remove_empty((output.local / path).parent, output.local)
+
+
+def mending(output: str, limit: int | None) -> str:
+    """The command that renders again what is damaged in an output; `limit`: of a preview, which `repair` refuses."""
+    if limit is None:
+        return f"stylebatch repair {quote(output)}"
+    return f"stylebatch run MANIFEST --limit {limit}"
 
 
 def _salvaged(output: Folder) -> RunRecord | None:

@@ -115,6 +115,22 @@ def test_a_preview_is_rendered_whatever_stands_there_of_an_earlier_one(
     assert (preview / "mine.txt").read_text() == "mine"
 
 
+def test_what_mends_a_damaged_preview_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output, step in (
+        ("out-preview-2", "stylebatch run MANIFEST --limit 2"),
+        ("out", "stylebatch repair"),
+    ):
+        next((place / output).glob("data/*.tar")).unlink()
+        for verb in ("verify", "status"):
+            assert main([verb, str(place / output)]) == 3
+            assert step in capsys.readouterr().out
+    assert main(["clean", str(place)]) == 0
+    # its folder of tars is empty already
+    assert not (place / "out-preview-2").exists()
+
+
 def test_a_run_json_that_says_nothing_is_left_to_people(place: Path) -> None:
     (place / "out-preview-2" / "run.json").write_text('{"format": "stylebatch", "limi')
     before = files(place)
