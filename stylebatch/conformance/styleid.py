@@ -43,6 +43,8 @@ class _Conditioned(StableDiffusion):
     def embed(self, prompts: list[str], windows: Sequence[int] = ()) -> Conditioning:
         return Conditioning(self.embedding)
 
+    embed_negative = embed
+
 
 def run_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
     inputs = load_file(folder / "inputs.safetensors")

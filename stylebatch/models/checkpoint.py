@@ -37,7 +37,7 @@ class Checkpoint(PipelineFiles):
         found = self.fingerprint_without_prompts
         added = [
             f"{hash_of_file(one.path, 'model.embeddings')}\0{one.token}"
-            for one in self.family.embeddings
+            for one in (self.family.embeddings if self.embeddings else ())
         ]
         added += [f"clip_skip {self.clip_skip}"] if self.clip_skip else []
         if added:

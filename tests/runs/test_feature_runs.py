@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -162,9 +163,9 @@ def test_a_measured_run_loads_its_model_once(
 ) -> None:
     loaded: list[object] = []
 
-    def counting(spec: ModelSpec) -> StableDiffusion:
+    def counting(spec: ModelSpec, **options: Any) -> StableDiffusion:
         loaded.append(spec)
-        return load_model(spec)
+        return load_model(spec, **options)
 
     for module in (local_engine, measure, worker):
         monkeypatch.setattr(module, "load_model", counting)

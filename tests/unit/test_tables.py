@@ -133,7 +133,7 @@ def test_a_damaged_table_is_read_or_refused_by_name(
 HEAD = "path,label,caption\n"
 SLIPS = {
     "surplus cell": ("r.csv", HEAD + "a.png,cat,black, white\n", "row 1: found 4 cells.*'white' stands beyond"),
-    "short row": ("r.csv", HEAD + "a.png,cat,x\nb.png\n", "row 2: found 1 cells"),
+    "short row": ("r.csv", HEAD + "a.png,cat,x\nb.png\n", "row 2: found 1 cell"),
     "open quote": ("r.csv", HEAD + 'a.png,cat,"x\nb.png,dog,y\n', r"row 1 \(line 2\), column 3: a quote is never closed"),
     "text after a quote": ("r.csv", HEAD + 'a.png,"cat" x,y\n', r"row 1 \(line 2\), column 2: text follows the closing quote"),
     "swallowed row": ("r.csv", HEAD + 'a.png,cat,"x\nb.png,dog,y"\n', "row 1, column 3: the quoted cell runs on"),

@@ -108,7 +108,7 @@ def test_a_fault_behind_many_tidy_rows_is_named_by_its_row(
     for fault, words in (
         ("a.png,b.png,c.png", "row 30: found 3 cells"),
         ('a.png,"b.png', "row 30 (line 31), column 2: a quote is never closed"),
-        ("a.png", "row 30: found 1 cells"),
+        ("a.png", "row 30: found 1 cell"),
         ("a\0.png,b.png", "row 30: content: found a NUL character"),
     ):
         path.write_text("\n".join(["content,style", *rows[:29], fault, *rows[30:]]))
