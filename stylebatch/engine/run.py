@@ -101,7 +101,8 @@ class RunResult:
         if failed > self.max_failed_fraction * self.num_samples:
             lines.append(
                 f"{failed:,} of {counted(self.num_samples, 'sample')} failed, more than max_failed_fraction {self.max_failed_fraction:g} "
-                f"allows; most often {self.report.reasons[0].line()}; all in {self.folder.where('metadata/errors.parquet')}"
+                f"allows; most often {self.report.reasons[0].line()}; all in {self.folder.where('metadata/errors.parquet')}. "
+                "Next: mend their inputs and run the same command with --retry-failed, or allow more with a greater max_failed_fraction"
             )
         return lines
 

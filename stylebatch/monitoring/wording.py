@@ -141,7 +141,8 @@ def next_step(status: Status) -> str:
         "incomplete": "mend the cause and run the same command again, which tries what was left out once more",
         "damaged": f"`stylebatch verify {output}` finds all that is damaged, `{mending(status.output, status.preview_of)}` makes it again",
         "finished": (
-            f"more than max_failed_fraction {status.max_failed_fraction:g} of the samples failed; see `stylebatch report {output}`"
+            f"more than max_failed_fraction {status.max_failed_fraction:g} of the samples failed; `stylebatch report {output}` says which. "
+            "Mend their inputs and run the same command with --retry-failed, or allow more with a greater max_failed_fraction"
             if status.exit_code
             else ""
         ),

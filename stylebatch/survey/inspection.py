@@ -31,6 +31,7 @@ from stylebatch.survey.image_survey import FIELD, ImageSurvey, survey_images, wi
 from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
 from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
 from stylebatch.survey.picture_look import look_at
+from stylebatch.survey.place_words import CONTENT_WORDS, STYLE_WORDS, words_of
 from stylebatch.survey.presence import require_there
 from stylebatch.survey.roles import named_parts
 from stylebatch.survey.table_survey import WORDS, TableSurvey, facts_of, survey_table
@@ -172,6 +173,9 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
     if len(look.faults) > MOST_FAULTS:
         problems.append(f"{len(look.faults) - MOST_FAULTS} more pictures cannot be read")
     kind = f"{WORDS_OF_KINDS.get(found.kind, 'images')} (kind {found.kind})"
+    words = words_of(place)
+    are_styles = bool(words & STYLE_WORDS) and not words & CONTENT_WORDS
+    sides = f"PHOTOS {quote(place)}" if are_styles else f"{quote(place)} STYLES"
     return Finding(
         place,
         kind,
@@ -180,7 +184,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         # the first says the kind
         tuple(found.notes[1:]),
         tuple(problems),
-        f"`stylebatch init {quote(place)} STYLES` writes a manifest of it",
+        f"`stylebatch init {sides}` writes a manifest of it",
     )
 
 

@@ -55,6 +55,28 @@ def test_folders_of_images_and_their_classes_and_sizes(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "sides"),
+    [
+        ("my paintings", "PHOTOS 'my paintings'"),
+        ("paintngs", "PHOTOS paintngs"),
+        ("holiday", "holiday STYLES"),
+        ("photos of paintings", "'photos of paintings' STYLES"),
+    ],
+)
+def test_the_next_step_takes_a_folder_for_what_its_name_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    sides: str,
+) -> None:
+    put(tmp_path / name, "1.png")
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", name]) == 0
+    assert f"Next: `stylebatch init {sides}` writes a manifest of it" in capsys.readouterr().out
+
+
 def test_splits_are_counted_and_folders_of_classes_are_none(tmp_path: Path, told: Told) -> None:
     put(tmp_path, "train/cat/1.png", "train/dog/2.png", "val/cat/3.png")
     assert told(tmp_path)["splits"] == {"train": 2, "val": 1}

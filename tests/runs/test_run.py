@@ -226,6 +226,7 @@ def test_bad_images_become_rows_and_the_rest_is_rendered(folder: Path) -> None:
     result = run(load_spec(folder / "run.yaml"))
     assert result.exit_code == 3
     assert (result.report.num_success, result.report.num_failed) == (4, 8)
+    assert "run the same command with --retry-failed" in "".join(result.problems())
     errors = pq.read_table(result.output / "metadata/errors.parquet").to_pylist()
     assert len(errors) == 8
     assert all(

@@ -86,7 +86,9 @@ def test_too_many_failures_of_a_finished_run_are_exit_code_3(output: Path) -> No
     record["spec"] = {"max_failed_fraction": 0.1}
     (output / "run.json").write_text(json.dumps(record))
     assert (status(output).state, status(output).exit_code) == ("finished", 3)
-    assert "max_failed_fraction 0.1" in "\n".join(lines(status(output)))
+    text = "\n".join(lines(status(output)))
+    assert "max_failed_fraction 0.1" in text
+    assert "--retry-failed" in text
 
 
 def test_reasons_of_an_earlier_version_are_read_from_the_rows(
