@@ -176,7 +176,8 @@ def _of_comparison(folder: Folder, *, comparisons: bool) -> Iterator[Found]:
     )
     what = f"comparison of {counted(len(within), 'variant')}"
     found = _found(folder, what if is_whole else LEFT, names)
-    if found.locked_by or comparisons or not is_whole:
+    # variants of one that was killed are kept, too: the same command goes on with them
+    if found.locked_by or comparisons or not (is_whole or within):
         yield replace(found, is_comparison=True, within=within)
 
 

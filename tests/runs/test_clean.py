@@ -213,6 +213,12 @@ def test_files_of_others_stay_wherever_they_lie(place: Path) -> None:
     assert (preview / "inputs").is_symlink()
 
 
+DEAD = {
+    "host": os.uname().nodename, "machine": "gone", "pid": 4, "started": "1", "token": "t", "heartbeat": 1.0,
+}  # fmt: skip
+"""The lock of a run that is gone."""
+
+
 def test_a_live_run_is_never_touched(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with RunLock(Folder.at(place / "out-preview-2")):
         before = _without(files(place), "out-preview-2/.run.lock")
@@ -232,7 +238,6 @@ def test_a_live_run_is_never_touched(place: Path, capsys: pytest.CaptureFixture[
 
 def test_what_killed_runs_left_is_removed_and_what_runs_write_now_is_not(place: Path) -> None:
     out = place / "out"
-    dead = {"host": os.uname().nodename, "machine": "gone", "pid": 4, "started": "1", "token": "t"}
     for name in ("data/.tmp-train-00000.tar-0123abcd", "metadata/.tmp-errors.parquet-0123abcd"):
         (out / name).write_bytes(b"12345")
     foreign = [out / "data" / name for name in (".tmp-mine.tar-0123abcd", ".tmp-train-00000.tar")]
@@ -247,7 +252,7 @@ def test_what_killed_runs_left_is_removed_and_what_runs_write_now_is_not(place: 
     before = files(place)
     # a lock whose run is gone stands alone where a run was killed at its start
     (place / "begun").mkdir()
-    (place / "begun" / ".run.lock").write_text(json.dumps(dead | {"heartbeat": 1.0}))
+    (place / "begun" / ".run.lock").write_text(json.dumps(DEAD))
     (place / "theirs").mkdir()
     (place / "theirs" / ".run.lock").write_text("of another program")
     found = [str(one.folder) for one in find([str(place)], comparisons=False)]
@@ -268,6 +273,14 @@ def test_comparisons_go_where_they_are_asked_for(place: Path) -> None:
     (place / "out-compare" / "notes.txt").write_text("mine")
     before = files(place)
     assert main(["clean", str(place / "out")]) == 0
+    assert files(place) == _without(before, "out-preview-2/")
+    # of one that was killed before its end, the same command goes on with the variants
+    marker = place / "out-compare" / "comparison.json"
+    marker.rename(place / "out" / "aside")
+    (place / "out-compare" / ".run.lock").write_text(json.dumps(DEAD))
+    assert main(["clean", str(place / "out")]) == 0
+    (place / "out" / "aside").rename(marker)
+    (place / "out-compare" / ".run.lock").unlink()
     assert files(place) == _without(before, "out-preview-2/")
     assert main(["clean", "--comparisons", "--dry-run", str(place / "out")]) == 0
     with RunLock(Folder.at(place / "out-compare")):  # as `compare` holds it
