@@ -47,6 +47,38 @@ class Progress:
     def end(self) -> None: ...
 
 
+class PassedOn(Progress):
+    """Passes everything on to `shown`, for those that listen beside it."""
+
+    def __init__(self, shown: Progress) -> None:
+        self.shown = shown
+
+    def begin(
+        self, *, evaluations: int, samples: int, samples_done: int, unit: str = "samples"
+    ) -> None:
+        self.shown.begin(
+            evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
+        )
+
+    def enter_shard(self, name: str) -> None:
+        self.shown.enter_shard(name)
+
+    def advance(self, evaluations: int) -> None:
+        self.shown.advance(evaluations)
+
+    def add_samples(self, count: int) -> None:
+        self.shown.add_samples(count)
+
+    def note(self, text: str) -> None:
+        self.shown.note(text)
+
+    def event(self, event: Event) -> None:
+        self.shown.event(event)
+
+    def end(self) -> None:
+        self.shown.end()
+
+
 class _Counts(Progress):
     """Counters that both visible forms share."""
 

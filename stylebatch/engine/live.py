@@ -6,15 +6,15 @@ import time
 from collections import Counter
 from typing import Any, Literal
 
-from stylebatch.progress import Event, Progress
+from stylebatch.progress import Event, PassedOn, Progress
 from stylebatch.store.underway import MOST_PLACES, Underway, WorkersAt
 
 
-class Live(Progress):
-    """Passes everything on to `shown`. `underway` may be asked by another thread."""
+class Live(PassedOn):
+    """`underway` may be asked by another thread."""
 
     def __init__(self, shown: Progress) -> None:
-        self.shown = shown
+        super().__init__(shown)
         self._begun = time.monotonic()
         self._rendering: float | None = None
         self._phase: Literal["preparing", "rendering", "reporting"] = "preparing"
@@ -28,23 +28,17 @@ class Live(Progress):
     ) -> None:
         self._planned, self._before = evaluations, samples_done
         self._rendering, self._phase = time.monotonic(), "rendering"
-        self.shown.begin(
+        super().begin(
             evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
         )
 
     def enter_shard(self, name: str) -> None:
         self._shard = name
-        self.shown.enter_shard(name)
+        super().enter_shard(name)
 
     def advance(self, evaluations: int) -> None:
         self._evaluations += evaluations
-        self.shown.advance(evaluations)
-
-    def add_samples(self, count: int) -> None:
-        self.shown.add_samples(count)
-
-    def note(self, text: str) -> None:
-        self.shown.note(text)
+        super().advance(evaluations)
 
     def event(self, event: Event) -> None:
         self._counts[event.kind] += 1
@@ -52,12 +46,12 @@ class Live(Progress):
             self._workers[event.worker] = event.facts
         elif event.kind == "lost":
             self._workers.pop(event.worker, None)
-        self.shown.event(event)
+        super().event(event)
 
     def end(self) -> None:
         self._phase, self._shard = "reporting", ""
         self._workers.clear()
-        self.shown.end()
+        super().end()
 
     def underway(self) -> Underway:
         """How far the run is now."""

@@ -12,7 +12,7 @@ from accelerate.tracking import TensorBoardTracker, WandBTracker
 
 from stylebatch.errors import ManifestError
 from stylebatch.folder import Folder
-from stylebatch.progress import Event, Progress
+from stylebatch.progress import Event, PassedOn, Progress
 from stylebatch.spec import RunSpec
 
 INSTALL = {
@@ -48,11 +48,12 @@ def tracked(progress: Progress, spec: RunSpec, output: Folder) -> Progress:
     return Tracked(progress, tensorboard)
 
 
-class Tracked(Progress):
-    """Passes everything on; logs samples, failures and rates against the samples done. `make` gives the tracker."""
+class Tracked(PassedOn):
+    """Logs samples, failures and rates against the samples done. `make` gives the tracker."""
 
     def __init__(self, shown: Progress, make: Callable[[], Any]) -> None:
-        self.shown, self.make = shown, make
+        super().__init__(shown)
+        self.make = make
         self.tracker: Any = None
         self.samples = self.failed = self.evaluations = 0
         self.started = time.monotonic()
@@ -64,24 +65,12 @@ class Tracked(Progress):
         self._before = samples_done
         self.tracker = self.make()
         self.tracker.start()
-        self.shown.begin(
+        super().begin(
             evaluations=evaluations, samples=samples, samples_done=samples_done, unit=unit
         )
 
-    def enter_shard(self, name: str) -> None:
-        self.shown.enter_shard(name)
-
-    def advance(self, evaluations: int) -> None:
-        self.shown.advance(evaluations)
-
-    def add_samples(self, count: int) -> None:
-        self.shown.add_samples(count)
-
-    def note(self, text: str) -> None:
-        self.shown.note(text)
-
     def event(self, event: Event) -> None:
-        self.shown.event(event)
+        super().event(event)
         if event.kind != "committed":
             return
         self.samples += event.facts["num_samples"]
@@ -100,6 +89,6 @@ class Tracked(Progress):
         )
 
     def end(self) -> None:
-        self.shown.end()
+        super().end()
         if self.tracker is not None:
             self.tracker.finish()
