@@ -156,7 +156,7 @@ def test_every_field_has_accepted_and_refused_values_below() -> None:
     found |= leaf_fields(StyleIDOptions, "method.")
     assert (
         found == set(ACCEPTED) == set(REFUSED)
-    )  # the others: test_prompts.py, test_lora.py, test_textual_inversion.py, test_gates.py
+    )  # the others: test_prompts.py, test_lora.py, test_embedding_files.py, test_gates.py
 
 
 def test_every_field_is_described() -> None:
