@@ -166,7 +166,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         "columns": dict(found.types),
         "sizes": _named(look.sizes),
         "sizes_known_of": look.sized,
-        "decoded": look.looked_at,
+        "decoded": look.looked_at + (f"; {len(look.faults)} cannot be read" if look.faults else ""),
     }
     problems = [found.problem] if found.problem else []
     problems += [f"{name}: {reason}" for name, reason in look.faults[:MOST_FAULTS]]

@@ -48,11 +48,14 @@ def test_folders_of_images_and_their_classes_and_sizes(
     assert found["sizes"] == {"96 x 80 px": 3}
     assert [one["id"] for one in found["samples"]] == ["cat/1.png", "dog/0.png", "dog/2.png"]
     assert "1 .md" in found["notes"][0]
+    assert found["decoded"] == "all 3"
     assert main(["inspect", str(tmp_path)]) == 0
     assert (
         f"`stylebatch init {tmp_path}` writes a manifest of contents, styles"
         in capsys.readouterr().out
     )
+    (tmp_path / "contents" / "dog" / "0.png").write_bytes(b"no picture")
+    assert told(tmp_path / "contents", 1)["decoded"] == "all 3; 1 cannot be read"
 
 
 @pytest.mark.parametrize(
