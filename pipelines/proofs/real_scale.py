@@ -95,6 +95,8 @@ class RandomDiffusion(StableDiffusion):
         shape, draw = (1, 77, self.unet.config.cross_attention_dim), torch.Generator()
         return Conditioning(torch.randn(shape, generator=draw.manual_seed(1)))
 
+    embed_negative = embed
+
     def encode(self, images: Tensor) -> Tensor:
         key = hash_pixels(images.numpy())
         return self.latents[key] if key in self.latents else super().encode(images)
