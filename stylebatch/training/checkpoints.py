@@ -13,13 +13,14 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from pydantic import ValidationError
 
 from stylebatch.errors import PlanChangedError
 from stylebatch.training.spec import FREE_TO_CHANGE, TrainSpec
@@ -91,6 +92,8 @@ def require_same_run(
         return None
     now = _settings(spec, identity, num_processes)
     before = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(KeyError, ValidationError):
+        before["spec"] = _with_defaults(before["spec"], spec)
     differences = list(_differences("", before, now))
     if differences:
         raise PlanChangedError(
@@ -98,6 +101,13 @@ def require_same_run(
             "Next: give another `output`, or delete this one to begin afresh."
         )
     return found
+
+
+def _with_defaults(recorded: dict[str, Any], spec: TrainSpec) -> dict[str, Any]:
+    """A recorded spec with the defaults of fields that an earlier version did not know."""
+    free = set(FREE_TO_CHANGE)
+    whole = spec.model_dump(mode="json", include=free) | recorded
+    return TrainSpec.model_validate(whole).model_dump(mode="json", exclude=free)
 
 
 def _differences(where: str, before: Any, now: Any) -> Iterator[str]:
