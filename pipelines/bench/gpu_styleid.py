@@ -17,7 +17,6 @@ from pipelines.bench import workload
 from pipelines.bench.gpu_lab import Budget, Lab, Subject
 from pipelines.bench.gpu_network import per_row
 from pipelines.bench.record import BenchmarkError, Figure, Outcome, SkippedError
-from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.engine.worker import Worker
 from stylebatch.features.codecs import Codec
 from stylebatch.features.style_bank import StyleBank, feature_codec
@@ -31,6 +30,7 @@ from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan as resolve
+from stylebatch.usable_cores import usable_cores
 
 BEST = (8, 16, 32)
 """Batches of the bare network that a pool is compared with: the fastest counts."""

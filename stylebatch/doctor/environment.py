@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from stylebatch.doctor.findings import Finding, note, problem
 from stylebatch.doctor.machine import Device, devices
-from stylebatch.engine.usable_cores import usable_cores
+from stylebatch.usable_cores import usable_cores
 
 TESTED: dict[str, str] = {
     "torch": "2.13.0",

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from stylebatch.engine.chosen_device import APPLE_GPU
-from stylebatch.engine.usable_cores import usable_cores
+from stylebatch.usable_cores import usable_cores
 from stylebatch.words import counted
 
 

@@ -11,8 +11,8 @@ import torch
 from stylebatch.engine.measure import find_place
 from stylebatch.engine.ray_here import has_ray
 from stylebatch.engine.run_record import ComputePlace, threads_of
-from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.spec import RunSpec
+from stylebatch.usable_cores import usable_cores
 from stylebatch.words import counted
 
 APPLE_GPU = "Apple GPU"

@@ -39,13 +39,13 @@ from stylebatch.engine.ladder import is_device_fault
 from stylebatch.engine.local_engine import LocalEngine
 from stylebatch.engine.measure import measure
 from stylebatch.engine.queue import ShardQueue
-from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.engine.worker import Worker
 from stylebatch.errors import ManifestError, StylebatchError
 from stylebatch.folder import Folder
 from stylebatch.planning.choice import Measurements
 from stylebatch.planning.plan import Plan
 from stylebatch.progress import Event
+from stylebatch.usable_cores import usable_cores
 
 T = TypeVar("T")
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else None

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stylebatch.data.sources.kinds import form_of
-from stylebatch.engine.usable_cores import usable_cores
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.forecast import device_seconds
 from stylebatch.planning.plan import Plan
@@ -17,6 +16,7 @@ from stylebatch.reports.card import lineage
 from stylebatch.spec import RunSpec
 from stylebatch.store.output_record import FORMAT, VERSION, RunRecord
 from stylebatch.store.versions import versions
+from stylebatch.usable_cores import usable_cores
 
 MAX_THREADS = 8
 MOST_SECONDS = 1e12

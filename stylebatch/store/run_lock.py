@@ -171,7 +171,7 @@ class RunLock:
         told: dict[str, Any] = {}
         if self.underway is not None:
             # whatever is odd about these facts: without a heartbeat the run would lose its lock
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(Exception):
                 told["underway"] = self.underway().model_dump()
         return json.dumps({**asdict(self.owner), "heartbeat": time.time(), **told}).encode()
 

@@ -46,6 +46,7 @@ from stylebatch.training.optimizers import build_optimizer, rate_factor, set_rat
 from stylebatch.training.plots import draw_curve, save_grid
 from stylebatch.training.spec import TrainSpec
 from stylebatch.training.stages import Stage, StageInputs, UnetStage, VaeStage
+from stylebatch.usable_cores import usable_cores
 from stylebatch.words import counted
 
 STAGES: dict[str, Callable[[StageInputs], Stage]] = {"unet": UnetStage, "vae": VaeStage}
@@ -78,7 +79,7 @@ def train(spec: TrainSpec, progress: Progress | None = None) -> TrainResult:
     )
     # accelerate leaves torch at all cores for every process
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(spec.threads or max(1, (os.cpu_count() or 1) // local))
+    torch.set_num_threads(spec.threads or max(1, usable_cores() // local))
     set_seed(spec.seed)
     checkpoint = _trainable(spec)
     identity = {"checkpoint": checkpoint.fingerprint} | judge_identity(spec)

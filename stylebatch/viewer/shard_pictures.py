@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -25,6 +24,7 @@ from stylebatch.store.sinks.shared_inputs import names_of
 from stylebatch.store.sinks.sink import Members
 from stylebatch.store.sinks.spans import Span, Spans, read_span
 from stylebatch.store.sinks.tar_samples import sample_spans
+from stylebatch.usable_cores import usable_cores
 
 SIDES = (128, 256, 512)
 """Of small pictures; a wanted side becomes the next one of these, so that there are few to keep."""
@@ -84,7 +84,7 @@ class ShardPictures:
         self._members: Cache[Members] = Cache(WHOLE_BYTES, lambda m: sum(map(len, m.values())))
         self._small: Cache[Picture] = Cache(SMALL_BYTES, lambda picture: len(picture.data))
         self._locks = tuple(threading.Lock() for _ in range(64))
-        self._decoding = threading.BoundedSemaphore(os.cpu_count() or 1)
+        self._decoding = threading.BoundedSemaphore(usable_cores())
 
     def small(
         self,

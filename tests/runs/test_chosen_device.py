@@ -12,10 +12,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stylebatch import usable_cores
 from stylebatch.cli import main
 from stylebatch.diffusion.attention import attend, attend_blended
 from stylebatch.diffusion.noise import draw
-from stylebatch.engine import chosen_device, usable_cores
+from stylebatch.engine import chosen_device
 from stylebatch.engine.chosen_device import chosen
 from stylebatch.engine.ladder import is_out_of_memory
 from stylebatch.engine.measure import find_place
