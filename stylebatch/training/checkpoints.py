@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from pydantic import ValidationError
 
 from stylebatch.errors import PlanChangedError
 from stylebatch.training.spec import FREE_TO_CHANGE, TrainSpec
@@ -92,7 +91,7 @@ def require_same_run(
         return None
     now = _settings(spec, identity, num_processes)
     before = json.loads(path.read_text(encoding="utf-8"))
-    with suppress(KeyError, ValidationError):
+    with suppress(KeyError, ValueError):
         before["spec"] = _with_defaults(before["spec"], spec)
     differences = list(_differences("", before, now))
     if differences:

@@ -104,7 +104,15 @@ HOMES = {
 
 ROOMS = (
     *("masking", "errors", "section", "paths", "documents", "progress", "words", "pixel_memory"),
-    *("faults", "interruption", "local_files", "remote_files", "object_store", "folder"),
+    *(
+        "usable_cores",
+        "faults",
+        "interruption",
+        "local_files",
+        "remote_files",
+        "object_store",
+        "folder",
+    ),
     *("diffusion", "models", "methods", "data", "spec", "manifest", "quality", "planning"),
     *("store", "features", "reports", "export", "viewer", "monitoring", "engine"),
     "diffusers_pipelines",
