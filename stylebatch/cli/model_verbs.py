@@ -101,7 +101,11 @@ def train(
         result = trainer.train(spec, for_terminal() if main_process else Progress())
     if main_process:
         measures = ", ".join(f"{name} {value:.4g}" for name, value in result.measures.items())
-        print(f"Trained {spec.stage} for {result.steps} steps ({measures})")
+        # none where the last step was taken before
+        print(
+            f"Trained {spec.stage} for {result.steps} steps"
+            + (f" ({measures})" if measures else "")
+        )
         print(f"{result.model}: use it as `model: {{path: {result.model}}}`")
     return 0
 
