@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stylebatch.cli.messages import print_problem
-from stylebatch.engine.admission import foreseen
+from stylebatch.engine.admission import Standing, foreseen
 from stylebatch.engine.run_record import ComputePlace, run_record
 from stylebatch.errors import StylebatchError
 from stylebatch.folder import Folder
@@ -44,10 +44,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class _Outlook:
-    """The plan of what would be rendered next, and how many of all shards are committed."""
+    """The plan of what would be rendered next; `shards`: of all plans, of which some are `there`."""
 
     plan: Plan
-    committed: int = 0
+    there: Standing | None = None
     shards: int = 0
     gates: GateOutlook | None = None
 
@@ -57,18 +57,31 @@ class _Outlook:
         return bool(self.plan.identity["model_fingerprint"])
 
     @property
-    def lines(self) -> list[str]:
-        if not self.committed:
+    def committed(self) -> int:
+        """Shards that are committed."""
+        return 0 if self.there is None else self.shards - sum(map(len, self.there.remaining))
+
+    def lines(self, *, retry_failed: bool) -> list[str]:
+        """What is there, and what of it a run would leave."""
+        if self.there is None or not self.committed:
             return []
-        left = self.shards - self.committed
+        left, again = self.shards - self.committed, self.there.num_with_failed * retry_failed
         rest = f"a run renders {left:,} more" if left else "a run has nothing left to render"
-        return [
-            f"{self.committed:,} of {counted(self.shards, 'shard')} {is_or_are(self.committed)} committed; {rest}"
-        ]
+        if again:
+            rest = f"a run renders {counted(again, 'shard')} with failed samples again" + (
+                f", and {left:,} more" if left else ""
+            )
+        done = f"{self.committed:,} of {counted(self.shards, 'shard')} {is_or_are(self.committed)} committed; {rest}"
+        return [done, *filter(None, [] if retry_failed else [self.there.failed_line()])]
 
 
-def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
-    """Print the plan of `spec`. Raises what a run would raise before it renders, after what is known was told."""
+def tell(
+    spec: RunSpec, bounds: Bounds, *, as_json: bool = False, retry_failed: bool = False
+) -> None:
+    """Print the plan of `spec`, and for people what a run would do that is told to `retry_failed`.
+
+    Raises what a run would raise before it renders, after what is known was told.
+    """
     _require_options(spec.engine)
     inputs = list_inputs(spec, checkpoint_to_plan)
     draft = resolve(spec, inputs=inputs)
@@ -80,15 +93,18 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
     outlook, refusal = _Outlook(draft), None
     try:
         _require_unlocked(ledger)
-        plans, committed = foreseen(draft, inputs, ledger, partial(_place, spec))
-        outlook = _Outlook(plans[-1], committed, sum(plan.num_shards for plan in plans))
+        plans, there = foreseen(draft, inputs, ledger, partial(_place, spec))
+        outlook = _Outlook(plans[-1], there, sum(plan.num_shards for plan in plans))
     except StylebatchError as error:
         refusal = error
     found = _forecast(outlook.plan, inputs.checkpoint)
     if gates is not None and found.device_s is not None:
         found = replace(found, device_s=found.device_s * (1 + gates.extra))
     outlook = replace(outlook, gates=gates)
-    (_print_json if as_json else _print_lines)(outlook, found, bounds.price)
+    if as_json:
+        _print_json(outlook, found, bounds.price)
+    else:
+        _print_lines(outlook, found, bounds.price, retry_failed=retry_failed)
     # last, so that what is refused was told
     if refusal is not None:
         raise refusal
@@ -98,9 +114,9 @@ def tell(spec: RunSpec, bounds: Bounds, *, as_json: bool) -> None:
 def foretell(spec: RunSpec, *, limit: int | None, retry_failed: bool) -> None:
     """Print what `run` would do. Raises what it would raise before it renders."""
     if limit is None:
-        tell(spec, Bounds(None, None, None), as_json=False)
-    else:
-        _tell_preview(spec, limit)
+        tell(spec, Bounds(None, None, None), retry_failed=retry_failed)
+        return
+    _tell_preview(spec, limit)
     output = Folder.at(output_path(spec, limit))
     if retry_failed and find_run(output) is not None:
         ledger = Ledger(output)
@@ -196,7 +212,9 @@ def _print_json(outlook: _Outlook, found: Forecast, price: float | None) -> None
     print(json.dumps(summary, indent=1))
 
 
-def _print_lines(outlook: _Outlook, found: Forecast, price: float | None) -> None:
+def _print_lines(
+    outlook: _Outlook, found: Forecast, price: float | None, *, retry_failed: bool = False
+) -> None:
     plan, output = outlook.plan, outlook.plan.spec.output.path
     if plan.first_shard:
         print(
@@ -207,5 +225,5 @@ def _print_lines(outlook: _Outlook, found: Forecast, price: float | None) -> Non
     print("\n".join(lines))
     # a plan without the model's files has no identity
     print(f"output: {output}" + f" (plan {plan.digest[:16]})" * outlook.has_identity)
-    for line in outlook.lines:
+    for line in outlook.lines(retry_failed=retry_failed):
         print(f"{output}: {line}")

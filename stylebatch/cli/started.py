@@ -49,7 +49,7 @@ def write_manifest(places: Places, wishes: Wishes, *, force: bool, dry_run: bool
         print(reason)
     for doubt in draft.doubts:
         print_problem(doubt, as_json=False)
-    tell(spec_of(parse(text), wishes.manifest), Bounds(None, None, None), as_json=False)
+    tell(spec_of(parse(text), wishes.manifest), Bounds(None, None, None))
     path = Path(wishes.manifest)
     if dry_run:
         print(f"would write {path}:\n\n{text}")

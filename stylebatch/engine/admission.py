@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 from stylebatch.engine.input_files import require_rows_as_before, require_unchanged
 from stylebatch.engine.run_record import ComputePlace, run_record, spec_record
@@ -19,6 +21,7 @@ from stylebatch.store.fingerprints import Survey, survey
 from stylebatch.store.inputs_record import history
 from stylebatch.store.ledger import Ledger, diff, is_replaced
 from stylebatch.store.output_record import RunRecord, read_run
+from stylebatch.words import counted
 
 
 def admitted(
@@ -67,13 +70,37 @@ def generations(plan: Plan, output: Folder, inputs: Inputs) -> tuple[Plan, ...]:
         raise error.offering(*ways_out(output, recorded, spec_record(plan.spec))) from None
 
 
-def remaining(plan: Plan, ledger: Ledger) -> list[int]:
-    """Shards without a commit."""
-    asked = ledger.of_marked(
-        lambda name: ledger.stats(name, plan.digest), map(plan.shard_name, plan.shards)
-    )
-    committed = {name for name, stats in asked if stats is not None}
-    return [i for i in plan.shards if plan.shard_name(i) not in committed]
+class Standing(NamedTuple):
+    """Of the shards of some plans. `remaining`: without a commit, plan by plan; `num_failed`: samples of the others, in so many shards."""
+
+    remaining: list[list[int]]
+    num_failed: int
+    num_with_failed: int
+
+    def failed_line(self) -> str:
+        """What a run does about samples that failed before; "" where there are none."""
+        if not self.num_failed:
+            return ""
+        failed = counted(self.num_failed, "sample")
+        shards = counted(self.num_with_failed, "committed shard")
+        return (
+            f"{failed} in {shards} failed before; a run leaves them so. "
+            "Where their inputs were mended, --retry-failed renders these shards again"
+        )
+
+
+def standing(plans: Sequence[Plan], ledger: Ledger) -> Standing:
+    """Which shards of the plans are committed, and how much of these failed."""
+    left: list[list[int]] = []
+    failed: list[int] = []
+    for plan in plans:
+        asked = ledger.of_marked(
+            partial(ledger.stats, plan_digest=plan.digest), map(plan.shard_name, plan.shards)
+        )
+        committed = {name: stats.num_failed for name, stats in asked if stats is not None}
+        left.append([i for i in plan.shards if plan.shard_name(i) not in committed])
+        failed += filter(None, committed.values())
+    return Standing(left, sum(failed), len(failed))
 
 
 def shard_names(plans: Iterable[Plan]) -> Iterator[str]:
@@ -98,17 +125,17 @@ def require_same_arithmetic(output: Folder, former: RunRecord, now: RunRecord) -
 
 def foreseen(
     draft: Plan, inputs: Inputs, ledger: Ledger, find_place: Callable[[RunRecord], ComputePlace]
-) -> tuple[tuple[Plan, ...], int]:
-    """The plans that a run would render now, `draft` where nothing is there yet, and how many shards are committed.
+) -> tuple[tuple[Plan, ...], Standing | None]:
+    """The plans that a run would render now, `draft` where nothing is there yet, and what of them is there already.
 
     `find_place`: where a run would compute. Raises what a run would raise.
     """
     former = ledger.former()
     if former is None:
-        return (draft,), 0
+        return (draft,), None
     if inputs.checkpoint is not None and not inputs.checkpoint.is_here:
         # without its weights no plan has a run's identity, so that there is nothing to compare
-        return generations(draft, ledger.output, inputs), 0
+        return generations(draft, ledger.output, inputs), None
     place = find_place(former)
     choice, conditions = kept(draft.spec, former, place)
     plan = draft
@@ -117,7 +144,7 @@ def foreseen(
     plans = generations(plan, ledger.output, inputs)
     present = run_record(plans, former.resolved.engine, place, None)
     record, _ = admitted(ledger, plans, present)
-    done = sum(len(plan.shards) - len(remaining(plan, ledger)) for plan in plans)
-    if done:
+    found = standing(plans, ledger)
+    if sum(map(len, found.remaining)) < sum(plan.num_shards for plan in plans):
         require_same_arithmetic(ledger.output, record, present)
-    return plans, done
+    return plans, found

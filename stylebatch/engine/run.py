@@ -22,9 +22,9 @@ from stylebatch.engine.admission import (
     admitted,
     generations,
     kept,
-    remaining,
     require_same_arithmetic,
     shard_names,
+    standing,
 )
 from stylebatch.engine.chosen_device import chosen
 from stylebatch.engine.engines import open_engine
@@ -199,7 +199,8 @@ def _lead(start: _Start) -> RunResult:
         plans, present, record = _begun(start, draft, ledger)
         is_mended = start.limit is not None and start.redo == "nothing"
         executed = _revoke(plans, ledger, "damaged" if is_mended else start.redo)
-        work = [(plan, remaining(plan, ledger)) for plan in plans]
+        there = standing(plans, ledger)
+        work = list(zip(plans, there.remaining, strict=True))
         if plans[-1].numbering:
             progress.note(plans[-1].numbering)
         total = sum(plan.num_shards for plan in plans)
@@ -209,6 +210,8 @@ def _lead(start: _Start) -> RunResult:
             progress.note(
                 f"Resuming {output}: {done:,} of {counted(total, 'shard')} {is_or_are(done)} committed"
             )
+        if failed := there.failed_line():
+            progress.note(failed)
         seconds = _render(start, work, ledger, record, executed)
         finished, poisoned = _finish(plans, ledger, record)
     num_samples = sum(plan.grid.num_samples for plan in plans)

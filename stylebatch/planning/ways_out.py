@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stylebatch.documents import DocumentError, parse
 from stylebatch.folder import Folder
 from stylebatch.masking import MASK
 
@@ -35,8 +37,7 @@ def ways_out(output: Folder, former: Mapping[str, Any], now: Mapping[str, Any]) 
     return (
         f"put back what changed, and the output goes on {back}",
         elsewhere(output),
-        "grow: beside all former inputs, with all fields as they were, new ones may stand; they open shards of their own: "
-        f"{{run}}{_settings(changes)}",
+        "grow: as 1, with new inputs beside all former ones; they open shards of their own, by the same command",
     )
 
 
@@ -45,7 +46,7 @@ def after_other_bytes(output: Folder, back: str) -> tuple[str, ...]:
     return (
         f"bring {back} back, and the output goes on as it was: {{run}}",
         elsewhere(output),
-        f"grow: bring {back} back, and give the new one another name; it opens shards of its own: {{run}}",
+        "grow: as 1, with the new one beside it under another name; it opens shards of its own, by the same command",
     )
 
 
@@ -94,8 +95,17 @@ def _settings(changes: Mapping[str, Any]) -> str:
     """` --set FIELD=VALUE` for each; of a value that is long or has credentials, the field alone."""
     shown = ""
     for field, value in changes.items():
-        text = json.dumps(value, ensure_ascii=False)
+        text = _as_typed(value)
         if len(text) > LONGEST or MASK in text:
             return f", with {', '.join(changes)} in the manifest as before"
         shown += f" --set {shlex.quote(f'{field}={text}')}"
     return shown
+
+
+def _as_typed(value: Any) -> str:
+    """`fast`, `0.5`, `"no"`: a text is quoted where it would be read as something else."""
+    if isinstance(value, str):
+        with suppress(DocumentError):
+            if parse(value) == value:
+                return value
+    return json.dumps(value, ensure_ascii=False)

@@ -47,6 +47,8 @@ _HASHED = {
     "export.samples": "the samples that are taken of them",
 }
 """What those digests of an identity are of that are not of inputs."""
+_FOLLOWING = ("former.", "feature_bytes:", "style_bytes:")
+"""Of an identity, what differs where something else does that people know by its name."""
 _NOT_OF_FILES = {"dtype", "offload", "compile"}
 """Fields of the section `model` that its fingerprint does not cover."""
 FINGERPRINTS = "inputs/files.parquet"
@@ -115,8 +117,7 @@ class Ledger:
             if models := _diff_of_models(former, run):
                 # that the fingerprints differ says less
                 lines = [line for line in lines if "fingerprint" not in line.split(":")[0]] + models
-            # what earlier generations were differs wherever anything else does
-            told = [line for line in lines if not line.startswith("former.")] or lines
+            told = [line for line in lines if not line.startswith(_FOLLOWING)] or lines
             changes = "\n".join(f"  {line}" for line in told)
             error = PlanChangedError(
                 f"{self.output} holds shards of another plan; these differ:\n"

@@ -183,7 +183,9 @@ def test_repair_repeats_the_batches_that_memory_allowed_for_that_shard_alone(
     assert digests(output)[name] == digests(base / "out")[name]
 
 
-def test_failed_samples_are_retried_when_asked(base: Path, tmp_path: Path) -> None:
+def test_failed_samples_are_retried_when_asked(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "in"
     for side in ("contents", "styles"):
         shutil.copytree(base / side, folder / side)
@@ -193,8 +195,21 @@ def test_failed_samples_are_retried_when_asked(base: Path, tmp_path: Path) -> No
     arguments = ["run", str(folder / "run.yaml"), "--output", str(folder / "out")]
     assert main(arguments) == 3
     (folder / "contents" / "02.png").write_bytes(good)
+    capsys.readouterr()
     assert main(arguments) == 3  # not without being asked
+    hint = "--retry-failed renders these shards again"
+    assert hint in capsys.readouterr().out
+    assert main([*arguments, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "nothing left to render" in told
+    assert hint in told
+    assert main([*arguments, "--retry-failed", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "with failed samples again" in told
+    assert "nothing left to render" not in told
+    assert hint not in told
     assert main([*arguments, "--retry-failed"]) == 0
+    assert "failed before" not in capsys.readouterr().out
     found, whole = digests(folder / "out"), digests(base / "out")
     assert {k: v for k, v in found.items() if "errors" not in k} == {
         k: v for k, v in whole.items() if "errors" not in k

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from stylebatch.cli import main
+from stylebatch.documents import parse
 from stylebatch.engine.run import run
+from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
-from stylebatch.planning.ways_out import FREE
+from stylebatch.planning.ways_out import FREE, ways_out
 from stylebatch.spec import EngineSpec
 from tests.support.images import picture
 from tests.support.runs import small_manifest
@@ -40,10 +42,14 @@ def place(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def _ways(told: str, command: str) -> list[list[str]]:
-    """The words of each way's command, planned and not run."""
+    """The words of each way's command, planned and not run; that of the third is the first one's."""
+    assert "feature_bytes" not in told
     lines = told.partition("Next, one of:\n")[2].splitlines()
     assert [line.split(".")[0].strip() for line in lines] == ["1", "2", "3"]
-    return [["plan", *shlex.split(line[line.index(command) :])[2:]] for line in lines]
+    assert lines[2].startswith("  3. grow: as 1, ")
+    assert lines[2].endswith(", by the same command")
+    first, second = (["plan", *shlex.split(line[line.index(command) :])[2:]] for line in lines[:2])
+    return [first, second, first]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +85,16 @@ def test_a_changed_field_leaves_three_ways(
     (place / "out-2").mkdir()
     assert main(typed) == 4
     assert "--output " + str(place / "out-3") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [("fast", "fast"), ("no", '"no"'), ("12", '"12"'), ("a: b", '"a: b"'), ("", '""'), (0.5, "0.5"), ([6, 7], "[6, 7]"), ("*", '"*"')],
+)  # fmt: skip
+def test_a_former_value_is_typed_as_people_would(value: object, typed: str, tmp_path: Path) -> None:
+    first = ways_out(Folder.at(tmp_path), {"a": {"b": value}}, {"a": {"b": 1}})[0]
+    assert first.endswith("{run} --set " + shlex.quote(f"a.b={typed}"))
+    assert parse(typed) == value
 
 
 def test_every_field_of_the_engine_is_free_or_decides_what_is_rendered() -> None:
