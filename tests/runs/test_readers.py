@@ -39,10 +39,10 @@ CLASSES = ["crash test", "tabby cat"]
 RENDERED: tuple[OutputFormat, ...] = ("parquet", "files")
 FORMATS: tuple[OutputFormat, ...] = (*RENDERED, "webdataset")
 SAMPLES = 8
-DATA = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+DATA = (Path(__file__).parents[2] / "docs/formats.md").read_text(encoding="utf-8")
 READERS = re.findall(
     r"```python\n# ([\w, ]+): ([^\n]+)\n(.*?)```",
-    DATA[DATA.index("### Readers") : DATA.index("### A new format")],
+    DATA[DATA.index("## Readers") : DATA.index("## A new format")],
     re.DOTALL,
 )
 """Formats, title and code of each example."""

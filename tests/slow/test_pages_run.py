@@ -24,18 +24,18 @@ from tests.support.runs import environment
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = {
-    ("data.md", "Doors in", "yaml"): "tests/unit/test_doors_in.py",
-    ("data.md", "Splits", "yaml"): "tests/unit/test_split_sources.py",
-    ("data.md", "How images are fitted", "yaml"): "tests/unit/test_fitting.py",
-    ("data.md", "Readers", "python"): "tests/runs/test_readers.py",
+    ("data.md", "", "yaml"): "tests/unit/test_doors_in.py",
+    ("splits.md", "", "yaml"): "tests/unit/test_split_sources.py",
+    ("fitting.md", "", "yaml"): "tests/unit/test_fitting.py",
+    ("formats.md", "Readers", "python"): "tests/runs/test_readers.py",
     ("models.md", "Ways to name one", "python"): "tests/runs/test_loading.py",
     ("writing_a_method.md", "Of prompts", "python"): "tests/runs/test_custom_method.py",
     ("writing_a_method.md", "Of prompts", "yaml"): "tests/runs/test_custom_method.py",
     ("writing_a_method.md", "Of contents and styles", "python"): "tests/runs/test_custom_method.py",
     ("writing_a_method.md", "Of contents and styles", "yaml"): "tests/runs/test_custom_method.py",
 }
-"""Blocks that a test of their topic takes from the page and runs, over inputs of their kind."""
-OUTPUT_OF = {("data.md", "Inputs once per shard"): ("output.inputs=reference",)}
+"""Blocks that a test of their topic takes from the page, or from a section of it, and runs, over inputs of their kind."""
+OUTPUT_OF = {("formats.md", "Inputs once per shard"): ("output.inputs=reference",)}
 """How the output is rendered that the code of a heading reads."""
 PRINTED = {"tutorial.md": r"photographs and stylised +(\d+)% +(\d+)%\n$"}
 """What the code of a page prints at its end."""
@@ -52,7 +52,7 @@ MINE = {
 
 
 def _is_elsewhere(block: Block) -> bool:
-    return any((block.page, of, block.language) in ELSEWHERE for of in (block.section, block.heading))  # fmt: skip
+    return any((block.page, of, block.language) in ELSEWHERE for of in ("", block.section, block.heading))  # fmt: skip
 
 
 RUN = [block for block in BLOCKS if not block.why_not_run and not _is_elsewhere(block)]

@@ -1,4 +1,4 @@
-"""Every example of the section "Doors in" of docs/data.md, over small files of the kind that it names."""
+"""Every example of docs/data.md, over small files of the kind that it names."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from tests.support.files_outputs import written
 from tests.support.packed import encoded, tar
 
 TEXT = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
-DOORS_IN = TEXT.split("## Doors in")[1].split("\n## ")[0]
 EXAMPLES = [
     found
-    for found in re.findall(r"```yaml\n(.*?)```", DOORS_IN, re.DOTALL)
+    for found in re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     if "s3://" not in found  # tests/unit/test_stored_sources.py
 ]
 CLASSES = {"names": ["cat", "dog"], "_type": "ClassLabel"}
@@ -145,7 +144,7 @@ def test_an_example_lists_images_as_the_kind_that_it_says(folder: Path, example:
 
 
 def test_every_kind_has_an_example() -> None:
-    kinds = set(re.findall(r"^\| (.*?) \| .*\|$", DOORS_IN, re.MULTILINE))
+    kinds = set(re.findall(r"^\| (.*?) \| .*\|$", TEXT, re.MULTILINE))
     named = {name for cell in kinds for name in re.findall(r"`(\w+)`", cell)}
     shown = {found for text in EXAMPLES for found in re.findall(r"# read as (\w+)", text)}
     assert named == set(KINDS)

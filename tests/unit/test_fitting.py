@@ -228,8 +228,7 @@ def test_a_picture_that_is_not_as_listed_loses_its_rims_and_says_so(tmp_path: Pa
     assert np.array_equal(turned.pixels, fit(picture(1, 90, 60), (64, 96), "center_crop"))
 
 
-DATA = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
-FITTED = DATA.split("## How images are fitted")[1].split("\n## ")[0]
+FITTED = (Path(__file__).parents[2] / "docs/fitting.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("example", re.findall(r"```yaml\n(.*?)```", FITTED, re.DOTALL))

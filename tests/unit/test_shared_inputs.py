@@ -136,7 +136,7 @@ def test_shared_inputs_of_an_abandoned_shard_are_gone(tmp_path: Path) -> None:
 
 
 def test_readers_find_shared_inputs_by_the_names_in_the_records(tmp_path: Path) -> None:
-    """As docs/data.md says."""
+    """As docs/formats.md says."""
     samples = _crossed(9, 4)
     _written(tmp_path / "tars", "webdataset", samples)
     inputs = {

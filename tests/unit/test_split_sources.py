@@ -324,10 +324,7 @@ def test_splits_of_an_output_have_any_names(
 
 DOCUMENTED = re.findall(
     r"```yaml\n(.*?)```",
-    (Path(__file__).parents[2] / "docs/data.md")
-    .read_text(encoding="utf-8")
-    .split("## Splits")[1]
-    .split("\n## ")[0],
+    (Path(__file__).parents[2] / "docs/splits.md").read_text(encoding="utf-8"),
     re.DOTALL,
 )
 
