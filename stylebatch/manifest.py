@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from stylebatch.data.places import exists, is_file
+from stylebatch.data.places import exists, is_file, near
 from stylebatch.data.sources.hub_datasets import local_copy
 from stylebatch.data.sources.kinds import accepted_kinds, is_source, is_there
 from stylebatch.data.sources.patterns import root_of
@@ -134,8 +134,10 @@ def check_inputs(spec: RunSpec, where: str = "run specification") -> None:
         if is_address(path):
             _reachable(path, f"{where}: {field}.path")
         if not (is_there(path) if is_images else exists(path)):
+            meant = near(path)
+            hint = f"; did you mean {meant}?" if meant else ""
             raise ManifestError(
-                f"{found}, which does not exist; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
+                f"{found}, which does not exist{hint}; accepted: {_accepted(field)}.\n{_NEXT_STEP}"
             )
         is_rows = Path(path).suffix.lower() in ROW_SUFFIXES and is_file(path)
         if (field in ("pairing", "prompts") and not is_rows) or (
@@ -200,8 +202,10 @@ def _accepted(field: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     if not os.path.exists(path):
+        meant = near(str(path))
+        hint = f"did you mean {meant}? " if meant else ""
         raise ManifestError(
-            f"{path}: no such manifest; give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml"
+            f"{path}: no such manifest; {hint}give a YAML file or rows ({', '.join(ROW_SUFFIXES)}), for example manifests/demo.yaml"
         )
     if path.suffix.lower() in ROW_SUFFIXES:
         return {

@@ -90,7 +90,7 @@ def init(
         raise ManifestError(
             f"--manifest: found {manifest!r}; accepted: a name that ends in {' or '.join(YAML_SUFFIXES)}"
         )
-    _require_free(manifest, force=force)
+    from stylebatch.survey.presence import require_there
     from stylebatch.survey.roles import Places, assigned
     from stylebatch.survey.wishes import Wishes
 
@@ -99,6 +99,9 @@ def init(
         "annotations": annotations, "masks": masks, "segmentation": segmentation,
     }  # fmt: skip
     given = Places({part: place for part, place in parts.items() if place is not None})
+    for place in (*given.by_part.values(), *(places or [])):
+        require_there(place)
+    _require_free(manifest, force=force)
     found = assigned(given, places or [], _ask)
     wishes = Wishes(manifest, name, output, model, method, size, mode, pairing, per_content, split)
     from stylebatch.cli.started import write_manifest

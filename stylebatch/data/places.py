@@ -5,6 +5,7 @@ A part of a stored file is one ranged request, and nothing stays open: a source 
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -135,6 +136,24 @@ def entries_of(folder: str) -> dict[str, bool]:
         return {name: name not in files for name in there.names()}
     with os.scandir(folder) as entries:
         return {entry.name: entry.is_dir() for entry in sorted(entries, key=lambda e: e.name)}
+
+
+def near(place: str) -> str:
+    """What is there with almost that name, or with that name and another ending; "" where nothing is, and for addresses."""
+    if is_address(place):
+        return ""
+    folder, name = os.path.split(place.rstrip(os.sep))
+    if folder and not os.path.isdir(folder):
+        found = os.path.join(near(folder) or folder, name)
+        return found if os.path.exists(found) else ""
+    try:
+        names = [*entries_of(folder or os.curdir)]
+    except OSError:
+        return ""
+    stem = os.path.splitext(name)[0]
+    close = [other for other in names if os.path.splitext(other)[0] == stem != ""]
+    close = close or difflib.get_close_matches(name, names, n=1)
+    return os.path.join(folder, close[0]) if close else ""
 
 
 def opened(place: str) -> IO[bytes]:

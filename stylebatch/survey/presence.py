@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
-from stylebatch.data.places import entries_of, is_file, is_folder
+from stylebatch.data.places import is_file, is_folder, near
 from stylebatch.data.sources.hub_datasets import is_on_hub, local_copy
 from stylebatch.data.sources.kinds import is_there
 from stylebatch.errors import ManifestError
@@ -26,24 +25,10 @@ def require_there(place: str) -> None:
         local_copy(place, FIELD)
         return
     if not place or not is_there(place):
-        what = (
-            "is a link that leads nowhere"
-            if os.path.islink(place)
-            else f"there is no such file or folder{_near(place)}"
-        )
+        what = "is a link that leads nowhere"
+        if not os.path.islink(place):
+            meant = near(place)
+            what = "there is no such file or folder" + f"; did you mean {meant}?" * bool(meant)
         raise ManifestError(f"{place!r}: {what}; accepted: one that is there")
     if not is_address(place) and os.path.exists(place) and not (is_file(place) or is_folder(place)):
         raise ManifestError(f"{place!r}: is a pipe or device; accepted: a file or folder")
-
-
-def _near(place: str) -> str:
-    """`; did you mean X?`, where something beside it has almost its name."""
-    if is_address(place):
-        return ""
-    folder, name = os.path.split(place.rstrip(os.sep))
-    try:
-        names = [*entries_of(folder or os.curdir)]
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {os.path.join(folder, close[0])}?" if close else ""

@@ -30,6 +30,7 @@ from stylebatch.survey.place_words import (
     MASK_WORDS,
     SEGMENTATION_WORDS,
     STYLE_WORDS,
+    slips_in,
     words_of,
 )
 from stylebatch.survey.presence import require_there
@@ -244,7 +245,10 @@ def _by(
 def _split(found: Places, images: tuple[str, str], chosen: str, part: Part, why: str) -> Places:
     (other,) = (place for place in images if place != chosen)
     rest: Part = "contents" if part == "styles" else "styles"
-    reason = f"{chosen} is taken for {part}, {why}; {other} for {rest}"
+    slips = ", ".join(filter(None, map(slips_in, images)))
+    reason = f"{chosen} is taken for {part}, {why}; {other} for {rest}" + f" ({slips})" * bool(
+        slips
+    )
     found = found.having(part, chosen).having(rest, other)
     return replace(found, reasons=(*found.reasons, reason))
 

@@ -112,6 +112,8 @@ def test_two_folders_with_readable_pictures_always_get_a_manifest(here: Path) ->
         (("style_images", "images"), "images"),
         (("ContentImages", "x"), "ContentImages"),
         (("contnets", "x"), "contnets"),
+        (("Styels", "x"), "x"),
+        (("stlye", "pohtos"), "pohtos"),
         (("x", "wikiart_train"), "x"),
         (("pictures", "x"), "pictures"),
     ],
@@ -124,6 +126,19 @@ def test_names_tell_contents_from_styles(here: Path, names: tuple[str, str], con
         data = _data(f"{number}.yaml")
         assert data["contents"] == {"path": contents}
         assert data["styles"] == {"path": next(name for name in names if name != contents)}
+
+
+def test_a_misspelt_name_is_told_as_it_was_read(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("Styels", "contetns"):
+        _pictures(name, "1.png")
+    assert main(["init"]) == 0
+    told = "(contetns is read as content, styels is read as style)"
+    assert (
+        f"Styels is taken for styles, by its name; contetns for contents {told}"
+        in capsys.readouterr().out
+    )
 
 
 def test_classes_tell_contents_where_names_do_not(here: Path) -> None:
@@ -175,6 +190,11 @@ def test_a_manifest_is_never_written_over_unless_forced(
     assert main(["init", "photos", "paintings"]) == 2
     assert Path("manifest.yaml").read_text() == "mine: 1\n"
     assert "--force" in capsys.readouterr().err
+    assert main(["init", "photos", "--styles", "pantings"]) == 2
+    assert (
+        "'pantings': there is no such file or folder; did you mean paintings?"
+        in capsys.readouterr().err
+    )
     assert main(["init", "photos", "paintings", "--force"]) == 0
     Path("other.yaml").symlink_to("nowhere.yaml")
     assert main(["init", "photos", "paintings", "-m", "other.yaml", "--force"]) == 2

@@ -249,6 +249,24 @@ def test_manifest_that_does_not_exist(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "typed", ["mine.yml", "mine.json", "mine", "mien.yaml", "../floder/mine.yaml"]
+)
+def test_a_manifest_of_almost_that_name_is_named(
+    tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "contents: {path: phtos}\nstyles: {path: .}\noutput: {path: x}\n"
+    )
+    (folder / "photos").mkdir()
+    monkeypatch.chdir(folder)
+    meant = "../folder/mine.yaml" if "/" in typed else "mine.yaml"
+    assert f"no such manifest; did you mean {meant}? give a YAML file" in refusal(Path(typed))
+    assert "found 'phtos', which does not exist; did you mean photos?" in refusal(Path("mine.yaml"))
+
+
 @pytest.mark.parametrize("name", ["run.toml", "run", "run.json"])
 def test_other_file_types_are_refused_with_the_accepted_ones(folder: Path, name: str) -> None:
     text = refusal(write(folder, name=name))
