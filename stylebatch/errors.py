@@ -27,6 +27,12 @@ class ManifestError(StylebatchError, ValueError):
     exit_code = 2
 
 
+class NoRunError(ManifestError):
+    """A place that is given as an output holds no run.json; `place`: it, for people."""
+
+    place = ""
+
+
 class DamagedError(StylebatchError):
     """A file of a committed shard has changed; `verify` lists such files, `repair` renders them again."""
 

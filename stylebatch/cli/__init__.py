@@ -8,7 +8,7 @@ import select
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import typer
 
@@ -17,7 +17,14 @@ from stylebatch.cli.json_lines import FLAG, json_lines
 from stylebatch.cli.messages import print_problem, saved, unexpected
 from stylebatch.cli.process_end import keeping_code
 from stylebatch.cli.streams import cleaned_streams
-from stylebatch.errors import Interrupted, LeaderFailedError, PlanChangedError, StylebatchError
+from stylebatch.errors import (
+    Interrupted,
+    LeaderFailedError,
+    ManifestError,
+    NoRunError,
+    PlanChangedError,
+    StylebatchError,
+)
 
 COMPLETION = "_STYLEBATCH_COMPLETE"
 """Set by a shell that asks for completions."""
@@ -72,6 +79,11 @@ def _ending(error: BaseException, words: list[str]) -> tuple[int, str]:
         return error.exit_code, ""
     if isinstance(error, typer.TyperException):
         return error.exit_code, _misuse(error, words)
+    if isinstance(error, NoRunError):
+        from stylebatch.survey.no_output import found_instead  # imports pyarrow and more
+
+        with suppress(OSError):
+            error = ManifestError(found_instead(error.place, words))
     if isinstance(error, PlanChangedError) and words[0] in ("run", "plan"):
         error.command = shlex.join([NAME, "run", *_of_run(words)])  # later options win over these
     if isinstance(error, StylebatchError):

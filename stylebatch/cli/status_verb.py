@@ -14,16 +14,18 @@ import typer
 
 from stylebatch.cli.arguments import AsJson, Output, place
 from stylebatch.cli.messages import print_problem
-from stylebatch.errors import ManifestError
+from stylebatch.errors import ManifestError, NoRunError
 from stylebatch.masking import safe_text
 
 if TYPE_CHECKING:
-    from stylebatch.monitoring.status import Status
+    from stylebatch.monitoring.status import Status, StatusReader
 
 EVERY_S, REMOTE_EVERY_S = 2.0, 10.0
 """Between two looks; a store takes a request for every thousand names."""
 MOST_OF_THE_TIME = 10
 """A look may take one part in so many of the time."""
+BEGINS_WITHIN_S = 60
+"""How long a watch waits where nothing is there: a run plans before it writes anything."""
 
 
 def status(
@@ -46,6 +48,7 @@ def status(
     reader = StatusReader(place(output), partial(print_problem, as_json=False))
     if watch:
         every_s = EVERY_S if reader.output.local is not None else REMOTE_EVERY_S
+        _await_run(reader)
         return _watch(reader.look, every_s, as_json=as_json)
     found = reader.look()
     if prometheus:
@@ -61,6 +64,25 @@ def status(
 
         print("\n".join(lines(found)))
     return found.exit_code
+
+
+def _await_run(reader: StatusReader) -> None:
+    """Wait for a run that is about to begin, where nothing is there as yet. Raises NoRunError where none does."""
+    from stylebatch.survey.no_output import is_awaited
+
+    until, is_told = time.monotonic() + BEGINS_WITHIN_S, False
+    while True:
+        try:
+            reader.look()
+            return
+        except NoRunError:
+            if time.monotonic() > until or not is_awaited(reader.output.shown):
+                raise
+        if not is_told:
+            text = f"{reader.output}: nothing is there yet; waiting up to {BEGINS_WITHIN_S} s for a run to begin"
+            print_problem(text, as_json=False)
+            is_told = True
+        time.sleep(EVERY_S)
 
 
 def _watch(look: Callable[[], Status], every_s: float, *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from stylebatch.errors import ManifestError
+from stylebatch.errors import ManifestError, NoRunError
 from stylebatch.folder import Folder
 from stylebatch.masking import MASK
 from stylebatch.planning.shard_names import (
@@ -318,13 +318,15 @@ def find_run(output: Folder) -> RunRecord | None:
 
 
 def read_run(output: Folder) -> RunRecord:
-    """The record in `output`. Raises ManifestError where there is none, as `find_run`."""
+    """The record in `output`. Raises NoRunError where there is none, and as `find_run`."""
     record = find_run(output)
     if record is None:
-        raise ManifestError(
+        error = NoRunError(
             f"{output.where(RUN)}: missing; accepted: the output directory of a run. Next: start the run first, or render by "
             "the manifest into another directory with --output DIR"
         )
+        error.place = output.shown
+        raise error
     return record
 
 
