@@ -51,6 +51,9 @@ def clean(
         print(f"{found.folder}: {found.what}: {told}{others}", flush=True)
         num_files += found.num_files
         size_bytes += found.size_bytes
+    if not (num_files or num_locked or comparisons):
+        kept = find(places or ["."], comparisons=True)
+        _tell_kept([str(one.folder) for one in kept if one.is_comparison])
     removed = f"{counted(num_files, 'file')}, {size(size_bytes)}"
     if not num_files:
         print("Nothing to remove: found no previews, and nothing that killed runs left")
@@ -59,3 +62,12 @@ def clean(
     else:
         print(f"Removed {removed}")
     return 4 if num_locked else 0
+
+
+def _tell_kept(folders: list[str]) -> None:
+    """Name comparisons, which are removed where they are asked for."""
+    if folders:
+        more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+        print(
+            f"{folders[0]}{more}: kept, since it is of a comparison; --comparisons removes such, too"
+        )

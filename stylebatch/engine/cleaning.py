@@ -25,6 +25,8 @@ from stylebatch.words import counted
 
 LEVELS = 3
 """How far beneath a folder outputs are looked for."""
+COMPARED = "-compare"
+"""How the folder of a comparison is called, behind the output's name."""
 LEFT = "what a killed run left"
 
 
@@ -123,7 +125,7 @@ def _folders_of(place: str) -> Iterator[Folder]:
     beside = Folder.at(parent)
     for other in (*beside.names(f"{name}-preview-"), *beside.names(f"{name}-compare")):
         is_preview = other.removeprefix(f"{name}-preview-").isdecimal()
-        if is_preview or other == f"{name}-compare":
+        if is_preview or other == f"{name}{COMPARED}":
             yield beside.sub(other)
 
 
@@ -134,11 +136,17 @@ def _found_in(folder: Folder, levels: int, *, comparisons: bool) -> Iterator[Fou
         if found is not None:
             yield found
         return
-    if has_mark(folder, FILES[0], FORMAT) or isinstance(read_lock(folder), Owner):
+    is_marked = has_mark(folder, FILES[0], FORMAT) or isinstance(read_lock(folder), Owner)
+    if is_marked or (folder.shown.endswith(COMPARED) and _has_preview(folder)):
         yield from _of_comparison(folder, comparisons=comparisons)
         return
     for below in _beneath(folder) if levels else ():
         yield from _found_in(below, levels - 1, comparisons=comparisons)
+
+
+def _has_preview(folder: Folder) -> bool:
+    """Whether an interrupted comparison left a variant: its own files, lock and mark, are not there."""
+    return any(preview_in(below) is not None for below in _beneath(folder))
 
 
 def _beneath(folder: Folder) -> Iterator[Folder]:
@@ -175,7 +183,7 @@ def _of_comparison(folder: Folder, *, comparisons: bool) -> Iterator[Found]:
         if preview_in(below) is not None and (found := _of_output(below)) is not None
     )
     what = f"comparison of {counted(len(within), 'variant')}"
-    found = _found(folder, what if is_whole else LEFT, names)
+    found = _found(folder, what if is_whole or within else LEFT, names)
     # variants of one that was killed are kept, too: the same command goes on with them
     if found.locked_by or comparisons or not (is_whole or within):
         yield replace(found, is_comparison=True, within=within)

@@ -138,17 +138,17 @@ class MethodOptions(Section):
 
     @property
     def preset_words(self) -> str:
-        """`preset fast: steps 16, solver ab2`; "" without one."""
+        """`preset fast: method.steps 16, method.solver ab2`; "" without one."""
         if self.preset is None:
             return ""
         chosen = self.presets.get(self.preset, {})
-        words = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        words = ", ".join(f"method.{name} {value}" for name, value in chosen.items())
         fields = type(self).model_fields
         # of `paper` the defaults, but for those that hang on other options
         named = {name: fields[name].default for one in self.presets.values() for name in one}
         usual = chosen or {name: value for name, value in named.items() if value is not None}
         changed = ", ".join(
-            f"{name} {getattr(self, name)}"
+            f"method.{name} {getattr(self, name)}"
             for name, value in usual.items()
             if getattr(self, name) != value
         )

@@ -12,6 +12,7 @@ from typing import Any
 from stylebatch.documents import DocumentError, parse
 from stylebatch.folder import Folder
 from stylebatch.masking import MASK
+from stylebatch.spec import METHOD_OPTIONS
 
 FREE = {
     *("name", "output.path", "max_failed_fraction", "features.cache", "features.most_copies"),
@@ -29,7 +30,9 @@ LONGEST = 200
 def ways_out(output: Folder, former: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
     """The ways after a change of fields or of the inputs' list. `former`, `now`: the specifications, as run.json has them."""
     changes = {
-        field: value for field, value in _changes(former, now) if not _has_moved(field, value)
+        field: value
+        for field, value in _changes(with_defaults(former), with_defaults(now))
+        if not _has_moved(field, value)
     }
     back = f"as it was: {{run}}{_settings(changes)}"
     if not changes:
@@ -39,6 +42,21 @@ def ways_out(output: Folder, former: Mapping[str, Any], now: Mapping[str, Any]) 
         elsewhere(output),
         "grow: as 1, with new inputs beside all former ones; they open shards of their own, by the same command",
     )
+
+
+def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification or identity in which a built-in method has all its fields; records leave out some that have their defaults."""
+    method = record.get("method")
+    given: dict[str, Any] = method if isinstance(method, dict) else {}
+    kind = None if "source" in given else METHOD_OPTIONS.get(str(given.get("name")))
+    if kind is None:
+        return dict(record)
+    left_out = {
+        name: kind.model_fields[name].default
+        for name in (*kind.newer, "preset")
+        if name not in given
+    }
+    return {**record, "method": {**json.loads(json.dumps(left_out)), **given}}
 
 
 def after_other_bytes(output: Folder, back: str) -> tuple[str, ...]:

@@ -146,12 +146,12 @@ MEASURES = (
         lambda result, look: _band_distance(result, look),
     ),
     Measure(
-        "content_copy", "copy of content", "", 2, (0, 1), ("kept",),
+        "content_copy", "share copied from content", "", 2, (0, 1), ("kept",),
         "share of the {kept}'s variance that the result has at equal places in equal colours, 1 is a copy",
         lambda result, kept: determination(result, kept),
     ),
     Measure(
-        "style_copy", "copy of style", "", 2, (0, 1), ("look",),
+        "style_copy", "share copied from style", "", 2, (0, 1), ("look",),
         "share of the {look}'s variance that the result has at equal places in equal colours, 1 is a copy",
         lambda result, look: determination(result, look),
     ),

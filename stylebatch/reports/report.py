@@ -80,15 +80,14 @@ class Report:
         lines = [
             f"{self.output}: {self.num_success:,} of {counted(self.num_planned, 'sample')}",
             f"  shards      {self.num_shards_committed:,} of {self.num_shards:,} committed, {size(self.bytes)}",
-            f"  work        {counted(self.evaluations, 'network evaluation')} in {duration(self.seconds)} of worker time{rate}",
         ]
-        if self.forecast_s is not None:
-            off = (
-                f", {self.seconds / self.forecast_s - 1:+.0%} against it" if self.forecast_s else ""
-            )
+        if self.evaluations:  # an export has none
             lines.append(
-                f"  expected    {duration(self.forecast_s)} of worker time{'' if num_missing else off}"
+                f"  work        {counted(self.evaluations, 'network evaluation')} in {duration(self.seconds)} of worker time{rate}"
             )
+        if self.forecast_s is not None:
+            took = "" if num_missing else _compared(self.seconds, self.forecast_s)
+            lines.append(f"  expected    {duration(self.forecast_s)} of worker time{took}")
         if len(self.splits) > 1:
             named = ", ".join(f"{split} {count:,}" for split, count in self.splits.items())
             lines.append(f"  splits      {named}")
@@ -132,6 +131,16 @@ class Report:
             yield (
                 f"  tried again {counted(self.num_retried, 'sample')}, of which {self.num_retried_well:,} passed"
             )
+
+
+def _compared(seconds: float, forecast_s: float) -> str:
+    """`, and it took 12% more`, `, and it took 5.6 times as long`."""
+    if not forecast_s:
+        return ""
+    share = seconds / forecast_s
+    if not 0.5 < share < 2:
+        return f", and it took {share:.2g} times as long"
+    return f", and it took {abs(share - 1):.0%} {'more' if share >= 1 else 'less'}"
 
 
 WRITTEN = ("metadata/errors.parquet", "contact_sheet.png", "gallery.html")

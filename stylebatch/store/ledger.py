@@ -16,7 +16,7 @@ from stylebatch.folder import Folder
 from stylebatch.local_files import TEMPORARY, remove_empty
 from stylebatch.masking import masked_values, safe_text
 from stylebatch.planning.shard_names import parsed_name
-from stylebatch.planning.ways_out import ways_out
+from stylebatch.planning.ways_out import ways_out, with_defaults
 from stylebatch.store.measured_columns import commits
 from stylebatch.store.names import (
     MOST_METADATA_BYTES,
@@ -113,7 +113,7 @@ class Ledger:
                 self._require_no_loss(former, run)
             return run
         if former.digest not in {part.digest for part in run.parts}:
-            lines = diff(former.identity, masked_values(run.identity))
+            lines = diff(with_defaults(former.identity), with_defaults(masked_values(run.identity)))
             if models := _diff_of_models(former, run):
                 # that the fingerprints differ says less
                 lines = [line for line in lines if "fingerprint" not in line.split(":")[0]] + models

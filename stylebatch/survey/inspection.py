@@ -26,6 +26,7 @@ from stylebatch.manifest import YAML_SUFFIXES
 from stylebatch.models.model_section import PICKLED, SINGLE_FILE
 from stylebatch.paths import is_address
 from stylebatch.survey.document_survey import annotations_finding, document_finding
+from stylebatch.survey.equal_files import equal_files
 from stylebatch.survey.finding import Finding
 from stylebatch.survey.image_survey import FIELD, ImageSurvey, survey_images, without_field
 from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
@@ -172,6 +173,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
     problems += [f"{name}: {reason}" for name, reason in look.faults[:MOST_FAULTS]]
     if len(look.faults) > MOST_FAULTS:
         problems.append(f"{len(look.faults) - MOST_FAULTS} more pictures cannot be read")
+    twice = equal_files(place, found.kind, items)
     kind = f"{WORDS_OF_KINDS.get(found.kind, 'images')} (kind {found.kind})"
     words = words_of(place)
     are_styles = bool(words & STYLE_WORDS) and not words & CONTENT_WORDS
@@ -182,7 +184,7 @@ def image_finding(place: str, found: ImageSurvey, most_rows: int) -> Finding:
         facts,
         tuple(_sample(item, found.further(item)) for item in items[:most_rows]),
         # the first says the kind
-        tuple(found.notes[1:]),
+        (*found.notes[1:], *filter(None, [twice])),
         tuple(problems),
         f"`stylebatch init {sides}` writes a manifest of it",
     )

@@ -267,7 +267,9 @@ def test_what_killed_runs_left_is_removed_and_what_runs_write_now_is_not(place: 
     assert (place / "theirs" / ".run.lock").exists()
 
 
-def test_comparisons_go_where_they_are_asked_for(place: Path) -> None:
+def test_comparisons_go_where_they_are_asked_for(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--vary", "method.gamma=0.3,0.7", "--limit", "1"]
     assert main(["compare", str(place / "run.yaml"), *words]) == 0
     (place / "out-compare" / "notes.txt").write_text("mine")
@@ -279,8 +281,13 @@ def test_comparisons_go_where_they_are_asked_for(place: Path) -> None:
     marker.rename(place / "out" / "aside")
     (place / "out-compare" / ".run.lock").write_text(json.dumps(DEAD))
     assert main(["clean", str(place / "out")]) == 0
-    (place / "out" / "aside").rename(marker)
     (place / "out-compare" / ".run.lock").unlink()
+    capsys.readouterr()
+    assert main(["clean", str(place / "out")]) == 0  # one that ended by Ctrl-C gave its lock back
+    assert (
+        "out-compare: kept, since it is of a comparison; --comparisons" in capsys.readouterr().out
+    )
+    (place / "out" / "aside").rename(marker)
     assert files(place) == _without(before, "out-preview-2/")
     assert main(["clean", "--comparisons", "--dry-run", str(place / "out")]) == 0
     with RunLock(Folder.at(place / "out-compare")):  # as `compare` holds it

@@ -45,7 +45,7 @@ def test_plan_tells_hours_once_the_device_is_measured(
     kept = json.loads((tmp_path / "out" / "run.json").read_text())["resolved"]["forecast_s"]
     assert kept == pytest.approx(3600 * found["device_hours"], rel=0.05, abs=0.1)
     assert main(["report", str(tmp_path / "out")]) == 0
-    assert "against it" in capsys.readouterr().out
+    assert ", and it took " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from stylebatch.cli import main
+from stylebatch.data.sources.source import Item, Ref
 from stylebatch.features.style_cache import StyleCache
 from stylebatch.folder import Folder
+from stylebatch.survey import equal_files
 from tests.support.images import picture, write_inputs, write_manifest
 from tests.support.layouts import coco, put, roboflow
 from tests.support.outputs import Pair, write_output
@@ -78,6 +80,55 @@ def test_the_next_step_takes_a_folder_for_what_its_name_says(
     monkeypatch.chdir(tmp_path)
     assert main(["inspect", name]) == 0
     assert f"Next: `stylebatch init {sides}` writes a manifest of it" in capsys.readouterr().out
+
+
+def test_equal_files_are_told_of_a_folder_and_of_a_store(tmp_path: Path, told: Told) -> None:
+    photos = tmp_path / "photos"
+    for name in ("cat", "dog", "emu"):
+        (photos / name).mkdir(parents=True)
+    first = encoded(1)
+    other_end = first[:-1] + bytes([first[-1] ^ 1])
+    files = {
+        "cat/a.png": first,
+        "cat/b.png": first,
+        "dog/c.png": first,
+        "dog/d.png": encoded(2),
+        "emu/e.png": other_end,
+    }
+    for name, data in files.items():
+        (photos / name).write_bytes(data)
+    (photos / "emu" / "f.png").symlink_to("../dog/d.png")
+    (photos / "emu" / "g.png").symlink_to("nowhere")
+    said = [note for note in told(photos, 1)["notes"] if note.startswith("equal files")]
+    assert said == ["equal files: 3, such as dog/c.png, which is cat/a.png, of different classes"]
+    for name in ("cat/b.png", "dog/c.png", "emu/f.png"):
+        (photos / name).unlink()
+    assert not any("equal files" in note for note in told(photos, 1)["notes"])
+    with s3_server():
+        folder = Folder.at(f"s3://{BUCKET}/photos")
+        for name, data in files.items():
+            folder.write(name, data)
+        said = [
+            note
+            for note in told(f"s3://{BUCKET}/photos")["notes"]
+            if note.startswith("equal files")
+        ]
+        assert said == [
+            "equal files: 2, such as dog/c.png, which is cat/a.png, of different classes"
+        ]
+
+
+def test_not_all_of_large_equal_files_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(equal_files, "MOST_BYTES", 10_000)
+    items = []
+    for number in range(4):
+        path = tmp_path / str(number)
+        path.write_bytes(b"x" * 4500)
+        items.append(Item(str(number), Ref(str(path))))
+    told = equal_files.equal_files(str(tmp_path), "folder", items)
+    assert told == "equal files: 1 (of 10.0 kB that were read), such as 1, which is 0"
 
 
 def test_splits_are_counted_and_folders_of_classes_are_none(tmp_path: Path, told: Told) -> None:

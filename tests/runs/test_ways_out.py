@@ -44,6 +44,7 @@ def place(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def _ways(told: str, command: str) -> list[list[str]]:
     """The words of each way's command, planned and not run; that of the third is the first one's."""
     assert "feature_bytes" not in told
+    assert "-> null" not in told
     lines = told.partition("Next, one of:\n")[2].splitlines()
     assert [line.split(".")[0].strip() for line in lines] == ["1", "2", "3"]
     assert lines[2].startswith("  3. grow: as 1, ")
@@ -58,6 +59,7 @@ def _ways(told: str, command: str) -> list[list[str]]:
         "--set method.gamma=0.5",
         "--set method.gamma=0.5 --set seed=3 --set image.size=64",
         "--set method.steps=4",
+        "--set method.preset=draft",
         "--set 'method={name: styleid, steps: 2, sites: [6, 7]}'",
         "--set output.format=parquet",
         "--set output.shard_size=2",
