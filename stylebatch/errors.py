@@ -32,6 +32,12 @@ class NoRunError(ManifestError):
 
     place = ""
 
+    @classmethod
+    def at(cls, place: str, text: str) -> Self:
+        error = cls(text)
+        error.place = place
+        return error
+
 
 class DamagedError(StylebatchError):
     """A file of a committed shard has changed; `verify` lists such files, `repair` renders them again."""

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from stylebatch.errors import ManifestError
+from stylebatch.errors import ManifestError, NoRunError
 from stylebatch.folder import Folder
 from stylebatch.local_files import remove_empty
 from stylebatch.reports.our_files import has_mark
@@ -65,8 +65,9 @@ def find(places: Sequence[str], *, comparisons: bool) -> Iterator[Found]:
     for place in places:
         folders = list(_folders_of(place))
         if not folders:
-            raise ManifestError(
-                f"{place}: found nothing; accepted: an output, or a folder in which outputs and previews lie, on this machine or in a store"
+            raise NoRunError.at(
+                place,
+                f"{place}: found nothing; accepted: an output, or a folder in which outputs and previews lie, here or in a store",
             )
         for folder in folders:
             for found in _found_in(folder, LEVELS, comparisons=comparisons):

@@ -321,12 +321,11 @@ def read_run(output: Folder) -> RunRecord:
     """The record in `output`. Raises NoRunError where there is none, and as `find_run`."""
     record = find_run(output)
     if record is None:
-        error = NoRunError(
+        raise NoRunError.at(
+            output.shown,
             f"{output.where(RUN)}: missing; accepted: the output directory of a run. Next: start the run first, or render by "
-            "the manifest into another directory with --output DIR"
+            "the manifest into another directory with --output DIR",
         )
-        error.place = output.shown
-        raise error
     return record
 
 

@@ -65,13 +65,18 @@ def test_what_is_no_output_is_named(
     told = capsys.readouterr().err
     assert f"{place.rstrip('/')}: {found}" in told
     if not meant:
-        assert (
-            f"Next: `stylebatch {'inspect' if 'found nothing' not in told and 'empty' not in told else 'run'} "
-            in told
+        step = (
+            "run MANIFEST" if "nothing there" in found or "empty" in found else f"inspect {place}"
         )
+        assert f"Next: `stylebatch {step}`" in told
         return
     (typed,) = (part for part in told.split("`")[1::2] if part.startswith("stylebatch"))
     assert shlex.split(typed) == ["stylebatch", *words[:-1], meant]
+
+
+def test_clean_says_what_a_file_is(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", "mine.yaml"]) == 2
+    assert f"Next: `stylebatch clean {OUTPUT}`" in capsys.readouterr().err
 
 
 def test_no_more_than_some_outputs_are_named(
