@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import stylebatch
 from stylebatch.diffusion.attention import attend
@@ -26,6 +27,7 @@ from stylebatch.models.checkpoint import Checkpoint, find_checkpoint
 from stylebatch.models.loading import load_model
 from stylebatch.models.model_section import ModelSpec
 from stylebatch.models.offload import Turns
+from stylebatch.models.unet.parts import read_unet
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from tests.support.checkpoints import configs_only, twin, with_config
 from tests.support.images import write_inputs, write_manifest
@@ -251,3 +253,19 @@ def test_unreachable_hub_answers_quickly_with_the_same_way_out(tmp_path: Path) -
     )
     assert "hf download nobody/none --local-dir FOLDER" in told
     assert "`model: {path: FOLDER}`" in told
+
+
+def test_weights_that_the_library_would_draw_at_random_are_refused(
+    twins: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(twins("sd15") / "unet", tmp_path / "unet")
+    (file,) = (tmp_path / "unet").glob("*.safetensors")
+    weights = load_file(file)
+    # as a version of diffusers that names this layer otherwise would find the file
+    weights["conv_first.weight"] = weights.pop("conv_in.weight")
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(
+        ManifestError,
+        match=r"unet of .* lacks 1 of the weights .* conv_in\.weight; next: `pip check`",
+    ):
+        read_unet(tmp_path / "unet")

@@ -72,7 +72,8 @@ def read_parts(family: UNet, dtype: str) -> Parts:
     def network(cls: Any, part: str, dtype: str = dtype) -> Any:
         variant = files.variant_of(part)
         weights = {"variant": variant, "use_safetensors": True, "dtype": DTYPES[dtype]}
-        return _frozen(_from_folder(files.folder, cls, part, weights))
+        where = f"{part} of {files.folder}"
+        return _frozen(_whole(where, cls, files.folder, weights | {"subfolder": part}))
 
     return _finite(
         Parts(
@@ -110,20 +111,22 @@ def _finite(parts: Parts, where: str) -> Parts:
 
 
 def read_unet(folder: Path) -> Any:
-    """A UNet from a folder of its own; CPU, float32."""
-    with quiet(), _no_progress_bars():
-        return _frozen(
-            UNet2DConditionModel.from_pretrained(
-                str(folder), use_safetensors=True, dtype=torch.float32
-            )
-        )
+    """A UNet from a folder of its own; CPU, float32. Raises ManifestError where it cannot be read or lacks weights."""
+    weights = {"use_safetensors": True, "dtype": torch.float32}
+    return _frozen(_whole(f"unet of {folder}", UNet2DConditionModel, folder, weights))
 
 
-def _from_folder(folder: Path, cls: Any, part: str, options: dict[str, Any]) -> Any:
-    return _read(
-        f"{part} of {folder}",
-        lambda: cls.from_pretrained(str(folder), subfolder=part, **options),
+def _whole(what: str, cls: Any, folder: Path, options: dict[str, Any]) -> Any:
+    """A network whose every weight its library found in the file, by the names that this version of the library knows."""
+    network, told = _read(
+        what, lambda: cls.from_pretrained(str(folder), output_loading_info=True, **options)
     )
+    if missing := sorted(told["missing_keys"]):
+        raise ManifestError(
+            f"model: {what} lacks {len(missing)} of the weights that {cls.__name__} reads, among them {missing[0]}; "
+            "next: `pip check`, since other versions of diffusers and transformers name weights otherwise; then fetch the file again"
+        )
+    return network
 
 
 def _vae(family: UNet, dtype: str) -> Any:
@@ -138,12 +141,7 @@ def _vae(family: UNet, dtype: str) -> Any:
             "use_safetensors": True,
             "dtype": DTYPES[dtype],
         }
-        return _frozen(
-            _read(
-                f"vae of {files.vae}",
-                lambda: AutoencoderKL.from_pretrained(str(files.vae), **weights),
-            )
-        )
+        return _frozen(_whole(f"vae of {files.vae}", AutoencoderKL, files.vae, weights))
     prefix, tensors = vae_tensors(files.vae_file, read_header(files.vae_file))
     state = _read(str(files.vae_file), lambda: load_file(str(files.vae_file)))
     named = vae_state({name: state[prefix + name] for name in tensors}, files.config("vae"))
