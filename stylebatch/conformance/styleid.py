@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from stylebatch.data.pictures.decoding import decode
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid.algorithm import Pairs, StyleID
-from stylebatch.methods.styleid.features import FeatureKind, Inverted, concatenate
+from stylebatch.methods.styleid.features import FeatureKind, Inverted
 from stylebatch.models.checkpoint import Checkpoint
 from stylebatch.models.denoiser import Conditioning
 from stylebatch.models.loading import load_checkpoint
@@ -60,46 +61,50 @@ def run_ldm(folder: Path, options: dict[str, Any]) -> dict[str, Tensor]:
                 for x, t in zip(inputs["forward_check/x"], inputs["forward_check/t"], strict=True)
             ]
         )
+    names = sorted(
+        {name for case in options["cases"].values() for pair in case["pairs"] for name in pair}
+    )
+    latents = torch.cat([inputs[f"{name}/z0"] for name in names])
+    inverted: dict[StyleID, dict[FeatureKind, Inverted]] = {}  # cases of the same options share it
     for case, settings in options["cases"].items():
         method = _method(options, settings)
-        names = [sorted(set(column)) for column in zip(*settings["pairs"], strict=True)]
-        inverted = {
-            name: _invert_named(model, method, inputs[f"{name}/z0"], name, found)
-            for name in sorted({*names[0], *names[1]})
-        }
-        contents = concatenate([inverted[name]["query"] for name in names[0]])
-        styles = concatenate([inverted[name]["key_value"] for name in names[1]])
+        recording = method.model_copy(update={"inject": True})  # cases without injection record too
+        if recording not in inverted:
+            inverted[recording] = _invert_named(model, recording, latents, names, found)
+        contents, styles = inverted[recording]["query"], inverted[recording]["key_value"]
         # `Pairs` wants pairs of one style in a row; the case lists them in any order
-        rows = sorted((names[1].index(s), names[0].index(c)) for c, s in settings["pairs"])
+        rows = sorted((names.index(s), names.index(c)) for c, s in settings["pairs"])
         pairs = Pairs(tuple(c for _, c in rows), tuple(s for s, _ in rows))
         starts = method.initial_latents(contents, styles, pairs)
         # all pairs of the case in one block, as a run would render them
         finals = method.stylise(model, contents, styles, pairs)
         for row, (style, content) in enumerate(rows):
-            pair = f"case/{case}/{names[0][content]}_{names[1][style]}"
+            pair = f"case/{case}/{names[content]}_{names[style]}"
             found[f"{pair}/x_T"] = starts[row : row + 1]
             found[f"{pair}/final"] = finals[row : row + 1]
     return found
 
 
 def _invert_named(
-    model: StableDiffusion, method: StyleID, z0: Tensor, name: str, found: dict[str, Tensor]
-) -> dict[str, Inverted]:
-    """Both kinds of features of one image, also recorded under the names of the case format."""
-    recording = method.model_copy(update={"inject": True})  # cases without injection record too
-    result: dict[str, Inverted] = {}
+    model: StableDiffusion,
+    method: StyleID,
+    latents: Tensor,
+    names: Sequence[str],
+    found: dict[str, Tensor],
+) -> dict[FeatureKind, Inverted]:
+    """Both kinds of features of the images `names`, also recorded under the names of the case format."""
+    result: dict[FeatureKind, Inverted] = {}
     kinds: tuple[tuple[FeatureKind, str], ...] = (("query", "q"), ("key_value", "kv"))
-    for kind, tensors in kinds:
-        result[kind] = recording.invert(model, z0, kind)
-        found |= {
-            f"inv/{name}/x_t{level:04d}": latent for level, latent in result[kind].levels.items()
-        }
+    for kind, letters in kinds:
+        result[kind] = method.invert(model, latents, kind)
+        for row, name in enumerate(names):
+            for level, latent in result[kind].levels.items():
+                found[f"inv/{name}/x_t{level:04d}"] = latent[row : row + 1]
         for step in method.trajectory(model).reverse:
             for site, features in result[kind].features.at(step.t).items():
-                for letter in tensors:
-                    found[f"feat/{name}/t{step.t:04d}/output_block_{site}/{letter}"] = features[
-                        letter
-                    ].flatten(0, 1)
+                for row, letter in product(range(len(names)), letters):
+                    name = f"feat/{names[row]}/t{step.t:04d}/output_block_{site}/{letter}"
+                    found[name] = features[letter][row]
     return result
 
 

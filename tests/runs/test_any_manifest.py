@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from stylebatch.engine.run import run
 from stylebatch.engine.worker import Worker
 from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
-from stylebatch.models.loading import load_model
 from stylebatch.planning.plan import Plan
 from stylebatch.planning.resolve import plan
 from stylebatch.quality.measures import MEASURES
@@ -40,23 +37,15 @@ TOLERANCE = 2
 """Levels of 255: batches of other sizes change the last bits of floats, and rounding makes a level of a few of them."""
 
 quick = settings(
-    max_examples=12,
+    max_examples=8,
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-thorough = settings(quick, max_examples=200, derandomize=False, print_blob=True)
+thorough = settings(quick, max_examples=60, derandomize=False, print_blob=True)
 
 Members = dict[str, dict[str, bytes]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_model() -> Iterator[None]:
-    """The model is loaded once for all runs of this file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_engine, "load_model", functools.cache(load_model))
-        yield
 
 
 @pytest.fixture(scope="module")

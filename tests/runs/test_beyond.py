@@ -12,10 +12,10 @@ from torch import Tensor
 from pipelines.embedded.further import DeepHalfReused, FewForContents
 from stylebatch.diffusion import attention
 from stylebatch.methods.styleid.algorithm import Mixture, Pairs, StyleID
-from stylebatch.methods.styleid.features import Inverted, Kept
+from stylebatch.methods.styleid.features import Kept
 from stylebatch.methods.styleid.options import BEYOND_THE_PAPER, StyleIDOptions
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
-from tests.support.styleid import CONTENTS, QUICK, STYLES, Counting, rel, styleid
+from tests.support.styleid import CONTENTS, QUICK, STYLES, Counting, inverted, rel, styleid
 
 CHANGED: dict[str, Any] = {
     "gamma_schedule": "cosine",
@@ -26,12 +26,6 @@ CHANGED: dict[str, Any] = {
     "inversion": "bdia",
     "blend": "outputs",
 }
-
-
-def inverted(
-    method: StyleID, model: StableDiffusion, styles: Tensor = STYLES
-) -> tuple[Inverted, Inverted]:
-    return method.invert(model, CONTENTS, "query"), method.invert(model, styles, "key_value")
 
 
 def test_options_beyond_the_paper_are_dumped_only_when_they_are_used() -> None:
@@ -111,7 +105,8 @@ def test_weights_of_a_blend_are_shares_of_every_key() -> None:
 @pytest.mark.parametrize("blend", ["tokens", "outputs"])
 def test_a_style_blended_with_itself_is_that_style(eps_model: StableDiffusion, blend: str) -> None:
     method = styleid(blend=blend)
-    contents, styles = inverted(method, eps_model, STYLES[[1, 1, 2]])
+    contents, _ = inverted(method, eps_model)
+    styles = method.invert(eps_model, STYLES[[1, 1, 2]], "key_value")
     expected = method.stylise(eps_model, contents, styles, Pairs.product(3, 1))
     mixed = method.stylise(eps_model, contents, styles, mixtures=[Mixture((0, 1), (0.3, 0.7))])
     assert rel(mixed, expected) < 1e-5
@@ -208,10 +203,10 @@ def test_evaluations_are_those_promised(
 ) -> None:
     for start in ("level",) if inversion != "ddim" else ("level", "paper"):
         for grid in ("stride", "spread"):
-            method = styleid(inversion=inversion, solver=solver, start=start, grid=grid, steps=5)
+            method = styleid(inversion=inversion, solver=solver, start=start, grid=grid, steps=4)
             counting = Counting(eps_model)
-            contents = method.invert(counting, CONTENTS, "query")
-            styles = method.invert(counting, STYLES, "key_value")
+            contents = method.invert(counting, CONTENTS[:1], "query")
+            styles = method.invert(counting, STYLES[:1], "key_value")
             assert len(counting.evaluations) == 2 * method.num_inversion_evaluations
             counting.evaluations.clear()
             method.stylise(counting, contents, styles)

@@ -272,7 +272,7 @@ def test_help_answers_at_once() -> None:
     assert min(seconds) < 0.3
 
 
-def test_run_says_where_the_dataset_is(manifest: Path) -> None:
+def test_run_says_where_the_dataset_is(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = _stylebatch("run", str(manifest))
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -281,11 +281,10 @@ def test_run_says_where_the_dataset_is(manifest: Path) -> None:
     assert re.search(r"samples/s", result.stdout)
     assert str(output) in result.stdout
     assert str(output / "contact_sheet.png") in result.stdout
-    again = _stylebatch("run", str(manifest))
-    assert "Resuming" in again.stdout
-    report = _stylebatch("report", str(output))
-    assert report.returncode == 0
-    assert str(output / "gallery.html") in report.stdout
+    assert main(["run", str(manifest)]) == 0
+    assert "Resuming" in capsys.readouterr().out
+    assert main(["report", str(output)]) == 0
+    assert str(output / "gallery.html") in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -305,16 +304,15 @@ def test_run_says_where_the_dataset_is(manifest: Path) -> None:
     ],
 )
 def test_bad_manifests_exit_2_with_file_field_value_and_what_is_accepted(
-    manifest: Path, overrides: list[str], expected: str
+    manifest: Path, overrides: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inside = str(manifest.parent / "contents" / "out")
     settings = [text.replace("INSIDE", inside) for text in overrides]
-    result = _stylebatch(
-        "run", str(manifest), *[part for text in settings for part in ("--set", text)]
-    )
-    assert result.returncode == 2
-    assert expected in result.stderr
-    assert "Traceback" not in result.stderr
+    words = [part for text in settings for part in ("--set", text)]
+    assert main(["run", str(manifest), *words]) == 2
+    shown = capsys.readouterr().err
+    assert expected in shown
+    assert "Traceback" not in shown
     assert not (manifest.parent / "out" / "data").exists()
 
 
@@ -354,27 +352,26 @@ def test_schema_is_json_and_knows_the_short_forms(capsys: pytest.CaptureFixture[
     assert schema["additionalProperties"] is False
 
 
-def test_locked_output_exits_4(manifest: Path) -> None:
+def test_locked_output_exits_4(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from stylebatch.store.run_lock import RunLock
 
     with RunLock(Folder.at(manifest.parent / "out")):
-        result = _stylebatch("run", str(manifest))
-    assert result.returncode == 4
-    assert f"process {os.getpid()}" in result.stderr
+        assert main(["run", str(manifest)]) == 4
+    assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write")
-def test_unwritable_output_exits_5(manifest: Path) -> None:
-    result = _stylebatch("run", str(manifest), "--output", "/proc/none/out")
-    assert result.returncode == 5
-    assert "/proc/none/out" in result.stderr
-    assert "--output" in result.stderr
+def test_unwritable_output_exits_5(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(manifest), "--output", "/proc/none/out"]) == 5
+    shown = capsys.readouterr().err
+    assert "/proc/none/out" in shown
+    assert "--output" in shown
 
 
-def test_conformance_of_a_folder_that_is_no_case_exits_2(tmp_path: Path) -> None:
-    result = _stylebatch("conformance", str(tmp_path))
-    assert result.returncode == 2
+def test_conformance_of_a_folder_that_is_no_case_exits_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["conformance", str(tmp_path)]) == 2
     (tmp_path / "options.json").write_text('{"kind": "painting"}')
-    result = _stylebatch("conformance", str(tmp_path))
-    assert result.returncode == 2
-    assert "found 'painting'" in result.stderr
+    assert main(["conformance", str(tmp_path)]) == 2
+    assert "found 'painting'" in capsys.readouterr().err

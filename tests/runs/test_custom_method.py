@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stylebatch.cli import main
 from stylebatch.data.sources.origins import ORIGIN
 from stylebatch.engine.run import run
 from stylebatch.errors import ManifestError, PlanChangedError, StylebatchError
@@ -52,8 +53,7 @@ def refusal(manifest: Path, *overrides: str) -> str:
 def test_the_documents_method_is_short_and_runs(manifest: Path, tmp_path: Path) -> None:
     assert len(example("method", "python").splitlines()) < 60
     output = tmp_path / "out"
-    done = render(manifest, output, *FEW)
-    assert done.returncode == 0, done.stderr
+    assert main(["run", str(manifest), "--output", str(output), *FEW]) == 0
     samples = samples_of(output)
     records = [json.loads(sample["json"]) for sample in samples]
     assert [record["label"] for record in records] == ["ink hatching", "poster colours"]
@@ -100,8 +100,7 @@ def test_the_documents_pair_method_is_short_and_runs(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(example("pair manifest", "yaml"))
     write_inputs(tmp_path, contents=3, styles=2)
     output = tmp_path / "out"
-    done = render(tmp_path / "run.yaml", output, *FEW)
-    assert done.returncode == 0, done.stderr
+    assert main(["run", str(tmp_path / "run.yaml"), "--output", str(output), *FEW]) == 0
     records = [json.loads(sample["json"]) for sample in samples_of(output)]
     assert len({(r["content_id"], r["style_id"]) for r in records}) == 6
     assert {(r["method"], r["strength"], r["steps"]) for r in records} == {("tinted", 0.5, 4)}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stylebatch.cli import main
 from stylebatch.store.verify import verify
 from tests.support.runs import digests, leftovers, render, small_manifest
 
@@ -40,7 +41,7 @@ def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
 ) -> None:
     manifest = small_manifest(tmp_path / "in", contents=3, styles=3)
     whole = tmp_path / "whole"
-    assert render(manifest, whole).returncode == 0
+    assert main(["run", str(manifest), "--output", str(whole)]) == 0
     output = small_disk / "out"
     (small_disk / "filler").write_bytes(bytes(4_030_000))
     stopped = render(manifest, output, *engine)

@@ -17,7 +17,9 @@ import torch
 from pipelines.proofs.crashes import descendants, named
 from stylebatch.engine.engines import engine_name, open_engine
 from stylebatch.engine.ranks import stretch
+from stylebatch.engine.run import run
 from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec
 from stylebatch.progress import Progress
 from stylebatch.spec import EngineSpec
 from tests.support.runs import (
@@ -43,10 +45,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(manifest: Path) -> dict[str, str]:
     """What an undisturbed local run writes."""
-    output = manifest.parent / "expected"
-    done = render(manifest, output)
-    assert done.returncode == 0, done.stderr
-    return digests(output)
+    result = run(load_spec(manifest, output=str(manifest.parent / "expected")))
+    assert result.exit_code == 0
+    return digests(result.output)
 
 
 def _same(output: Path, expected: dict[str, str]) -> None:
@@ -167,16 +168,16 @@ def test_sigterm_ends_a_ray_run_which_then_resumes(
     manifest: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "stopped"
-    run = subprocess.Popen(
+    driver = subprocess.Popen(
         command(manifest, output, *RAY, "--workers", "1"),
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(),
     )  # fmt: skip
     deadline = time.monotonic() + 600
     while not list(output.glob("metadata/*_stats.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
-    _, stderr = run.communicate(timeout=600)
-    assert run.returncode == 143, stderr
+    driver.send_signal(signal.SIGTERM)
+    _, stderr = driver.communicate(timeout=600)
+    assert driver.returncode == 143, stderr
     assert "Run the same command again" in stderr
     done = render(manifest, output)
     assert done.returncode == 0, done.stderr
@@ -206,7 +207,7 @@ def test_a_gpu_that_this_machine_lacks_is_not_waited_for(manifest: Path, tmp_pat
 def test_ctrl_c_ends_a_ray_run_with_all_its_processes(manifest: Path, tmp_path: Path) -> None:
     """The signal goes to the whole process group, as a terminal sends it."""
     output = tmp_path / "stopped"
-    run = subprocess.Popen(
+    driver = subprocess.Popen(
         command(manifest, output, *RAY, "--workers", "2"),
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment(),
         start_new_session=True,
@@ -214,10 +215,10 @@ def test_ctrl_c_ends_a_ray_run_with_all_its_processes(manifest: Path, tmp_path: 
     deadline = time.monotonic() + 600
     while not list(output.glob("metadata/*_stats.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    below = descendants(run.pid)
-    os.killpg(run.pid, signal.SIGINT)
-    _, stderr = run.communicate(timeout=600)
-    assert run.returncode == 130, stderr
+    below = descendants(driver.pid)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, stderr = driver.communicate(timeout=600)
+    assert driver.returncode == 130, stderr
     assert "Run the same command again" in stderr
     assert leftovers(output) == []
     while any(named(pid) for pid in below) and time.monotonic() < deadline:

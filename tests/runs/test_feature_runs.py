@@ -28,8 +28,8 @@ from tests.support.images import write_inputs, write_manifest
 
 @pytest.fixture
 def manifest(tmp_path: Path, eps_folder: Path) -> Path:
-    write_inputs(tmp_path)
-    return write_manifest(tmp_path, eps_folder)
+    write_inputs(tmp_path, contents=2)
+    return write_manifest(tmp_path, eps_folder, method={"name": "styleid", "steps": 2})
 
 
 def _digests(output: Path) -> list[str]:
@@ -219,6 +219,7 @@ def test_recomputed_features_cost_what_the_plan_says(
 
 
 def test_cached_styles_leave_room_for_larger_blocks(manifest: Path, tmp_path: Path) -> None:
+    write_inputs(tmp_path)
     changes = ["output.shard_size=100", "method.steps=50"]
     wide = plan(load_spec(manifest, changes))
     memory = f"engine.feature_gb={wide.identity['feature_bytes'] * 4.5 / 2**30}"

@@ -16,8 +16,9 @@ from stylebatch.errors import PlanChangedError
 from stylebatch.manifest import load_spec
 from stylebatch.planning.grid import gained
 from stylebatch.store.verify import verify
+from tests.support.forked import forked
 from tests.support.images import picture
-from tests.support.runs import digests, leftovers, render
+from tests.support.runs import digests, leftovers
 
 
 def _add(folder: Path, side: str, name: str, seed: int) -> None:
@@ -131,7 +132,8 @@ def test_a_third_generation_follows(manifest: Path) -> None:
 def test_a_killed_generation_resumes(manifest: Path) -> None:
     output = manifest.parent / "out"
     _grow(manifest.parent)
-    killed = render(manifest, output, STYLEBATCH_FAULT="before marker:1")
+    words = ("run", str(manifest), "--output", str(output))
+    killed = forked(*words, STYLEBATCH_FAULT="before marker:1")
     assert killed.returncode == -signal.SIGKILL
     assert _run(manifest).exit_code == 0
     assert len(_rows(output)) == 12

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from stylebatch.cli import main
 from stylebatch.faults import POINTS, arm
+from tests.support.forked import forked
 from tests.support.runs import command, digests, environment, leftovers, render, small_manifest
 
 
@@ -38,11 +40,11 @@ def test_resuming_after_a_kill_gives_the_same_bytes(
     point: str, passage: int, manifest: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    killed = render(manifest, output, STYLEBATCH_FAULT=f"{point}:{passage}")
+    words = ("run", str(manifest), "--output", str(output))
+    killed = forked(*words, STYLEBATCH_FAULT=f"{point}:{passage}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert digests(output) != expected or passage > 1
-    done = render(manifest, output)
-    assert done.returncode == 0, done.stderr
+    assert main([*words]) == 0
     assert digests(output) == expected
     assert leftovers(output) == []
 

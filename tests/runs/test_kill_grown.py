@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from stylebatch.cli import main
 from stylebatch.store.verify import verify
+from tests.support.forked import forked
 from tests.support.images import picture
-from tests.support.runs import digests, environment, leftovers, small_manifest
+from tests.support.runs import digests, leftovers, small_manifest
 
 QUICK = ("after rename:1", "before marker:1")
 """run.json is not yet grown; a shard is not yet committed."""
@@ -43,11 +42,8 @@ def _run(manifest: Path, output: Path) -> int:
 
 def _end_to_end(command: list[str], fault: str) -> int:
     """Runs a command in a process of its own with a fault, then without; the first exit code."""
-    first = subprocess.run(
-        [sys.executable, "-m", "stylebatch", *command],
-        env=environment(STYLEBATCH_FAULT=fault), capture_output=True, check=False,
-    )  # fmt: skip
-    assert first.returncode in (0, -signal.SIGKILL), first.stderr.decode()
+    first = forked(*command, STYLEBATCH_FAULT=fault)
+    assert first.returncode in (0, -signal.SIGKILL), first.stderr
     assert main(command) == 0
     return first.returncode
 

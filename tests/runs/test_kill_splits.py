@@ -11,6 +11,7 @@ import pytest
 from stylebatch.cli import main
 from stylebatch.faults import POINTS
 from stylebatch.store.verify import verify
+from tests.support.forked import forked
 from tests.support.runs import digests, leftovers, render, small_manifest
 
 pytestmark = pytest.mark.slow
@@ -51,10 +52,17 @@ def expected(manifest: Path) -> dict[str, dict[str, str]]:
 def test_resuming_after_a_kill_gives_the_same_bytes(
     kind: str, point: str, manifest: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    options = ("--set", f"output.format={kind}")
-    killed = render(manifest, tmp_path / "out", *options, STYLEBATCH_FAULT=f"{point}:3")
+    words = (
+        "run",
+        str(manifest),
+        "--output",
+        str(tmp_path / "out"),
+        "--set",
+        f"output.format={kind}",
+    )
+    killed = forked(*words, STYLEBATCH_FAULT=f"{point}:3")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert main(["run", str(manifest), "--output", str(tmp_path / "out"), *options]) == 0
+    assert main([*words]) == 0
     assert digests(tmp_path / "out") == expected[kind]
     assert leftovers(tmp_path / "out") == []
     assert list(verify(tmp_path / "out")) == []

@@ -97,14 +97,14 @@ def test_text2img_is_the_stock_pipeline(
         negative_prompt=None if negative is None else [negative] * 2,
         height=64,
         width=64,
-        num_inference_steps=7,
+        num_inference_steps=5,
         guidance_scale=guidance,
         generator=generators(),
         output_type="latent",
     ).images
     side = 64 // model.latent_factor
     asked = samples(model, height=side, width=side, negative=negative)
-    found = Text2Img(steps=7, guidance=guidance).render(model, asked)
+    found = Text2Img(steps=5, guidance=guidance).render(model, asked)
     assert float((found - expected).abs().max()) <= TOLERANCE
 
 
@@ -118,12 +118,12 @@ def test_img2img_is_the_stock_pipeline(
         PROMPTS,
         image=clean,
         strength=strength,
-        num_inference_steps=7,
+        num_inference_steps=5,
         guidance_scale=6.0,
         generator=generators(),
         output_type="latent",
     ).images
-    method = Img2Img(steps=7, strength=strength, guidance=6.0)
+    method = Img2Img(steps=5, strength=strength, guidance=6.0)
     found = method.from_latents(model, samples(model), clean)
     assert float((found - expected).abs().max()) <= TOLERANCE
 
@@ -149,13 +149,13 @@ def test_inpaint_is_the_stock_pipeline(
         height=side,
         width=side,
         strength=strength,
-        num_inference_steps=7,
+        num_inference_steps=5,
         guidance_scale=6.0,
         generator=generators(),
         output_type="latent",
     ).images
     asked = replace(samples(model), images={"mask": half_mask(side).expand(2, -1, -1, -1)})
-    method = Inpaint(steps=7, strength=strength, guidance=6.0)
+    method = Inpaint(steps=5, strength=strength, guidance=6.0)
     found = method.from_latents(model, asked, clean)
     assert float((found - expected).abs().max()) <= TOLERANCE
     assert torch.equal(found[..., 4:], clean[..., 4:])
@@ -209,16 +209,16 @@ def test_schedulers_are_those_of_the_stock_pipeline(
         PROMPTS,
         **place,
         **({} if strength is None else {"strength": strength}),
-        num_inference_steps=7,
+        num_inference_steps=5,
         guidance_scale=6.0,
         generator=generators(),
         output_type="latent",
     ).images
     if strength is None:
-        method = Text2Img(steps=7, guidance=6.0, scheduler=scheduler)
+        method = Text2Img(steps=5, guidance=6.0, scheduler=scheduler)
         found = method.render(model, samples(model))
     else:
-        changed = Img2Img(steps=7, guidance=6.0, scheduler=scheduler, strength=strength)
+        changed = Img2Img(steps=5, guidance=6.0, scheduler=scheduler, strength=strength)
         found = changed.from_latents(model, samples(model), clean)
     assert float((found - expected).abs().max()) <= TOLERANCE * max(
         1.0, float(expected.abs().max())

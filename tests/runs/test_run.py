@@ -164,7 +164,7 @@ def _start(folder: Path) -> subprocess.Popen[str]:
         "run",
         str(folder / "run.yaml"),
         "--set",
-        "method.steps=20",
+        "method.steps=10",
     ]
     return subprocess.Popen(
         command,
@@ -187,7 +187,7 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def undisturbed(base: tuple[Path, RunResult], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of the run that the killed ones are compared with."""
     whole = tmp_path_factory.mktemp("whole") / "out"
-    run(load_spec(base[0] / "run.yaml", ["method.steps=20"], output=str(whole)))
+    run(load_spec(base[0] / "run.yaml", ["method.steps=10"], output=str(whole)))
     return whole
 
 
@@ -214,7 +214,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         assert not list((folder / "out").rglob(".*"))
     committed = len(list(folder.glob("out/metadata/*_stats.json")))
     assert 1 <= committed < 4
-    resumed = run(load_spec(folder / "run.yaml", ["method.steps=20"]))
+    resumed = run(load_spec(folder / "run.yaml", ["method.steps=10"]))
     assert resumed.num_resumed_shards == committed
     assert _bytes(folder / "out") == _bytes(undisturbed)
 

@@ -161,27 +161,33 @@ def test_a_lost_shard_of_a_split_is_told_and_rendered_again(
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "before", "after"),
     [
-        {"pairing": {"mode": "sample", "per_content": 1}, "split": SPLIT | {"exact": True}},
-        {"split": None, "output": {"path": "out"}, "engine": {"threads": 1, "batch": 2}},
+        (
+            {"pairing": {"mode": "sample", "per_content": 1}, "split": SPLIT | {"exact": True}},
+            8,
+            14,
+        ),
+        ({"split": None, "output": {"path": "out"}, "engine": {"threads": 1, "batch": 2}}, 3, 5),
     ],
     ids=["splits", "no splits, a size of shards that is settled"],
 )
-def test_growth_keeps_contents_in_their_splits(changes: dict[str, Any], tmp_path: Path) -> None:
-    _write(tmp_path, range(8), range(2))
+def test_growth_keeps_contents_in_their_splits(
+    changes: dict[str, Any], before: int, after: int, tmp_path: Path
+) -> None:
+    _write(tmp_path, range(before), range(2))
     path, output = _manifest(tmp_path, **changes), tmp_path / "out"
     run(load_spec(path, output=str(output)))
     first = digests(output)
     of_content = {row["content_id"]: _split_of(row) for row in _rows(output)}
-    _write(tmp_path, range(8, 14), range(2, 3))
+    _write(tmp_path, range(before, after), range(2, 3))
     assert run(load_spec(path, output=str(output))).exit_code == 0
     assert list(verify(output)) == []
     assert first.items() <= digests(output).items()
     rows = _rows(output)
     now = {row["content_id"]: _split_of(row) for row in rows}
     assert of_content.items() <= now.items()
-    assert len(now) == 14
+    assert len(now) == after
     assert len({row["key"] for row in rows}) == len(rows)
     assert all(_split_of(row) == now[row["content_id"]] for row in rows)
     counts = Counter(map(_split_of, rows))

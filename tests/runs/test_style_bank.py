@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stylebatch.features.style_cache import StyleCache
 from stylebatch.methods.pixels import to_tensor
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.codec import FeatureCodec
+from stylebatch.methods.styleid.features import Inverted
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 from tests.support.styleid import Counting, rel, styleid
 from tests.support.styles import PICTURES
@@ -28,6 +30,16 @@ CODECS = {
 CONTENTS = 0.8 * torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+@cache
+def contents_of(method: StyleID, model: StableDiffusion) -> Inverted:
+    return method.invert(model, CONTENTS, "query")
+
+
+@cache
+def latents_of(model: StableDiffusion) -> Tensor:
+    return torch.cat([model.encode(to_tensor([picture.pixels])) for picture in PICTURES])
+
+
 def render(
     root: Path, method: StyleID, model: StableDiffusion, codec: Codec, count: int = 3
 ) -> tuple[Tensor, StyleBank]:
@@ -35,15 +47,16 @@ def render(
     styles = [
         bank.style(picture.pixels, f"style {i}") for i, picture in enumerate(PICTURES[:count])
     ]
-    contents = method.invert(model, CONTENTS, "query")
-    return method.stylise(model, contents, bank.inverted(styles)), bank
+    styled = method.stylise(model, contents_of(method, model), bank.inverted(styles))
+    return styled, bank
 
 
 LATENTS = Codec("trajectory", "float32")
 
 
-@pytest.mark.parametrize("name", CODECS)
-@pytest.mark.parametrize("convention", ["ldm", "diffusers"])
+@pytest.mark.parametrize(
+    ("name", "convention"), [*((name, "ldm") for name in CODECS), ("x", "diffusers")]
+)
 def test_cold_and_warm_cache_give_the_same_bytes(
     eps_model: StableDiffusion, tmp_path: Path, name: str, convention: str
 ) -> None:
@@ -54,12 +67,12 @@ def test_cold_and_warm_cache_give_the_same_bytes(
     assert bank.num_built == 0
     assert torch.equal(cold, warm)
 
-    latents = torch.cat([eps_model.encode(to_tensor([p.pixels])) for p in PICTURES])
+    latents = latents_of(eps_model)
     held = method.invert(
         eps_model, latents, "key_value", batch=1,
         codec=FeatureCodec(codec.name, getattr(torch, codec.dtype)),
     )  # fmt: skip
-    contents = method.invert(eps_model, CONTENTS, "query")
+    contents = contents_of(method, eps_model)
     assert torch.equal(method.stylise(eps_model, contents, held), warm)
     exact = method.invert(eps_model, latents, "key_value")
     assert rel(warm, method.stylise(eps_model, contents, exact)) < loss
@@ -78,8 +91,8 @@ def test_latents_of_a_cache_give_the_features_of_an_inversion(
     warm, bank = render(tmp_path, method, eps_model, LATENTS)
     assert bank.num_built == 0
     assert torch.equal(cold, warm)
-    latents = torch.cat([eps_model.encode(to_tensor([p.pixels])) for p in PICTURES])
-    contents = method.invert(eps_model, CONTENTS, "query")
+    latents = latents_of(eps_model)
+    contents = contents_of(method, eps_model)
     held, recomputed = (
         method.stylise(
             eps_model,

@@ -86,7 +86,7 @@ def _mutations(path: Path, count: int) -> list[str]:
 def test_reading_verbs_answer(
     whole: Path, output: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in _mutations(output / name, 60):
+    for text in _mutations(output / name, 24):
         (output / name).write_text(text)
         assert (_answers(whole, output, "verify", capsys) == 0) <= (text[:1] == "{")
         if name == "run.json":
@@ -99,7 +99,7 @@ def test_reading_verbs_answer(
 def test_writing_verbs_answer(
     whole: Path, output: Path, name: str, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in _mutations(output / name, 30):
+    for text in _mutations(output / name, 15):
         shutil.rmtree(output)
         shutil.copytree(whole / "out", output)
         (output / name).write_text(text)

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from stylebatch.folder import Folder
 from stylebatch.spec.output import OutputFormat
 from stylebatch.store.sinks import SINKS
 from stylebatch.store.verify import verify
+from tests.support.forked import forked
 from tests.support.images import picture
 from tests.support.runs import (
     command,
@@ -93,10 +93,11 @@ def test_resuming_after_a_kill_gives_the_same_bytes(
 ) -> None:
     manifest, expected = small
     output = tmp_path / "out"
-    killed = render(manifest, output, STYLEBATCH_FAULT=f"{point}:{passage}")
+    words = ("run", str(manifest), "--output", str(output))
+    killed = forked(*words, STYLEBATCH_FAULT=f"{point}:{passage}")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert digests(output) != expected or passage > 1
-    assert main(["run", str(manifest), "--output", str(output)]) == 0
+    assert main([*words]) == 0
     _is_as(base.folder / "out", output)
 
 
@@ -123,11 +124,8 @@ def test_resuming_after_kills_at_random_times(
 
 def _end_to_end(words: list[str], fault: str) -> int:
     """Runs a command in a process of its own with a fault, then without; the first exit code."""
-    first = subprocess.run(
-        [sys.executable, "-m", "stylebatch", *words],
-        env=environment(STYLEBATCH_FAULT=fault), capture_output=True, check=False,
-    )  # fmt: skip
-    assert first.returncode in (0, -signal.SIGKILL), first.stderr.decode()
+    first = forked(*words, STYLEBATCH_FAULT=fault)
+    assert first.returncode in (0, -signal.SIGKILL), first.stderr
     assert main(words) == 0
     return first.returncode
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from stylebatch.cli import main
+from tests.support.forked import forked
 from tests.support.runs import digests, leftovers, render, small_manifest
 
 pytestmark = pytest.mark.slow
@@ -42,8 +44,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected(manifest: Path) -> dict[str, str]:
     output = manifest.parent / "expected"
-    done = render(manifest, output)
-    assert done.returncode == 0, done.stderr
+    assert main(["run", str(manifest), "--output", str(output)]) == 0
     tables = [pq.read_table(path) for path in sorted(output.glob("metadata/train-*.parquet"))]
     attempts = {number for table in tables for number in table["attempt"].to_pylist()}
     states = {state for table in tables for state in table["status"].to_pylist()}
@@ -58,11 +59,11 @@ def test_a_killed_run_resumes_to_the_same_bytes(
     point: str, manifest: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    killed = render(manifest, output, STYLEBATCH_FAULT=point)
+    words = ("run", str(manifest), "--output", str(output))
+    killed = forked(*words, STYLEBATCH_FAULT=point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert digests(output) != expected
-    done = render(manifest, output)
-    assert done.returncode == 0, done.stderr
+    assert main([*words]) == 0
     assert digests(output) == expected
     assert leftovers(output) == []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stylebatch.methods.styleid.algorithm import StyleID
+from stylebatch.methods.styleid.features import Inverted
 from stylebatch.models.denoiser import Conditioning
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 
@@ -22,6 +24,13 @@ def rel(found: Tensor, expected: Tensor) -> float:
 
 def styleid(**options: Any) -> StyleID:
     return StyleID.model_validate(QUICK | options)
+
+
+@cache
+def inverted(method: StyleID, model: StableDiffusion, batch: int = 16) -> tuple[Inverted, Inverted]:
+    """CONTENTS and STYLES; nobody changes what comes back, so that tests share it."""
+    contents = method.invert(model, CONTENTS, "query", batch=batch)
+    return contents, method.invert(model, STYLES, "key_value", batch=batch)
 
 
 class Counting(StableDiffusion):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -203,23 +204,28 @@ LABORATORY_MAY_IMPORT = {
 """What a part of the laboratory may import beside the product; files of `pipelines` itself stand alone."""
 
 
-def _imports(module: str, *, top_level_only: bool = False) -> Iterator[tuple[str, bool]]:
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Of the syntax tree of a file."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
+def _all_imports(module: str) -> tuple[tuple[str, bool], ...]:
     """(imported module, whether inside a function) of a module."""
-    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
-    inside = {
-        id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)
-    }
-    for node in ast.walk(tree):
+    nodes, found = _nodes(FILES[module]), []
+    inside = {id(node) for f in nodes if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+    for node in nodes:
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
-        yield from (
-            (name, id(node) in inside)
-            for name in names
-            if not (top_level_only and id(node) in inside)
-        )
+        found += [(name, id(node) in inside) for name in names]
+    return tuple(found)
+
+
+def _imports(module: str, *, top_level_only: bool = False) -> Iterator[tuple[str, bool]]:
+    yield from (one for one in _all_imports(module) if not (top_level_only and one[1]))
 
 
 def test_libraries_stay_in_their_modules() -> None:
@@ -289,7 +295,7 @@ def test_there_are_no_cycles() -> None:
 
 def test_tests_import_of_tests_only_what_they_share() -> None:
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _nodes(path):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tests":
                 assert str(node.module).startswith("tests.support."), f"{path}: {node.module}"
 
@@ -315,7 +321,7 @@ def test_functions_stay_readable() -> None:
         for module, path in FILES.items()
         # an option of a verb is a parameter of its function
         if not module.startswith("stylebatch.cli.")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _nodes(path)
         if isinstance(node, ast.FunctionDef)
         if (node.end_lineno or 0) - node.lineno >= MOST_LINES
         or _num_parameters(node) > MOST_PARAMETERS
@@ -364,7 +370,7 @@ def test_paths_stand_only_where_a_file_must_be_of_this_machine() -> None:
         f"{module.removeprefix('stylebatch.')}.{name}"
         for module in MODULES
         if not module.startswith(FILES_OF_THIS_MACHINE)
-        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        for node in _nodes(MODULES[module])
         for name, kind in _signature(node)
         if kind is not None and {"Path", "PathLike"} & set(re.findall(r"\w+", ast.unparse(kind)))
     }
