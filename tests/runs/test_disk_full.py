@@ -11,6 +11,7 @@ import pytest
 
 from stylebatch.cli import main
 from stylebatch.store.verify import verify
+from tests.support.forked import forked
 from tests.support.runs import digests, leftovers, render, small_manifest
 
 
@@ -44,7 +45,9 @@ def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
     assert main(["run", str(manifest), "--output", str(whole)]) == 0
     output = small_disk / "out"
     (small_disk / "filler").write_bytes(bytes(4_030_000))
-    stopped = render(manifest, output, *engine)
+    words = ("run", str(manifest), "--output", str(output))
+    is_local = engine == ("--engine", "local")
+    stopped = forked(*words) if is_local else render(manifest, output, *engine)
     assert stopped.returncode == 5, stopped.stderr
     assert str(output) in stopped.stderr
     assert "bytes are free" in stopped.stderr
@@ -54,7 +57,7 @@ def test_a_full_disk_stops_the_run_which_resumes_when_there_is_room(
     assert problems
     assert all(problem.text.endswith("never committed") for problem in problems)
     (small_disk / "filler").unlink()
-    done = render(manifest, output, *engine)
+    done = forked(*words) if is_local else render(manifest, output, *engine)
     assert done.returncode == 0, done.stderr
     assert 0 < len(committed) < len(list(output.glob("data/*.tar")))
     assert digests(output) == digests(whole)

@@ -6,11 +6,8 @@ import glob
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.planning.resolve import plan
 from stylebatch.store.run_lock import RunLock
+from tests.support.forked import Forked
 from tests.support.images import write_inputs, write_manifest
 
 
@@ -156,29 +154,10 @@ def test_resume_renders_only_what_lacks_a_commit(
     assert not list((folder / "out").rglob(".tmp-*"))
 
 
-def _start(folder: Path) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "stylebatch",
-        "run",
-        str(folder / "run.yaml"),
-        "--set",
-        "method.steps=10",
-    ]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def _wait_for(path: Path, process: Forked) -> None:
     deadline = time.monotonic() + 120
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive, process.end()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -204,13 +183,13 @@ def undisturbed(base: tuple[Path, RunResult], tmp_path_factory: pytest.TempPathF
 def test_a_killed_run_resumes_to_the_same_bytes(
     folder: Path, undisturbed: Path, signum: signal.Signals
 ) -> None:
-    with _start(folder) as process:
-        _wait_for(folder / "out/metadata/train-00000_stats.json", process)
-        process.send_signal(signum)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
+    process = Forked("run", str(folder / "run.yaml"), "--set", "method.steps=10")
+    _wait_for(folder / "out/metadata/train-00000_stats.json", process)
+    process.signal(signum)
+    done = process.end(60)
+    assert done.returncode == (-9 if signum == signal.SIGKILL else 128 + signum)
     if signum != signal.SIGKILL:
-        assert "Run the same command again to continue" in stderr
+        assert "Run the same command again to continue" in done.stderr
         assert not list((folder / "out").rglob(".*"))
     committed = len(list(folder.glob("out/metadata/*_stats.json")))
     assert 1 <= committed < 4

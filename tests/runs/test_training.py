@@ -29,6 +29,7 @@ from stylebatch.manifest import load_document
 from stylebatch.training.captioned import read
 from stylebatch.training.spec import TrainData, TrainSpec, join_inputs
 from stylebatch.training.trainer import train
+from tests.support.forked import Forked
 from tests.support.images import picture
 
 
@@ -103,15 +104,14 @@ def test_killed_run_continues_with_the_weights_of_an_undisturbed_one(
 ) -> None:
     train(_spec(config))
     assert not _equal(_weights(tmp_path / "out"), load_file(_base(config, "unet")))
-    command = [sys.executable, "-m", "stylebatch", "train"]
     path = _write(config | {"output": str(tmp_path / "again")}, tmp_path / "train.yaml")
-    process = subprocess.Popen([*command, str(path)], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = Forked("train", str(path))
     checkpoint = tmp_path / "again" / "checkpoints" / "step-0000002"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.kill()
-    process.wait()
+    process.signal(signal.SIGKILL)
+    assert process.end().returncode == -signal.SIGKILL
     assert not (tmp_path / "again" / "model").exists()
     assert main(["train", str(path)]) == 0
     assert _equal(_weights(tmp_path / "out"), _weights(tmp_path / "again"))
@@ -125,21 +125,15 @@ def test_terminated_run_leaves_a_checkpoint_of_the_step_it_was_in(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
     path = _write(config | {"steps": 4000, "checkpoints": {"every": 4000}}, tmp_path / "train.yaml")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "stylebatch", "train", str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    process = Forked("train", str(path))
     log = tmp_path / "out" / "log.jsonl"
     deadline = time.monotonic() + 120
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "Run the same command again" in errors
+    process.signal(signal.SIGTERM)
+    done = process.end(60)
+    assert done.returncode == 143, done.stderr
+    assert "Run the same command again" in done.stderr
     assert len(list((tmp_path / "out" / "checkpoints").glob("step-*"))) == 1
 
 

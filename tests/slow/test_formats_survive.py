@@ -106,7 +106,7 @@ def test_resuming_after_kills_at_random_times(
 ) -> None:
     draw, output = random.Random(7), tmp_path / "out"
     kills = 0
-    for _ in range(6):
+    for _ in range(3):
         run = subprocess.Popen(
             command(small[0], output),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),

@@ -28,15 +28,37 @@ def _run(words: tuple[str, ...], changes: Mapping[str, str], told: tuple[str, st
     raise SystemExit(main(list(words)))
 
 
+class Forked:
+    """`stylebatch WORDS`, begun; `changes` of its environment."""
+
+    def __init__(self, *words: str, **changes: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self.words = words
+        self._told = tempfile.NamedTemporaryFile(), tempfile.NamedTemporaryFile()  # noqa: SIM115
+        out, err = (file.name for file in self._told)
+        self._process = context.Process(target=_run, args=(words, changes, (out, err)))
+        self._process.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def end(self, within_s: float = 600) -> subprocess.CompletedProcess[str]:
+        """Wait for it; its exit code is -9 where it was killed."""
+        self._process.join(within_s)
+        code = self._process.exitcode
+        told = [Path(file.name).read_text("utf-8") for file in self._told]
+        assert code is not None, f"stylebatch {' '.join(self.words)} has not ended: {told[1]}"
+        for file in self._told:
+            file.close()
+        return subprocess.CompletedProcess(self.words, code, *told)
+
+
 def forked(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """`stylebatch WORDS`, run to its end; `changes` of its environment."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with tempfile.NamedTemporaryFile() as out, tempfile.NamedTemporaryFile() as err:
-        process = context.Process(target=_run, args=(words, changes, (out.name, err.name)))
-        process.start()
-        process.join(600)
-        told = [Path(file.name).read_text("utf-8") for file in (out, err)]
-    code = process.exitcode
-    assert code is not None, f"stylebatch {' '.join(words)} has not ended: {told[1]}"
-    return subprocess.CompletedProcess(words, code, *told)
+    """Run to the end."""
+    return Forked(*words, **changes).end()
