@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from stylebatch.features.codecs import Codec
+from stylebatch.methods.styleid.algorithm import Pairs
 from stylebatch.methods.styleid.codec import FeatureCodec, keys_values
 from stylebatch.methods.styleid.features import HeldFeatures, Inverted, Kept
 from stylebatch.models.unet.edits import AttentionLayer, decoder_sites
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
-from tests.support.styleid import CONTENTS, STYLES, Counting, rel, styleid
+from tests.support.styleid import CONTENTS, STYLES, Counting, inverted, rel, styleid
 
 CODECS = {
     "kv": FeatureCodec("kv", torch.float32),
@@ -23,6 +24,8 @@ CODECS = {
     "x8": FeatureCodec("x8"),
 }
 KEPT = get_args(Kept)
+EACH = Pairs((0, 1, 2), (0, 1, 2))
+"""Every content and every style, once."""
 LOSS = {"kv": 1e-6, "x": 1e-5, "kv half": 2e-3, "x half": 2e-3, "x8": 2e-2}
 """Largest rel. L2 of final latents against keys and values as computed."""
 
@@ -30,11 +33,11 @@ LOSS = {"kv": 1e-6, "x": 1e-5, "kv half": 2e-3, "x half": 2e-3, "x8": 2e-2}
 @pytest.mark.parametrize("convention", ["ldm", "diffusers"])
 def test_codec_costs_no_more_than_it_promises(model: StableDiffusion, convention: str) -> None:
     method = styleid(convention=convention)
-    contents = method.invert(model, CONTENTS, "query")
-    exact = method.stylise(model, contents, method.invert(model, STYLES, "key_value"))
+    contents, styles = inverted(method, model)
+    exact = method.stylise(model, contents, styles, EACH)
     for name, codec in CODECS.items():
         styles = method.invert(model, STYLES, "key_value", codec=codec)
-        assert rel(method.stylise(model, contents, styles), exact) < LOSS[name], name
+        assert rel(method.stylise(model, contents, styles, EACH), exact) < LOSS[name], name
 
 
 @pytest.mark.parametrize("convention", ["ldm", "diffusers"])
@@ -50,13 +53,14 @@ def test_hosted_features_equal_held_ones_and_recomputed_ones_agree(
                 eps_model,
                 queries,
                 method.invert(eps_model, STYLES, "key_value", codec=codec, keep=keep),
+                EACH,
             )
             for queries, keep in zip(contents, KEPT, strict=True)
         )
         assert torch.equal(hosted, held)
         assert rel(recomputed, held) < 1e-4
     styles = plain.invert(eps_model, STYLES, "key_value")
-    assert rel(plain.stylise(eps_model, contents[0], styles), held) > 1e-3
+    assert rel(plain.stylise(eps_model, contents[0], styles, EACH), held) > 1e-3
 
 
 def test_recomputing_costs_an_evaluation_per_image_and_reverse_step(

@@ -84,14 +84,18 @@ def _require_manifest(document: dict[str, Any]) -> None:
     if document.get("pairing", {}).get("mode") == "explicit":
         inputs = {}
     whole = {"output": {"path": "x"}} | inputs | document
-    jsonschema.validate(whole, _schema())
+    _validator().validate(whole)
     if name in METHOD_OPTIONS:
         RunSpec.model_validate_json(json.dumps(whole))
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return json_schema()
+def _validator() -> Any:
+    """`jsonschema.validate` would look through the schema itself each time."""
+    schema = json_schema()
+    kind = jsonschema.validators.validator_for(schema)
+    kind.check_schema(schema)
+    return kind(schema)
 
 
 @pytest.mark.parametrize("block", _of("sh"))
