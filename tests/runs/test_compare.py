@@ -39,13 +39,13 @@ def test_every_variant_shows_the_samples_of_the_first(
     """Also where another seed would draw other pairs and another size other blocks."""
     (tmp_path / "contents" / "dog" / "2.png").write_bytes(b"no picture")
     options = ["--set", "pairing={mode: sample, per_content: 2}", "--limit", "3", "--json"]
-    varied = ["--vary", "seed=1,2", "--vary", "image.size=32,64"]
+    varied = ["--vary", "seed=1,2", "--vary", "image.size=64,128"]
     code = main(["compare", str(manifest), *varied, *options])
     told = json.loads(capsys.readouterr().out)
     output = tmp_path / "out-compare"
     assert json.loads((output / "comparison.json").read_text()) == told
     assert [one["name"] for one in told["variants"]] == [
-        *("seed=1,size=32", "seed=1,size=64", "seed=2,size=32", "seed=2,size=64"),
+        *("seed=1,size=64", "seed=1,size=128", "seed=2,size=64", "seed=2,size=128"),
     ]
     rows = _rows(output)
     by_variant: dict[str, set[tuple[str, str]]] = {}
@@ -68,8 +68,8 @@ def test_every_variant_shows_the_samples_of_the_first(
         assert variant["num_success"] == len(values)
     with Image.open(output / "comparison.png") as picture:
         # 2 inputs and 4 variants beside each other, a line for each sample
-        assert picture.width > 6 * 64
-        assert picture.height > 3 * 64
+        assert picture.width > 6 * 128
+        assert picture.height > 3 * 128
 
 
 def test_a_second_comparison_renders_only_what_is_new(
