@@ -1,5 +1,30 @@
-"""Runs within a test process share models."""
+"""Runs within a test process share models, in the files that are named here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 
 from tests.support.shared_models import runs_share_models
 
-__all__ = ["runs_share_models"]
+SHARING = {
+    *("test_run", "test_feature_runs", "test_split_runs", "test_verify", "test_any_manifest"),
+    *(
+        "test_growth",
+        "test_tampered",
+        "test_generations",
+        "test_inputs_known",
+        "test_custom_method",
+    ),
+    *("test_inputs_once", "test_chosen_features", "test_kill_grown"),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.module.__name__.rpartition(".")[2] not in SHARING:
+        yield
+        return
+    with runs_share_models():
+        yield

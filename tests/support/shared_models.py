@@ -1,9 +1,10 @@
-"""A fixture: runs of one process share the models that they load, since loading a tiny one takes as long as rendering several samples."""
+"""Runs of one process share the models that they load, since loading a tiny one takes as long as rendering several samples."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def load_once(spec: ModelSpec, *, device: Any = None) -> Any:
     return _loaded(spec, device, find_checkpoint(spec).fingerprint)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@contextmanager
 def runs_share_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (local_engine, measure, precompute):
