@@ -187,7 +187,7 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
             if end.callback is not None:
                 # a tensor of inference mode could not be written to
                 tensors = dict.fromkeys(end.names, latents.clone())
-                changed = (end.callback(self, index, t, tensors) or {}).get("latents")
+                changed = _sent_back(end.callback(self, index, t, tensors), latents)
             latents = latents if changed is None else changed
             if self._interrupt:
                 break
@@ -210,6 +210,30 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
             return [Image.fromarray(pixels.copy()) for pixels in to_pixels(decoded)]
         shares = (decoded * 0.5 + 0.5).clamp(0.0, 1.0)
         return shares if output_type == "pt" else shares.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _sent_back(returned: Any, latents: Tensor) -> Tensor | None:
+    """What a callback wants in place of `latents`, or None. Raises ValueError for what cannot take their place."""
+    if returned is not None and not isinstance(returned, Mapping):
+        raise ValueError(
+            f"callback_on_step_end: returned an object of type {type(returned).__name__}; accepted: a dict of tensors, or None"
+        )
+    changed = (returned or {}).get("latents")
+    if changed is None:
+        return None
+    if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+        shape = tuple(getattr(changed, "shape", ()))
+        raise ValueError(
+            f"callback_on_step_end: returned latents of type {type(changed).__name__} and shape {shape}; "
+            f"accepted: a tensor {tuple(latents.shape)}, as it was given"
+        )
+    return changed
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError for a batch without rows."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: found {batch_size}; accepted: 1 or more")
 
 
 def checked_output_type(output_type: str) -> OutputType:

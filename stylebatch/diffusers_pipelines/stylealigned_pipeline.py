@@ -17,6 +17,7 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     LatentPipeline,
     Passes,
     StepEnd,
+    check_batch_size,
     checked_output_type,
     merged_options,
     sides,
@@ -101,6 +102,7 @@ class StyleAlignedPipeline(LatentPipeline):
                 the pipeline that cannot be used; SampleError for a file that cannot be read.
         """
         kind = checked_output_type(output_type)
+        check_batch_size(batch_size)
         end = StepEnd.of(
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )

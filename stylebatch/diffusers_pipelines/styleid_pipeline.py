@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from diffusers import ImagePipelineOutput
@@ -16,6 +16,7 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     Callback,
     LatentPipeline,
     StepEnd,
+    check_batch_size,
     checked_output_type,
     merged_options,
     sides,
@@ -114,6 +115,9 @@ class StyleIDPipeline(LatentPipeline):
                 the pipeline that cannot be used; SampleError for a file that cannot be read.
         """
         kind = checked_output_type(output_type)
+        check_batch_size(batch_size)
+        if features not in get_args(Kept):
+            raise ValueError(f"features: found {features!r}; accepted: {', '.join(get_args(Kept))}")
         end = StepEnd.of(
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )

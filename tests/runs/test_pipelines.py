@@ -113,6 +113,9 @@ def test_a_photograph_that_lies_on_its_side_is_turned(
         ({"options": {"sites": [0]}}, "method.sites"),
         ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "accepted: .'latents'."),
         ({"generator": [torch.Generator()] * 2}, "generator: found 2 for 1 pairs"),
+        ({"features": "host"}, "features: found 'host'; accepted: held, hosted, recomputed"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        ({"callback_on_step_end": lambda *_: torch.zeros(1)}, "returned an object of type Tensor"),
     ],
 )
 def test_what_cannot_be_used_is_told_by_its_argument(
@@ -134,6 +137,11 @@ def test_what_cannot_be_used_is_told_by_its_argument(
         ({"num_images_per_prompt": 0}, "num_images_per_prompt: found 0"),
         ({"options": {"windows": {"size": 16, "stride": 8}}}, "manifests/panorama.yaml"),
         ({"options": {"guidance": 3}}, "guidance_scale: found 2 beside options"),
+        ({"batch_size": 0}, "batch_size: found 0"),
+        (
+            {"callback_on_step_end": lambda pipe, step, t, had: {"latents": had["latents"][:1]}},
+            "callback_on_step_end: returned latents",  # the other pictures would be lost
+        ),
     ],
 )
 def test_what_stylealigned_cannot_use_is_told_by_its_argument(
