@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal
 
 from anyascii import anyascii
@@ -158,12 +159,26 @@ def legible(text: str) -> str:
 def _all_lettered(text: str) -> list[tuple[str, str]]:
     """Each cluster as it is written, and its font."""
     found, around = [], OWN
-    for cluster in clusters(_tidy(text)):
-        shown, path = _lettered(cluster, around)
+    for part in chain.from_iterable(map(_parts, clusters(_tidy(text)))):
+        shown, path = _lettered(part, around)
         found.append((shown, path))
-        if unicodedata.category(cluster[0])[0] == "L":
-            around = path if _direction_of(cluster) == "rtl" else OWN
+        if unicodedata.category(part[0])[0] == "L":
+            around = path if _direction_of(part) == "rtl" else OWN
     return found
+
+
+def _parts(cluster: str) -> list[str]:
+    """The cluster, or what its joiners join where the font of the first has not all of it."""
+    joined = [part for part in re.split(f"[{JOINERS}]", cluster) if part]
+    if cluster[0] in JOINERS:
+        return joined
+    path = font_for(cluster[0]) or OWN
+    lacks = any(
+        not has_glyph(path, one)
+        for one in "".join(joined)
+        if unicodedata.category(one)[0] != "M"  # left out where it is written
+    )
+    return joined if lacks else [cluster]
 
 
 def _tidy(text: str) -> str:

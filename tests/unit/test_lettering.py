@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
@@ -59,6 +59,10 @@ def _require_legible(text: str) -> None:
 
 @settings(max_examples=60, derandomize=True, deadline=None)
 @given(texts)
+@example("\u200d²")
+@example("a\u200d²")
+@example("\u200d")
+@example("🐱\u200dกقب")
 def test_any_text_is_drawn_without_boxes(text: str) -> None:
     _drawn(text)
     _require_legible(text)
