@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 
 STYLE_WORDS = frozenset(
     (
@@ -47,10 +48,16 @@ def slips_in(place: str) -> str:
     )
 
 
+def plain_letters(text: str) -> str:
+    """`text` with accents left out, so that Décor is Decor, however its file system composes letters."""
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(part for part in parts if not unicodedata.combining(part))
+
+
 def _spelt(place: str) -> list[str]:
     name = os.path.basename(os.path.abspath(place)).partition(".")[0]
     spread = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return re.findall(r"[a-z]+", spread.lower())
+    return re.findall(r"[a-z]+", plain_letters(spread).lower())
 
 
 def _meant(word: str) -> str:

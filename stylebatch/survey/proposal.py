@@ -30,6 +30,7 @@ from stylebatch.planning.run_inputs import Inputs, list_inputs
 from stylebatch.survey.content_options import content_options, has_splits
 from stylebatch.survey.finding import fact_text
 from stylebatch.survey.picture_look import PictureLook, look_at
+from stylebatch.survey.place_words import plain_letters
 from stylebatch.survey.roles import Places
 from stylebatch.survey.table_survey import columns_of
 from stylebatch.survey.wishes import Wishes
@@ -103,7 +104,7 @@ def _name(places: Places) -> str:
     """Of the inputs: `photos-paintings`."""
     parts = [places.get("contents"), places.get("styles"), places.get("prompts"), places.get("pairs")]  # fmt: skip
     stems = (os.path.basename(os.path.abspath(place)).partition(".")[0] for place in parts if place)
-    words = (re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-") for stem in stems)
+    words = (re.sub(r"[^A-Za-z0-9]+", "-", plain_letters(stem)).strip("-") for stem in stems)
     return "-".join(word for word in words if word)[:60] or "stylised"
 
 

@@ -7,7 +7,9 @@ import pty
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -139,6 +141,20 @@ def test_a_misspelt_name_is_told_as_it_was_read(
         f"Styels is taken for styles, by its name; contetns for contents {told}"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_left_out_of_names_as_they_are_read(
+    here: Path, capsys: pytest.CaptureFixture[str], form: Literal["NFC", "NFD"]
+) -> None:
+    photos, paintings = (unicodedata.normalize(form, name) for name in ("phötos é", "päintings"))
+    for name in (photos, paintings):
+        _pictures(name, "1.png", "2.png")
+    assert main(["init", paintings, photos]) == 0
+    assert "is read as" not in capsys.readouterr().out
+    data = _data()
+    assert data["contents"] == {"path": photos}
+    assert data["name"] == "photos-e-paintings"
 
 
 def test_classes_tell_contents_where_names_do_not(here: Path) -> None:
