@@ -12,11 +12,12 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
+from stylebatch.errors import ManifestError
 from stylebatch.methods.pixels import to_pixels
 from stylebatch.models.checkpoint import find_checkpoint
 from stylebatch.models.libraries import quiet
 from stylebatch.models.loading import check_model
-from stylebatch.models.model_section import MODEL_IDS, ModelSpec
+from stylebatch.models.model_section import MODEL_IDS, ModelSpec, describe_model
 from stylebatch.models.pipeline_files import TINY
 from stylebatch.models.unet.loaded_pipeline import check_pipeline, denoiser_of
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
@@ -101,10 +102,14 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         `pretrained_model_name_or_path`: "tiny" (the embedded model), "sd14", "sd15", "sd21-base", "sd21", "sdxl", a hub id, or a
         pipeline folder, whose weights must be whole. float32 unless `dtype` says otherwise. Weights that are loaded do not require
-        gradients. Raises ManifestError for a checkpoint of another family.
+        gradients. Raises ManifestError for a name that there is not, and for a checkpoint of another family.
         """
         name = os.fspath(pretrained_model_name_or_path)
         where = str(TINY) if name == "tiny" else MODEL_IDS.get(name, name)
+        try:
+            describe_model(name)
+        except ValueError as error:
+            raise ManifestError(f"{cls.__name__}: {name}: {error}") from None
         is_whole = not {*cls._get_signature_keys(cls)[0]} & set(kwargs)
         if is_whole and Path(where).is_dir():
             # diffusers would fill missing weights with random numbers, and only log it
@@ -255,18 +260,3 @@ def sides(model: StableDiffusion, height: int | None, width: int | None) -> tupl
         if side < multiple or side % multiple:
             raise ValueError(f"{name}: found {side}; accepted: multiples of {multiple} pixels")
     return found["width"], found["height"]
-
-
-def merged_options(
-    options: Mapping[str, Any] | None, given: Mapping[str, Any], renamed: Mapping[str, str]
-) -> dict[str, Any]:
-    """`options` of a method with the arguments that were `given`. Raises ValueError for an option that is given both ways."""
-    found, arguments = dict(options or {}), {k: v for k, v in given.items() if v is not None}
-    for name, value in arguments.items():
-        option = renamed.get(name, name)
-        if option in found:
-            raise ValueError(
-                f"{name}: found {value!r} beside options[{option!r}] {found[option]!r}; accepted: one of them"
-            )
-        found[option] = value
-    return found

@@ -19,9 +19,9 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     StepEnd,
     check_batch_size,
     checked_output_type,
-    merged_options,
     sides,
 )
+from stylebatch.methods.given_options import with_options
 from stylebatch.methods.method import BlockSize
 from stylebatch.methods.pixels import Pixels, to_tensor
 from stylebatch.methods.samples import Samples
@@ -107,7 +107,7 @@ class StyleAlignedPipeline(LatentPipeline):
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
         given = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        method = _method(merged_options(options, given, RENAMED))
+        method = _method(options, given)
         model = denoiser_of(self)
         encoders = [self.text_encoder, self.text_encoder_2]
         model.clip_skip = checked_clip_skip(
@@ -132,11 +132,11 @@ class StyleAlignedPipeline(LatentPipeline):
         return ImagePipelineOutput(images=pictures) if return_dict else (pictures,)
 
 
-def _method(options: dict[str, Any]) -> StyleAligned:
-    method = StyleAligned(**options)
+def _method(options: Mapping[str, Any] | None, given: Mapping[str, Any]) -> StyleAligned:
+    method = with_options(StyleAligned, options, given, RENAMED)
     if method.windows is not None:
         raise ValueError(
-            f"options['windows']: found {options['windows']!r}; accepted: none. Next: a manifest with method.windows renders panoramas "
+            f"options['windows']: found {method.windows!r}; accepted: none. Next: a manifest with method.windows renders panoramas "
             "(manifests/panorama.yaml)"
         )
     return method

@@ -18,10 +18,10 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     StepEnd,
     check_batch_size,
     checked_output_type,
-    merged_options,
     sides,
 )
 from stylebatch.engine.blocks.blending import latent_masks
+from stylebatch.methods.given_options import with_options
 from stylebatch.methods.pixels import Pixels, to_tensor
 from stylebatch.methods.styleid.algorithm import StyleID
 from stylebatch.methods.styleid.block_pairs import Pairs, back_in_order, by_style
@@ -122,7 +122,7 @@ class StyleIDPipeline(LatentPipeline):
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
         given = {"num_inference_steps": num_inference_steps, "gamma": gamma, "tau": tau}
-        method = StyleID(**merged_options(options, given, RENAMED))
+        method = with_options(StyleID, options, given, RENAMED)
 
         model = denoiser_of(self)
         method = method.fitted_to(model.sites)

@@ -210,7 +210,7 @@ def trajectory(
         return _spread_trajectory(steps, start or "level", power, num_train_timesteps)
     if steps < 2 or steps >= num_train_timesteps or num_train_timesteps % steps:
         raise ValueError(
-            f"steps: {steps} does not divide {num_train_timesteps} training timesteps; the ldm convention accepts "
+            f"steps: found {steps}; the ldm convention accepts divisors of {num_train_timesteps}: "
             f"{', '.join(str(n) for n in usable_steps(num_train_timesteps))}"
         )
     stride = num_train_timesteps // steps

@@ -44,20 +44,10 @@ def model_spec(text: str, options: Mapping[str, str]) -> ModelSpec:
     """The model named by `text`: a short name, folder, file or hub id. Raises ManifestError if there is no such model."""
     if Path(text).suffix.lower() in YAML_SUFFIXES and os.path.exists(text):
         return _model_of_manifest(text, options)
-    # OWNER/NAME also spells a relative path: what exists on disk, or has a suffix, is no hub id.
-    is_id = (
-        text.count("/") == 1 and not text.startswith((".", "/", "~")) and not os.path.exists(text)
-    )
     try:
-        spec = describe_model(text, is_id=is_id and Path(text).suffix == "", **options)
+        return describe_model(text, **options)
     except ValueError as error:
         raise ManifestError(f"{text}: {error}") from None
-    if spec.path is not None and not os.path.exists(spec.path):
-        raise ManifestError(
-            f"{text}: no such model; accepted: tiny, sd14, sd15, sd21-base, sd21, sdxl, a pipeline folder, a .safetensors "
-            "file with --config, or OWNER/NAME"
-        )
-    return spec
 
 
 def _model_of_manifest(path: str, options: Mapping[str, str]) -> ModelSpec:

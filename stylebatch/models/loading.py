@@ -76,9 +76,9 @@ def load_model(
 ) -> Denoiser:
     """Load a checkpoint in inference mode on the device that accelerate assigns to this process.
 
-    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, a `ModelSpec` (single files, variants, offload), or a pipeline that
-    diffusers has loaded. Its networks then serve where they are and in their dtype, LoRA weights and offloading as they are set up
-    there, and the pipeline can be used as before; move it before, with `pipe.to(...)`, not by `device`.
+    `spec`: a known name ("tiny", "sd15", ...), a pipeline folder, a hub id, a `ModelSpec` (single files, variants, offload), or a
+    pipeline that diffusers has loaded. Its networks then serve where they are and in their dtype, LoRA weights and offloading as they
+    are set up there, and the pipeline can be used as before; move it before, with `pipe.to(...)`, not by `device`.
     Raises ManifestError, one paragraph, if it cannot be found, fetched or used.
     """
     if not isinstance(spec, ModelSpec | str | Path):
@@ -87,7 +87,7 @@ def load_model(
         try:
             spec = describe_model(str(spec))
         except ValueError as error:
-            raise ManifestError(f"model: {error}") from None
+            raise ManifestError(f"model: {spec}: {error}") from None
     checkpoint = find_checkpoint(spec)
     model = load_checkpoint(checkpoint, dtype=spec.dtype, device=device, offload=spec.offload)
     if spec.compile != "off":

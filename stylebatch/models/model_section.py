@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
 from pathlib import PurePath
 from typing import Annotated, Literal
 
@@ -153,15 +156,29 @@ class ModelSpec(Section):
         return self
 
 
-def describe_model(text: str, *, is_id: bool = False, **options: str) -> ModelSpec:
+def describe_model(text: str, **options: str) -> ModelSpec:
     """The model of a name, hub id, folder or file, as a person types it. Raises ValueError with a readable text.
 
     `options`: other fields (config, variant, dtype, ...).
     """
-    origin = "name" if text in ("tiny", *MODEL_IDS) else "id" if is_id else "path"
+    names, is_there = (
+        ("tiny", *MODEL_IDS),
+        os.path.exists(text),
+    )  # False for a name that is too long
+    # OWNER/NAME also spells a relative path: what exists on disk, or is a file's name, is no hub id
+    is_file = PurePath(text).suffix.lower() in (SINGLE_FILE, *PICKLED, ".yaml", ".yml", ".json")
+    is_id = not is_there and not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
+    origin = "name" if text in names else "id" if is_id else "path"
     try:
-        return ModelSpec.model_validate({origin: text, **options})
+        found = ModelSpec.model_validate({origin: text, **options})
     except ValidationError as error:
         fault = error.errors()[0]
         field = "".join(f"{name}: " for name in fault["loc"])
         raise ValueError(field + fault["msg"].removeprefix("Value error, ")) from None
+    if origin == "path" and not is_there:
+        close = difflib.get_close_matches(text, names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"no such model; {hint}accepted: {', '.join(names)}, a pipeline folder, a .safetensors file with `config`, or OWNER/NAME"
+        )
+    return found

@@ -298,7 +298,7 @@ def test_run_says_where_the_dataset_is(manifest: Path, capsys: pytest.CaptureFix
             ["engine=warp"],
             "engine.name: found \"warp\"; input should be 'auto', 'local', 'ray' or 'accelerate'",
         ),
-        (["method.steps=7"], "steps: 7 does not divide 1000"),
+        (["method.steps=7"], "steps: found 7; convention ldm accepts divisors of 1000"),
         (["output.path=INSIDE"], "lies inside contents.path"),
         (["method.sites=[1,6]"], "method.sites: found [1], where this model has no self-attention"),
     ],

@@ -220,6 +220,7 @@ def test_what_names_no_model_exits_2(
     for args, message in (
         ([str(tmp_path / "nothing")], "no such model; accepted: tiny"),
         (["x" * 300], "no such model; accepted: tiny"),
+        (["tinny"], "no such model; did you mean 'tiny'"),
         ([str(tmp_path / "model.ckpt")], "pickled weights"),
         (["tiny", "--size", "100"], "--size: found 100; accepted by this model: multiples of 32"),
         (["tiny", "--dtype", "int8"], "dtype: Input should be 'auto'"),

@@ -107,9 +107,15 @@ def test_a_photograph_that_lies_on_its_side_is_turned(
         ({"height": 100}, "height: found 100; accepted: multiples of 32"),
         ({"resize_mode": "fit"}, "resize_mode: found 'fit'"),
         ({"output_type": "jpg"}, "output_type: found 'jpg'; accepted: pil, np, pt, latent"),
-        ({"gamma": 1.5}, "gamma"),
+        ({"gamma": 1.5}, "^gamma: found 1.5; input should be less than or equal to 1"),
+        ({"num_inference_steps": 1}, "^num_inference_steps: found 1; convention ldm accepts"),
+        (
+            {"num_inference_steps": "2"},
+            "^num_inference_steps: found '2'; input should be a valid int",
+        ),
+        ({"num_inference_steps": None, "options": {"steps": 3}}, r"^options\['steps'\]: found 3"),
         ({"options": {"steps": 8}}, "num_inference_steps: found 2 beside options"),
-        ({"options": {"gama": 0.5}}, "gama"),
+        ({"options": {"gama": 0.5}}, r"^options\['gama'\]: no such option; did you mean 'gamma'"),
         ({"options": {"sites": [0]}}, "method.sites"),
         ({"callback_on_step_end_tensor_inputs": ["prompt_embeds"]}, "accepted: .'latents'."),
         ({"generator": [torch.Generator()] * 2}, "generator: found 2 for 1 pairs"),
@@ -295,6 +301,14 @@ def test_a_folder_without_all_weights_is_refused(
     broken = linked(TINY, "broken", without=("unet/diffusion_pytorch_model.safetensors",))
     with pytest.raises(ManifestError, match="unet"):
         StyleIDPipeline.from_pretrained(broken)
+
+
+@pytest.mark.parametrize("name", ["tinny", "./nope", "nope.safetensors", "a/b/c", "x" * 300])
+def test_a_checkpoint_that_there_is_not_is_told(name: str) -> None:
+    with pytest.raises(
+        ManifestError, match=r"StyleIDPipeline: .*(no such model|`config` is missing)"
+    ):
+        StyleIDPipeline.from_pretrained(name)
 
 
 def test_autoencoders_are_sliced_and_tiled(tiny: StyleIDPipeline) -> None:

@@ -150,7 +150,7 @@ def test_unknown_key_is_named_with_the_closest_one(
         ({"model": {"name": "tiny", "revision": "main"}}, "model: `revision` belongs to `id`"),
         (
             {"method": {"steps": 30}},
-            "steps: 30 does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10",
+            "steps: found 30; convention ldm accepts divisors of 1000: 2, 4, 5, 8, 10",
         ),
         (
             {"method": {"convention": "diffusers", "start": "paper"}},
@@ -392,7 +392,7 @@ def test_overridden_input_is_relative_to_the_manifest_like_the_written_one(folde
         ("name.first=x", "--set name.first=x: name is 'run', which has no fields"),
         ("method.gama=0.5", "method.gama: unknown key with value 0.5; did you mean 'gamma'?"),
         ("method.gamma=2", "method.gamma: found 2; input should be less than or equal to 1"),
-        ("method.steps=30", "steps: 30 does not divide 1000"),
+        ("method.steps=30", "steps: found 30; convention ldm accepts divisors of 1000"),
     ],
 )
 def test_bad_override(folder: Path, override: str, expected: str) -> None:

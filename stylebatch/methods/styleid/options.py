@@ -170,7 +170,7 @@ class StyleIDOptions(PairMethod):
             and (self.steps < 2 or 1000 % self.steps)
         ):
             raise ValueError(
-                f"steps: {self.steps} does not divide 1000; convention ldm accepts 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, "
+                f"steps: found {self.steps}; convention ldm accepts divisors of 1000: 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, "
                 "500, and any number with grid: spread"
             )
         if self.grid == "spread" and not 2 <= self.steps <= 500:
