@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -67,6 +67,8 @@ def _each(given: Any, name: str) -> list[tuple[str, Any]]:
     """The single images, each with its place."""
     if isinstance(given, np.ndarray | torch.Tensor) and given.ndim == 4:
         return [(f"{name}[{row}]", one) for row, one in enumerate(given)]
+    if isinstance(given, Iterator):  # such as Path.glob
+        given = list(given)
     if not isinstance(given, Sequence) or isinstance(given, str | bytes):
         return [(name, given)]
     if not given:
@@ -95,7 +97,9 @@ def _fitted(given: Any, place: str, fit: Fit, fill: tuple[int, int, int] = GREY)
 def _as_bytes(values: NDArray[Any], place: str) -> NDArray[np.uint8]:
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[..., 0]
-    if values.ndim != 2 and (values.ndim != 3 or values.shape[2] not in (3, 4)):
+    if not values.size or (
+        values.ndim != 2 and (values.ndim != 3 or values.shape[2] not in (3, 4))
+    ):
         raise _refusal(place, f"an array of shape {values.shape}")
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * 255

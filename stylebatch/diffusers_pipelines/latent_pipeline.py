@@ -235,6 +235,15 @@ def _sent_back(returned: Any, latents: Tensor) -> Tensor | None:
     return changed
 
 
+def check_generator(generator: Any) -> None:
+    """Raises ValueError for what draws no numbers."""
+    each = generator if isinstance(generator, Sequence) else [generator]
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in each):
+        raise ValueError(
+            f"generator: found {generator!r}; accepted: a torch.Generator, or a list of these. Next: torch.Generator().manual_seed(3)"
+        )
+
+
 def check_batch_size(batch_size: int) -> None:
     """Raises ValueError for a batch without rows."""
     if batch_size < 1:

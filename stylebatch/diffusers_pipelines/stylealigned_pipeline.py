@@ -18,6 +18,7 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     Passes,
     StepEnd,
     check_batch_size,
+    check_generator,
     checked_output_type,
     sides,
 )
@@ -103,6 +104,7 @@ class StyleAlignedPipeline(LatentPipeline):
         """
         kind = checked_output_type(output_type)
         check_batch_size(batch_size)
+        check_generator(generator)
         end = StepEnd.of(
             callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
         )
@@ -149,21 +151,16 @@ def _rows(
     cells: tuple[int, int, int],
 ) -> Samples:
     """Prompts in the order of the pictures; their noise is given beside them."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = _texts(prompt, "prompt")
     negative: list[str | None] = [None]
     if negative_prompt is not None:
-        negative = [negative_prompt] if isinstance(negative_prompt, str) else [*negative_prompt]
-    given: dict[str, Sequence[str | None]] = {"prompt": prompts, "negative_prompt": negative}
-    for name, texts in given.items():
-        odd = [text for text in texts if not isinstance(text, str)]
-        if not texts or (odd and texts != [None]):
-            raise ValueError(f"{name}: found {texts!r}; accepted: a text, or a list of texts")
+        negative = [*_texts(negative_prompt, "negative_prompt")]
     if len(negative) not in (1, len(prompts)):
         raise ValueError(
             f"negative_prompt: found {len(negative)} for {len(prompts)} prompts; accepted: one, or as many"
         )
-    if repeats < 1:
-        raise ValueError(f"num_images_per_prompt: found {repeats}; accepted: 1 or more")
+    if not isinstance(repeats, int) or repeats < 1:
+        raise ValueError(f"num_images_per_prompt: found {repeats!r}; accepted: 1 or more")
     negative = negative * len(prompts) if len(negative) == 1 else negative
     return Samples(
         texts=tuple(text for text in prompts for _ in range(repeats)),
@@ -171,6 +168,13 @@ def _rows(
         seeds=(0,) * (len(prompts) * repeats),  # not read
         shape=cells,
     )
+
+
+def _texts(given: Any, name: str) -> list[str]:
+    texts = list(given) if isinstance(given, list | tuple) else [given]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: found {given!r}; accepted: a text, or a list of texts")
+    return texts
 
 
 def _style(style_image: Any, style_prompt: str, fit: Fit) -> tuple[Pixels, str] | None:
@@ -207,6 +211,10 @@ def _noise(
         return noise
     if tuple(latents.shape) != shape:
         raise ValueError(f"latents: found shape {tuple(latents.shape)}; accepted: {shape}")
+    if not latents.isfinite().all():
+        raise ValueError(
+            "latents: found numbers that are not finite; accepted: standard normal ones"
+        )
     return latents.float()
 
 

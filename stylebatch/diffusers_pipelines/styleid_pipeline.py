@@ -17,6 +17,7 @@ from stylebatch.diffusers_pipelines.latent_pipeline import (
     LatentPipeline,
     StepEnd,
     check_batch_size,
+    check_generator,
     checked_output_type,
     sides,
 )
@@ -116,6 +117,7 @@ class StyleIDPipeline(LatentPipeline):
         """
         kind = checked_output_type(output_type)
         check_batch_size(batch_size)
+        check_generator(generator)
         if features not in get_args(Kept):
             raise ValueError(f"features: found {features!r}; accepted: {', '.join(get_args(Kept))}")
         end = StepEnd.of(

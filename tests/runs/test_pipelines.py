@@ -71,6 +71,7 @@ def test_images_may_be_given_in_any_form(tiny: StyleIDPipeline, tmp_path: Path) 
         "tensor": torch.from_numpy(array.copy()).permute(2, 0, 1),
         "float tensors": torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double() / 255.0,
         "nested": [[image]],
+        "found": tmp_path.glob("*.png"),
     }
     expected = np.asarray(tiny(image, style, **SMALL).images[0])
     for name, form in forms.items():
@@ -121,6 +122,8 @@ def test_a_photograph_that_lies_on_its_side_is_turned(
         ({"generator": [torch.Generator()] * 2}, "generator: found 2 for 1 pairs"),
         ({"features": "host"}, "features: found 'host'; accepted: held, hosted, recomputed"),
         ({"batch_size": 0}, "batch_size: found 0"),
+        ({"generator": 3}, "generator: found 3; accepted: a torch.Generator"),
+        ({"image": np.zeros((0, 32, 3))}, r"image: found an array of shape \(0, 32, 3\)"),
         ({"callback_on_step_end": lambda *_: torch.zeros(1)}, "returned an object of type Tensor"),
     ],
 )
@@ -135,6 +138,9 @@ def test_what_cannot_be_used_is_told_by_its_argument(
     ("changes", "words"),
     [
         ({"prompt": []}, "prompt: found"),
+        ({"prompt": None}, "^prompt: found None"),
+        ({"num_images_per_prompt": 1.5}, "num_images_per_prompt: found 1.5"),
+        ({"generator": [3, 4]}, r"generator: found \[3, 4\]"),
         ({"prompt": ["a", None]}, "prompt: found"),
         ({"negative_prompt": ["a", "b", "c"]}, "negative_prompt: found 3 for 2 prompts"),
         ({"style_prompt": "waves"}, "style_prompt: found 'waves' without style_image"),
