@@ -25,6 +25,7 @@ from stylebatch.folder import Folder
 from stylebatch.methods.user import CustomMethod
 from stylebatch.models.model_section import MODEL_IDS
 from stylebatch.paths import is_address
+from stylebatch.section import Section
 from stylebatch.spec import DEFAULT_METHOD, METHOD_OPTIONS, RunSpec, join_inputs
 
 Document = TypeVar("Document", bound=BaseModel)
@@ -321,14 +322,18 @@ def _explain(
     message = fault["msg"].removeprefix("Value error, ")
     found = _short(json.dumps(fault["input"], ensure_ascii=False, default=str))
     if fault["type"] == "extra_forbidden":
-        accepted = list(_fields(_section_at(loc[:-1], root)))
-        close = difflib.get_close_matches(str(loc[-1]), accepted, n=1)
-        close = _elsewhere(str(loc[-1]), root) or close
+        section, key = _section_at(loc[:-1], root), str(loc[-1])
+        accepted = list(_fields(section))
+        close = _elsewhere(key, root) or difflib.get_close_matches(key, accepted, n=1)
+        if issubclass(section, Section) and key in section.OTHER_NAMES:
+            close = [section.OTHER_NAMES[key]]
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"{path}: {field}: unknown key with value {found}; {hint}accepted keys: {', '.join(accepted)}"
     accepts = _accepts(loc, root)
     if fault["type"] == "missing":
         return f"{path}: {field}: missing, and it has no default; accepted: {accepts}"
+    if fault["type"] == "tuple_type":
+        return f"{path}: {field}: found {found}; accepted: {_described(loc, root)}"
     if fault["type"] == "model_type" or field == "model.name":
         return f"{path}: {field}: found {found}; accepted: {accepts}"
     if fault["type"] == "value_error":
@@ -357,11 +362,15 @@ def _accepts(loc: Sequence[int | str], root: type[BaseModel]) -> str:
         return f"a mapping with {', '.join(root.model_fields)}"
     if tuple(loc) == ("model", "name"):
         return f"{', '.join(('tiny', *MODEL_IDS))}, or {{path: FOLDER}}, or {{id: OWNER/NAME}}"
-    parent = _section_at(loc[:-1], root)
-    field = _fields(parent).get(str(loc[-1]))
-    section = _section_at(loc, root)
-    if section is not parent:
+    parent, section = _section_at(loc[:-1], root), _section_at(loc, root)
+    # a member of a list has no field of its own
+    if section is not parent or isinstance(loc[-1], int):
         return f"a mapping with {', '.join(_fields(section))}"
+    return _described(loc, root)
+
+
+def _described(loc: Sequence[int | str], root: type[BaseModel]) -> str:
+    field = _fields(_section_at(loc[:-1], root)).get(str(loc[-1]))
     return (field.description if field is not None else None) or "see `stylebatch schema`"
 
 

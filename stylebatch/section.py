@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,6 +17,8 @@ class Section(BaseModel):
     """Base of all sections: unknown keys, wrong types and changes after validation are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {}
+    """Names that other programs have for a field, and the field: what an unknown key is told to mean."""
 
 
 def parse_bytes(text: str) -> int:

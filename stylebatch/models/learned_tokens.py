@@ -6,13 +6,16 @@ diffusers writes one tensor under its token, AUTOMATIC1111 one under `emb_params
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stylebatch.errors import ManifestError
+from stylebatch.models.finite import not_finite
 from stylebatch.models.model_section import EmbeddingSpec
+from stylebatch.models.tokens import ENDS
 from stylebatch.models.weights import FLOATS, Stored, read_header
 
 ACCEPTED = (
@@ -105,6 +108,17 @@ def check_tokens(
                 )
 
 
+def check_lengths(embeddings: Sequence[Embedding], encoder: str, context: int) -> None:
+    """Raise ManifestError for one of more vectors than the `context` of a text encoder holds, begin and end included."""
+    for one in embeddings:
+        if (count := one.counts.get(encoder, 0)) > context - ENDS:
+            raise _refusal(
+                one.path,
+                f"{one.tensors[encoder]}: found {count:,} vectors",
+                f"up to {context - ENDS:,}, which {encoder} of {context} tokens holds beside begin and end",
+            )
+
+
 def _found(spec: EmbeddingSpec, widths: Mapping[str, int]) -> Embedding:
     path = Path(spec.path)
     try:
@@ -115,6 +129,12 @@ def _found(spec: EmbeddingSpec, widths: Mapping[str, int]) -> Embedding:
     tensors = dict(_by_encoder(path, header, widths))
     named = next(iter(header))
     is_named = len(header) == 1 and named not in (*_NAMELESS, *BY_NAME)
+    if is_named and spec.token is None and (meant := _meant(named)):
+        raise _refusal(
+            path,
+            f"found the key {named}, nearly {meant}, which is no token",
+            f"{ACCEPTED}. Next: set `token` to what prompts shall name it by",
+        )
     token = spec.token or (named if is_named else path.stem)
     if not token or token != "".join(token.split()) or not token.isprintable():
         raise _refusal(
@@ -123,7 +143,16 @@ def _found(spec: EmbeddingSpec, widths: Mapping[str, int]) -> Embedding:
             "one without blanks; next: set `token`, such as <cat>",
         )
     counts = {part: _bounded(path, name, header[name]) for part, name in tensors.items()}
+    for name in tensors.values():
+        if fault := not_finite(path, name):
+            raise _refusal(path, f"{name}: found {fault}", "finite numbers")
     return Embedding(path, token, tensors, counts)
+
+
+def _meant(name: str) -> str:
+    """The key of trainers that a name is nearly; "" for other names."""
+    keys = (*_NAMELESS, *BY_NAME)
+    return next(iter(difflib.get_close_matches(name.lower(), keys, n=1, cutoff=0.8)), "")
 
 
 def _by_encoder(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from stylebatch.paths import LocalPath
 from stylebatch.section import Section
@@ -35,8 +36,21 @@ def require_no_pickle(field: str, path: str, accepted: str) -> None:
         )
 
 
+def listed(value: Any) -> Any:
+    """Files in full: a path or a mapping alone is a list of one, and a path in a list is `{path: ...}`; other values as they are."""
+    given = [value] if isinstance(value, str | dict) else value
+    if not isinstance(given, list | tuple):
+        return given
+    return [{"path": one} if isinstance(one, str) else one for one in given]
+
+
 class LoraSpec(Section):
     """LoRA weights that are added to the networks."""
+
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("weight", "strength", "multiplier"), "scale"),
+        "file": "path",
+    }
 
     path: LocalPath = Field(description="A .safetensors file")
     scale: float = Field(1.0, ge=-10.0, le=10.0, description="How much of it is added")
@@ -44,6 +58,11 @@ class LoraSpec(Section):
 
 class EmbeddingSpec(Section):
     """A textual inversion: vectors for the text encoder that a token in prompts stands for."""
+
+    OTHER_NAMES: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("name", "trigger", "placeholder", "placeholder_token"), "token"),
+        "file": "path",
+    }
 
     path: LocalPath = Field(description="A .safetensors file of diffusers, AUTOMATIC1111 or SDXL")
     token: str | None = Field(
@@ -57,6 +76,11 @@ class EmbeddingSpec(Section):
     def _is_no_pickle(self) -> EmbeddingSpec:
         require_no_pickle("path", self.path, "a .safetensors file")
         return self
+
+
+Loras = tuple[LoraSpec | str, ...] | LoraSpec | str
+Embeddings = tuple[EmbeddingSpec | str, ...] | EmbeddingSpec | str
+"""What a manifest may give for them."""
 
 
 class ModelSpec(Section):
@@ -99,12 +123,21 @@ class ModelSpec(Section):
     vae_tiling: bool = Field(
         False, description="Encode and decode large pictures in overlapping tiles (changes pixels)"
     )
-    lora: Annotated[tuple[LoraSpec, ...], Field(strict=False)] = Field(
-        (), description="LoRA weights that are added, in this order"
+    lora: Annotated[
+        tuple[LoraSpec, ...],
+        Field(strict=False),
+        BeforeValidator(listed, json_schema_input_type=Loras),
+    ] = Field(
+        (),
+        description="LoRA weights that are added, in this order: {path: FILE, scale: 0.8}, a path alone, or a list of these",
     )
-
-    embeddings: Annotated[tuple[EmbeddingSpec, ...], Field(strict=False)] = Field(
-        (), description="Textual inversions, whose tokens prompts may name"
+    embeddings: Annotated[
+        tuple[EmbeddingSpec, ...],
+        Field(strict=False),
+        BeforeValidator(listed, json_schema_input_type=Embeddings),
+    ] = Field(
+        (),
+        description="Textual inversions, whose tokens prompts may name: {path: FILE, token: <x>}, a path alone, or a list of these",
     )
     clip_skip: int = Field(
         0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -183,13 +184,21 @@ def served(
             "one that is free, which the run tells"
         ) from error
     with looks:
-        note(f"Metrics are at http://{host}:{server.server_port}/metrics")
+        note(f"Metrics are at {_addresses(host, server.server_port)}")
         try:
             yield
         finally:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+def _addresses(host: str, port: int) -> str:
+    """Where metrics can be opened: of all addresses (0.0.0.0, ::), which nobody can open, the names of this machine."""
+    if host in ("0.0.0.0", "::"):
+        name = socket.gethostname()
+        return f"http://localhost:{port}/metrics; for other machines, http://{name}:{port}/metrics"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
 
 
 def _client(field: str) -> Any:

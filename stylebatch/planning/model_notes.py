@@ -51,16 +51,21 @@ def note_without_prompts(checkpoint: Checkpoint, method: str) -> tuple[str, ...]
 
 
 def notes_on_loras(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """A line for LoRA weights that are given more than once, be it under several names."""
+    """A line for LoRA weights that change nothing, and for those that are given more than once, be it under several names."""
+    nothing = [one.path for one in checkpoint.loras if one.scale == 0]
+    none = (
+        f"model.lora: {', '.join(nothing)}: scale 0 has no effect: nothing of these weights is added",
+    ) * bool(nothing)
     same: dict[str, list[LoraSpec]] = {}
     for lora in checkpoint.loras if checkpoint.is_here else ():
         same.setdefault(hash_of_file(Path(lora.path), "model.lora"), []).append(lora)
-    return tuple(
+    twice = tuple(
         f"model.lora: {' and '.join(dict.fromkeys(one.path for one in loras))}: found the same weights {len(loras)} times; they "
         f"count with the sum of their scales, {sum(one.scale for one in loras):g}"
         for loras in same.values()
         if len(loras) > 1
     )
+    return none + twice
 
 
 def _is_in(embedding: Embedding, row: PromptRow) -> bool:

@@ -16,7 +16,7 @@ from stylebatch.methods.plain.options import Img2ImgOptions, InpaintOptions, Tex
 from stylebatch.methods.stylealigned.options import StyleAlignedOptions
 from stylebatch.methods.styleid.options import StyleIDOptions
 from stylebatch.methods.user import CustomMethod, entry_point, options_of, users_of
-from stylebatch.models.model_section import MODEL_IDS, ModelSpec
+from stylebatch.models.model_section import MODEL_IDS, ModelSpec, listed
 from stylebatch.paths import is_address
 from stylebatch.section import Section
 from stylebatch.spec.class_names import Classes, short_classes
@@ -292,9 +292,11 @@ def join_inputs(data: dict[str, Any], folder: Path) -> dict[str, Any]:
         joined["classes"] = str(folder / classes)
     model = joined.get("model")
     if isinstance(model, dict):
-        lists = {name: model[name] for name in ("lora", "embeddings") if isinstance(model.get(name), list)}  # fmt: skip
+        lists = {name: listed(model.get(name)) for name in ("lora", "embeddings")}
         joined["model"] = model | {
-            name: [_joined(one, folder) for one in given] for name, given in lists.items()
+            name: [_joined(one, folder) for one in given]
+            for name, given in lists.items()
+            if isinstance(given, list)
         }
     quality = joined.get("quality")
     if isinstance(quality, dict) and isinstance(quality.get("classifier"), str):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,9 +16,12 @@ from torch import Tensor
 
 from stylebatch.cli import main
 from stylebatch.errors import ManifestError
+from stylebatch.manifest import load_spec, recorded_spec
 from stylebatch.models.checkpoint import find_checkpoint
+from stylebatch.models.finite import not_finite
 from stylebatch.models.loading import load_model
 from stylebatch.models.model_section import EmbeddingSpec, ModelSpec
+from stylebatch.spec import json_schema
 from tests.support.embedding_files import vectors, written
 from tests.support.runs import small_manifest
 
@@ -35,6 +39,7 @@ def test_files_of_other_kinds_are_refused(twins: Callable[[str], Path], tmp_path
 
     one, xl = twins("sd15"), twins("sdxl")
     narrow, wide = vectors(1, 2, 96), vectors(1, 2, 1280)
+    spoiled = vectors(1, 2, 48).index_fill(1, torch.tensor([7]), torch.nan)
     down = {
         "unet.to_q.lora_A.weight": vectors(1, 2, 3),
         "unet.to_q.lora_B.weight": vectors(1, 3, 2),
@@ -49,6 +54,10 @@ def test_files_of_other_kinds_are_refused(twins: Callable[[str], Path], tmp_path
         (one, r"found I64 of shape \(96,\)", {"<x>": torch.zeros(96, dtype=torch.int64)}),
         (one, r"found F32 of shape \(0, 96\)", {"<x>": vectors(1, 0, 96)}),
         (one, "found 1,001 vectors; accepted: up to 1,000", {"<x>": vectors(1, 1001, 96)}),
+        (one, "<x>: found 76 vectors; accepted: up to 75, which text_encoder of 77 tokens", {"<x>": vectors(1, 76, 96)}),
+        (one, "<x>: found 96 of 192 numbers that are not finite, first NaN; accepted: finite", {"<x>": half_of(torch.nan)}),
+        (one, "<x>: found 96 of 192 numbers that are not finite, first inf", {"<x>": half_of(-torch.inf).bfloat16()}),
+        (xl, "clip_l: found 2 of 96 numbers that are not finite", {"clip_g": vectors(1, 2, 80), "clip_l": spoiled}),
     ):  # fmt: skip
         refused(model, match, spec(tensors))
     for token in ("two words", " ", "a\tb", "a\x07b"):
@@ -64,9 +73,102 @@ def test_files_of_other_kinds_are_refused(twins: Callable[[str], Path], tmp_path
         ValueError, match=r"`path`: found 'bad\.pt', pickled weights, which may run any code"
     ):
         EmbeddingSpec(path="bad.pt")
-    broken = spec({"<x>": torch.full((96,), torch.inf)})
-    with pytest.raises(ManifestError, match=r"model\.embeddings: .* not finite in float32"):
-        load_model(ModelSpec(path=str(one), embeddings=(broken,)), device="cpu")
+    large = ModelSpec(
+        path=str(one), dtype="float16", embeddings=(spec({"<x>": torch.full((96,), 1e6)}),)
+    )
+    with pytest.raises(ManifestError, match=r"model\.embeddings: .* not finite in float16"):
+        load_model(large, device="cpu")
+
+
+def half_of(value: float) -> Tensor:
+    """Two vectors, the second of that value."""
+    return torch.stack([vectors(1, 96), torch.full((96,), value)])
+
+
+@pytest.mark.parametrize("key", ["emb_param", "Emb_Params", "embparams", "clip_1", "clip-g"])
+def test_a_key_that_is_nearly_one_of_trainers_is_no_token(
+    twins: Callable[[str], Path], tmp_path: Path, key: str
+) -> None:
+    path = written(tmp_path, "x", {key: vectors(1, 2, 96)})
+    said = f"found the key {key}, nearly (emb_params|clip_[lg]), .*Next: set `token`"
+    refused(twins("sd15"), said, EmbeddingSpec(path=path))
+    named = find_checkpoint(
+        ModelSpec(path=str(twins("sd15")), embeddings=(EmbeddingSpec(path=path, token="<x>"),))
+    )
+    assert [one.token for one in named.family.embeddings] == ["<x>"]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "bfloat16", "float8_e5m2", "float8_e4m3fn"]
+)
+@pytest.mark.parametrize("value", [1.0, 448.0, torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_not_finite_are_found_as_torch_finds_them(
+    tmp_path: Path, dtype: str, value: float
+) -> None:
+    stored = torch.tensor([-448.0, value, 0.0]).to(getattr(torch, dtype))
+    path = Path(written(tmp_path, "x", {"other": torch.full((3,), torch.nan), "x": stored}))
+    assert bool(not_finite(path, "x")) != bool(stored.float().isfinite().all())
+
+
+def test_plan_refuses_vectors_that_no_prompt_can_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, tensor, said in (
+        ("nan", torch.full((64,), torch.nan), "<nan>: found 64 of 64 numbers that are not finite"),
+        ("long", vectors(1, 15, 64), "<long>: found 15 vectors; accepted: up to 14"),
+    ):
+        written(tmp_path, name, {f"<{name}>": tensor})
+        manifest = prompts(tmp_path, "a", embeddings=f"{name}.safetensors")
+        assert main(["plan", str(manifest)]) == 2
+        assert f"model.embeddings: {tmp_path}/{name}.safetensors: {said}" in capsys.readouterr().err
+    written(tmp_path, "fits", {"<fits>": vectors(1, 14, 64)})
+    assert main(["plan", str(prompts(tmp_path, "a <fits>", embeddings="fits.safetensors"))]) == 0
+
+
+@pytest.mark.parametrize("field", ["lora", "embeddings"])
+def test_a_path_or_a_mapping_alone_is_a_list_of_one(tmp_path: Path, field: str) -> None:
+    schema = jsonschema.Draft202012Validator(json_schema())
+    option = {"lora": {"scale": 0.5}, "embeddings": {"token": "<x>"}}[field]
+    for options in ({}, option):
+        full = {"path": "x.safetensors", **options}
+        shorter: list[Any] = [[full], full] + [["x.safetensors"], "x.safetensors"] * (not options)
+        wanted = None
+        for value in shorter:
+            manifest = prompts(tmp_path, "a", **{field: value})
+            schema.validate(json.loads(manifest.read_text()))
+            spec = load_spec(manifest)
+            wanted = wanted or spec
+            assert spec == wanted
+        (one,) = getattr(spec.model, field)
+        assert one.path == str(tmp_path / "x.safetensors")
+        overridden = load_spec(prompts(tmp_path, "a"), [f"model.{field}={json.dumps(shorter[-1])}"])
+        assert overridden == wanted
+    two = load_spec(prompts(tmp_path, "a", **{field: ["x.safetensors", {"path": "y.safetensors"}]}))
+    assert [Path(one.path).name for one in getattr(two.model, field)] == ["x.safetensors", "y.safetensors"]  # fmt: skip
+    assert recorded_spec(json.loads(two.model_dump_json()), "run.json") == two
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lora": {"path": "x", "weight": 1}}, "model.lora.0.weight: unknown key with value 1; did you mean 'scale'?"),
+        ({"lora": [{"path": "x", "strength": 1}]}, "did you mean 'scale'?"),
+        ({"embeddings": {"file": "x"}}, "did you mean 'path'?"),
+        ({"embeddings": ["a", {"path": "x", "name": "y"}]}, "model.embeddings.1.name: unknown key with value \"y\"; did you mean 'token'?"),
+        ({"lora": 3}, "model.lora: found 3; accepted: LoRA weights that are added, in this order: {path: FILE, scale: 0.8}, a path alone"),
+        ({"lora": None}, "model.lora: found null; accepted: LoRA weights"),
+        ({"lora": ["x", 3]}, "model.lora.1: found 3; accepted: a mapping with path, scale"),
+        ({"embeddings": "s3://bucket/x"}, "model.embeddings.0.path: is an address; accepted: a path of this machine"),
+        ({"embeddings": "x.pt"}, "model.embeddings.0: `path`: found"),
+    ],
+)  # fmt: skip
+def test_other_values_are_told_what_is_meant(
+    tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    manifest = prompts(tmp_path, "a", **given)
+    with pytest.raises(ManifestError) as caught:
+        load_spec(manifest)
+    assert said in str(caught.value)
 
 
 def test_tokens_that_clash_are_refused(twins: Callable[[str], Path], tmp_path: Path) -> None:

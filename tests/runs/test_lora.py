@@ -270,6 +270,13 @@ def test_the_same_weights_twice_are_told(change: Any, tmp_path: Path, capsys: An
     manifest.write_text(json.dumps(plain | {"model": {"name": "tiny", "lora": given[:1]}}))
     assert main(["plan", str(manifest)]) == 0
     assert "model.lora" not in capsys.readouterr().out
+    # what is added with nothing in front of it
+    without = [given[0], {"path": "copy.safetensors", "scale": 0}]
+    manifest.write_text(json.dumps(plain | {"model": {"name": "tiny", "lora": without}}))
+    assert main(["plan", str(manifest)]) == 0
+    told = capsys.readouterr().out
+    assert f"model.lora: {tmp_path}/copy.safetensors: scale 0 has no effect" in told
+    manifest.write_text(json.dumps(plain | {"model": {"name": "tiny", "lora": given[:1]}}))
     # as a person checks it
     path = tmp_path / "run.yaml"
     assert main(["doctor", str(path), "--no-measure"]) == 0

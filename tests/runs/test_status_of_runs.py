@@ -201,6 +201,34 @@ def test_openmetrics_is_served_too(tmp_path: Path) -> None:
         _scraped(url)
 
 
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("127.0.0.1", "http://127.0.0.1"), ("0.0.0.0", "http://localhost"), ("::1", "http://[::1]")],
+)
+def test_the_address_of_metrics_can_be_opened(tmp_path: Path, host: str, shown: str) -> None:
+    from stylebatch.monitoring.metrics import served
+    from tests.support.outputs import Pair, write_output
+
+    output = write_output(tmp_path / "out", [[Pair("a.png", "s.png")]])
+    if host == "::1" and not _has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    said: list[str] = []
+    with served(Folder.at(output), 0, host, said.append):
+        first, _, others = said[0].removeprefix("Metrics are at ").partition(";")
+        assert first.startswith(f"{shown}:")
+        assert "stylebatch_state" in _scraped(first)
+        assert (f"http://{socket.gethostname()}:" in others) == (host == "0.0.0.0")
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_finished_run_says_what_its_report_says(tmp_path: Path) -> None:
     manifest = small_manifest(tmp_path / "in", contents=4, styles=2)
     (tmp_path / "in/contents/01.png").write_bytes(b"no picture")

@@ -178,17 +178,19 @@ def test_clip_skip_leaves_a_layer(name: str, most: int, twins: Callable[[str], P
 def toys(
     tmp_path_factory: pytest.TempPathFactory, eps_folder: Path, eps_model: StableDiffusion
 ) -> StableDiffusion:
-    """The small model with tokens of 1, 3 and 17 vectors; its text encoder takes 16 numbers, begin and end among them."""
+    """The small model with tokens of 1, 3 and 90 vectors; its text encoder takes 77 numbers, begin and end among them."""
     folder = tmp_path_factory.mktemp("toys")
     width = eps_model.text_encoder.config.hidden_size
     specs = [
         EmbeddingSpec(
             path=written(folder, f"e{n}", {"emb_params": vectors(n, n, width)}), token=token
         )
-        for token, n in (("<one>", 1), ("<three>", 3), ("<long>", 90))
+        for token, n in (("<one>", 1), ("<three>", 3))
     ]
     model = load_model(ModelSpec(path=str(eps_folder), embeddings=tuple(specs)), device="cpu")
     assert isinstance(model, StableDiffusion)
+    # files of so many are refused; a pipeline that diffusers has loaded may have them
+    model.tokenizer.add_tokens(["<long>", *(f"<long>_{i}" for i in range(1, 90))])
     return model
 
 

@@ -54,7 +54,7 @@ def test_two_workers_are_counted(
         while "Metrics are at" not in line:
             line = process.stdout.readline()
             assert line, "the run ended"
-        url, seen = line.split()[-1], dict[str, float]()
+        url, seen = line.split("Metrics are at ")[1].partition(";")[0].strip(), dict[str, float]()
         while process.poll() is None and not (
             seen.get("stylebatch_workers") == 2 and seen["stylebatch_samples"]
         ):

@@ -10,7 +10,12 @@ from typing import ClassVar
 
 from stylebatch.errors import ManifestError
 from stylebatch.models.family import About, Memory, SiteShape, Sizes
-from stylebatch.models.learned_tokens import Embedding, check_tokens, find_embeddings
+from stylebatch.models.learned_tokens import (
+    Embedding,
+    check_lengths,
+    check_tokens,
+    find_embeddings,
+)
 from stylebatch.models.pipeline_files import COMPONENTS, PipelineFiles
 from stylebatch.models.tokens import check_tokenizer, vocabulary
 from stylebatch.models.unet.config_checks import (
@@ -175,6 +180,7 @@ class UNet:
         for part, encoder in self.tokenizers.items() if files.is_here else ():
             check_tokenizer(files.folder / part, encoders[encoder])
             check_tokens(self.embeddings, encoder, vocabulary(files.folder / part))
+            check_lengths(self.embeddings, encoder, files.context_length(part, encoder))
         layers = [one.count("num_hidden_layers", 12) for one in encoders.values()]
         checked_clip_skip(files.clip_skip, layers)
         if files.weights is not None:
