@@ -29,6 +29,12 @@ from stylebatch.survey.document_survey import annotations_finding, document_find
 from stylebatch.survey.equal_files import equal_files
 from stylebatch.survey.finding import Finding
 from stylebatch.survey.image_survey import FIELD, ImageSurvey, survey_images, without_field
+from stylebatch.survey.mixed_folders import (
+    first_outputs,
+    outputs_finding,
+    weights_folder,
+    with_strangers,
+)
 from stylebatch.survey.model_survey import is_pipeline, pipeline_finding, weights_finding
 from stylebatch.survey.output_survey import cache_finding, is_cache, output_finding
 from stylebatch.survey.picture_look import look_at
@@ -86,7 +92,7 @@ def _found(place: str, most_rows: int) -> Finding:
     if suffix in IMAGE_SUFFIXES:
         return _picture(place)
     if suffix == ".json":
-        return annotations_finding(place)
+        return _json(place)
     if kind_of(place) not in (None, "table"):
         return _within_output(_images(place, most_rows))
     if suffix in FORMATS:
@@ -95,6 +101,25 @@ def _found(place: str, most_rows: int) -> Finding:
         f"{place}: found a {suffix or 'suffixless'} file; accepted: a manifest, a table ({', '.join(FORMATS)}), a .tar, a picture, COCO "
         f"annotations (.json), weights ({SINGLE_FILE}), or a folder"
     )
+
+
+def _json(place: str) -> Finding:
+    """Of an output's record, or of annotations."""
+    folder, name = os.path.split(place)
+    if name == "run.json" and is_output(folder or os.curdir):
+        return _record(place, "record", folder or os.curdir)
+    try:
+        return annotations_finding(place)
+    except ManifestError:
+        around = None if is_address(place) else output_around(folder or os.curdir)
+        if around is None:
+            raise
+        return _record(place, "part", around)
+
+
+def _record(place: str, what: str, output: str) -> Finding:
+    step = f"`stylebatch inspect {quote(output)}` tells of all of it"
+    return Finding(place, f"{what} of the output {output}", next_step=step)
 
 
 def _folder(place: str, most_rows: int) -> Finding:
@@ -107,17 +132,23 @@ def _folder(place: str, most_rows: int) -> Finding:
             return pipeline_finding(place)
         around = "" if is_address(place) else output_around(place)
         if around and kind_of(place) in (None, "folder"):
-            return Finding(
-                place,
-                f"part of the output {around}",
-                next_step=f"`stylebatch inspect {quote(around)}` tells of all of it",
-            )
-    found = _images(place, most_rows)
-    if not is_pattern(place) and (parts := named_parts(place)):
+            return _record(place, "part", around)
+    is_plain = not (is_pattern(place) or is_address(place)) and kind_of(place) in (None, "folder")
+    if is_plain and (found := weights_folder(place, most_rows)):
+        return found
+    outputs = first_outputs(place) if is_plain else []
+    try:
+        found = _images(place, most_rows)
+    except ManifestError:
+        if not outputs:
+            raise
+        return outputs_finding(place, outputs)
+    parts = [] if is_pattern(place) else named_parts(place)
+    if parts:
         names = ", ".join(map(os.path.basename, parts))
         step = f"`stylebatch init {quote(place)}` writes a manifest of {names}"
         found = replace(found, next_step=step)
-    return _within_output(found)
+    return _within_output(with_strangers(found, outputs, parts) if is_plain else found)
 
 
 def _within_output(found: Finding) -> Finding:

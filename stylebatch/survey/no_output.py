@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from shlex import quote
 
 from stylebatch.data.places import entries_of, near
-from stylebatch.data.sources.outputs import is_output, output_around
+from stylebatch.data.sources.outputs import output_around
 from stylebatch.errors import ManifestError, StorageError
 from stylebatch.folder import Folder
 from stylebatch.manifest import YAML_SUFFIXES, load_spec
 from stylebatch.paths import is_address
 from stylebatch.store.lock_owner import activity
+from stylebatch.survey.beneath import MOST_NAMED, entries_within, named, outputs_beneath
 from stylebatch.survey.inspection import inspect
 from stylebatch.words import counted
 
-MOST_NAMED = 10
-LEVELS = 3
-"""How far beneath a folder outputs are looked for."""
-MOST_FOLDERS = 1000
 ACCEPTED = "accepted: the output of a run"
 BEGINS = "a run that has just begun reads and plans its inputs before it writes anything: look again in a while"
 
@@ -63,11 +60,10 @@ def found_instead(place: str, words: Sequence[str]) -> str:
         around = around if os.path.isabs(place) else os.path.relpath(around)
         again = _retyped(words, place, around)
         return f"{place}: found a part of the output {around}; {ACCEPTED}. Next: `{again}`"
-    beneath = list(islice(_beneath(place), MOST_NAMED + 1))
+    beneath = list(islice(outputs_beneath(place), MOST_NAMED + 1))
     if beneath:
-        named = ", ".join(beneath[:MOST_NAMED]) + ", ..." * (len(beneath) > MOST_NAMED)
         again = _retyped(words, place, beneath[0])
-        return f"{place}: found a folder in which outputs lie: {named}; {ACCEPTED}. Next: `{again}`"
+        return f"{place}: found a folder in which outputs lie: {named(beneath)}; {ACCEPTED}. Next: `{again}`"
     return f"{place}: found {_kind(place)}; {ACCEPTED}. Next: `stylebatch inspect {quote(place)}` says more"
 
 
@@ -77,33 +73,6 @@ def _retyped(words: Sequence[str], place: str, meant: str) -> str:
     return shlex.join(["stylebatch", *typed])
 
 
-def _beneath(place: str) -> Iterator[str]:
-    """Outputs in a folder of this machine, level by level."""
-    folders, asked = [place.rstrip(os.sep) or os.sep], 0
-    for _ in range(LEVELS):
-        inner: list[str] = []
-        for folder in folders:
-            for name, is_folder in _entries(folder).items():
-                path = os.path.join(folder, name)
-                if not is_folder or name.startswith(".") or os.path.islink(path):
-                    continue
-                asked += 1
-                if asked > MOST_FOLDERS:
-                    return
-                if is_output(path):
-                    yield os.path.normpath(path)
-                else:
-                    inner.append(path)
-        folders = inner
-
-
-def _entries(folder: str) -> dict[str, bool]:
-    try:
-        return entries_of(folder)
-    except OSError:
-        return {}
-
-
 def _kind(place: str) -> str:
     """In the words of `inspect`."""
     try:
@@ -111,4 +80,4 @@ def _kind(place: str) -> str:
     except (ManifestError, StorageError):
         if os.path.isfile(place):
             return "a file that is nothing of stylebatch"
-        return f"a folder of {counted(len(_entries(place)), 'entry')} that is nothing of stylebatch"
+        return f"a folder of {counted(len(entries_within(place)), 'entry')} that is nothing of stylebatch"

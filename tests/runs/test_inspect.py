@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from stylebatch.data.sources.source import Item, Ref
 from stylebatch.features.style_cache import StyleCache
 from stylebatch.folder import Folder
 from stylebatch.survey import equal_files
+from tests.support.embedding_files import vectors, written
 from tests.support.images import picture, write_inputs, write_manifest
 from tests.support.layouts import coco, put, roboflow
 from tests.support.outputs import Pair, write_output
@@ -293,3 +295,67 @@ def test_what_is_nothing_of_ours_is_said(
         (tmp_path / file).write_text(text)
     assert main(["inspect", str(tmp_path / name)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_folder_of_outputs_names_them_and_the_next_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    told: Told,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_output(Path("outputs/b c"), [[Pair("cat/a.png", "s.jpg")]])
+    picture(1, 32, 32).save("outputs/b c/contact_sheet.png")
+    shutil.copytree("outputs/b c", "outputs/d-compare/gamma=0.5")
+    all_of_them = ["outputs/b c", "outputs/d-compare/gamma=0.5"]
+    assert told("outputs")["outputs"] == all_of_them
+    picture(2, 32, 32).save("outputs/d-compare/contact_sheet.png")  # that of a comparison
+    found = told("outputs/")
+    assert (found["kind"], found["outputs"]) == ("folder of outputs", all_of_them)
+    assert main(["inspect", "outputs"]) == 0
+    said = capsys.readouterr().out
+    assert "Next: `stylebatch status 'outputs/b c'` says how far it is, `stylebatch inspect" in said
+    for number in range(20):
+        shutil.copytree("outputs/b c", f"outputs/n/{number}")
+    assert len(told("outputs")["outputs"]) == 10
+    assert told("outputs")["notes"] == ["there are more outputs"]
+    for part, kind in (
+        ("run.json", "record of the output outputs/b c"),
+        ("metadata/train-00000_stats.json", f"part of the output {tmp_path}/outputs/b c"),
+    ):
+        assert told(f"outputs/b c/{part}")["kind"] == kind
+    monkeypatch.chdir("outputs/b c")
+    assert told("run.json")["kind"] == "record of the output ."
+
+
+def test_what_is_no_class_of_a_mixed_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, "photos/cat/1.png", "photos/dog/2.png", "paintings/3.png", "manifests/4.png")
+    write_output(Path("outputs/mine"), [[Pair("cat/a.png", "s.jpg")]])
+    picture(1, 32, 32).save("outputs/sheet.png")
+    (tmp_path / "manifests" / "mine.yaml").write_text("output: {path: x}")
+    notes = told(".")["notes"]
+    assert [note for note in notes if "counted as" in note] == [
+        "manifests is counted as a class, and holds manifests",
+        "outputs is counted as a class, and holds outputs",
+        "photos, paintings are counted as classes here; `stylebatch inspect photos` tells of one of them",
+    ]
+    assert not any("counted as" in note for note in told("photos")["notes"])
+
+
+def test_a_folder_of_weights_says_what_each_file_is(tmp_path: Path, told: Told) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    written(weights, "a", {"emb_params": vectors(1, 2, 64)})
+    written(weights, "b", {"unet.x.lora_A.weight": vectors(1, 2, 3), "unet.x.lora_B.weight": vectors(1, 3, 2)})  # fmt: skip
+    found = told(weights)
+    assert (found["kind"], found["num_files"]) == ("folder of weights", 2)
+    assert found["kinds"] == {"textual inversion": 1, "LoRA weights": 1}
+    assert [one["file"] for one in found["samples"]] == ["a.safetensors", "b.safetensors"]
+    (weights / "c.safetensors").write_bytes(b"cut")
+    (problem,) = told(weights, 1)["problems"]
+    assert "c.safetensors" in problem
+    put(weights, "preview.png")
+    assert told(weights)["kind"] == "image folder (kind folder)"
