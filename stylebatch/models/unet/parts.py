@@ -82,7 +82,8 @@ def read_parts(family: UNet, dtype: str) -> Parts:
             tuple(network(classes[part], part) for part in family.text_encoders),
             _tokenizers(family),
         ),
-        str(files.folder),
+        files.folder,
+        files.vae,
     )
 
 
@@ -97,14 +98,19 @@ def _tokenizers(family: UNet) -> tuple[Any, ...]:
         )
 
 
-def _finite(parts: Parts, where: str) -> Parts:
-    """`parts`. Raises ManifestError for weights that are not finite in their file, or became so in this dtype."""
+def _finite(parts: Parts, place: Path, vae: Path | None) -> Parts:
+    """`parts` of a `place`, the autoencoder of `vae` if that is given.
+
+    Raises ManifestError for weights that are not finite in their file, or became so in this dtype.
+    """
     for network in (parts.unet, parts.vae, *parts.text_encoders):
         for name, weight in network.named_parameters():
             # one sum per tensor finds any NaN or infinity without a mask as large as the tensor
             if not bool(weight.sum(dtype=torch.float32).isfinite()):
+                is_given = network is parts.vae and vae is not None
+                where = f"model.vae: {vae}" if is_given else f"model: {place}"
                 raise ManifestError(
-                    f"model: {where}: {name} of {type(network).__name__} holds values that are not finite in "
+                    f"{where}: {name} of {type(network).__name__} holds values that are not finite in "
                     f"{str(weight.dtype).removeprefix('torch.')}; next: another dtype, or fetch the file again"
                 )
     return parts
@@ -182,7 +188,7 @@ def _from_single_file(family: UNet, weights: Path, dtype: str, vae_dtype: str) -
     )
     for part in (parts.unet, parts.vae, *parts.text_encoders):
         _frozen(part)
-    return _finite(parts, str(weights))
+    return _finite(parts, weights, family.files.vae)
 
 
 def _frozen(module: Any) -> Any:
