@@ -57,7 +57,10 @@ def test_a_preset_is_printed_recorded_and_kept_on_resume(
     manifest = small_manifest(tmp_path, contents=1, styles=1)
     options = ["--set", "method={preset: draft}", "--output", str(tmp_path / "out")]
     assert main(["plan", str(manifest), *options]) == 0
-    assert "preset draft: steps 8, grid spread, start paper, solver ab2" in capsys.readouterr().out
+    shown = (
+        "preset draft: method.steps 8, method.grid spread, method.start paper, method.solver ab2"
+    )
+    assert shown in capsys.readouterr().out
     assert main(["run", str(manifest), *options]) == 0
     (sample,) = samples_of(tmp_path / "out")
     record = json.loads(sample["json"])

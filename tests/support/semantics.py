@@ -17,7 +17,7 @@ from stylebatch.data.images import Pixels
 from stylebatch.methods.pixels import to_pixels, to_tensor
 from stylebatch.methods.styleid.algorithm import Pairs, StyleID
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
-from stylebatch.quality.measures import edge_correlation, lab_color_distance
+from stylebatch.quality.measures import edge_correlation, lab_color_distance, luma
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Scene:
             "texture": lambda: 1 - self._stylised()["texture"] / self._plain()["texture"],
             "structure": lambda: self._stylised()["edge"],
             "gamma": lambda: self._stylised(gamma=1.0)["edge"] - self._stylised(gamma=0.0)["edge"],
-            "tau": lambda: self._stylised(tau=1.0)["texture"] - self._stylised(tau=2.0)["texture"],
+            "tau": lambda: self._stylised(tau=2.0)["detail"] - self._stylised(tau=1.0)["detail"],
             "adain": lambda: (
                 self._stylised(init_adain=False)["colour"] - self._stylised()["colour"]
             ),
@@ -94,9 +94,17 @@ class Scene:
                     lab_color_distance(picture, self.styles[style]),
                     texture_distance(picture, self.styles[style]),
                     edge_correlation(self.contents[content], picture),
+                    _detail(picture),
                 )
             )
-        return dict(zip(("colour", "texture", "edge"), np.mean(rows, axis=0).tolist(), strict=True))
+        names = ("colour", "texture", "edge", "detail")
+        return dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))
+
+
+def _detail(picture: Pixels) -> float:
+    """Mean absolute difference of neighbours in luma, in levels: what attention that spreads over many places washes out."""
+    shades = luma(picture)
+    return float(np.mean([np.abs(np.diff(shades, axis=axis)).mean() for axis in (0, 1)]))
 
 
 def broken(scene: Scene, claims: Mapping[str, float]) -> list[str]:
