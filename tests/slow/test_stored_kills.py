@@ -20,6 +20,7 @@ from stylebatch.folder import Folder
 from stylebatch.manifest import load_spec
 from stylebatch.store.run_lock import LOCK
 from stylebatch.store.verify import verify
+from tests.support.forked import become
 from tests.support.runs import small_manifest
 from tests.support.s3 import (
     BUCKET,
@@ -61,9 +62,9 @@ def expected(s3: str, manifest: Path) -> dict[str, bytes]:
     return _lasting(address)
 
 
-def _render(manifest: Path, address: str, fault: str, url: str) -> None:
+def _render(manifest: Path, address: str, fault: str, environment: dict[str, str]) -> None:
     """What a process of its own does."""
-    os.environ["AWS_ENDPOINT_URL_S3"] = url
+    become(environment, os.getcwd())
     arm(fault)
     with short_pauses():
         result = run(load_spec(manifest, output=address))
@@ -74,9 +75,7 @@ def _start(manifest: Path, address: str, fault: str = "") -> ForkServerProcess:
     """A run in a process that is forked from one which has loaded the libraries."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.slow.test_stored_kills"])
-    process = context.Process(
-        target=_render, args=(manifest, address, fault, os.environ["AWS_ENDPOINT_URL_S3"])
-    )
+    process = context.Process(target=_render, args=(manifest, address, fault, dict(os.environ)))
     process.start()
     return process
 

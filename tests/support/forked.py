@@ -20,11 +20,20 @@ PRELOADED = (local_engine, unet_loading)
 """What a run imports when it begins to render."""
 
 
-def _run(words: tuple[str, ...], changes: Mapping[str, str], told: tuple[str, str]) -> None:
+def become(environment: Mapping[str, str], folder: str) -> None:
+    """Take over variables and working directory: those of the process that forks are of when it was started."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+
+
+def _run(
+    words: tuple[str, ...], environment: Mapping[str, str], folder: str, told: tuple[str, str]
+) -> None:
     """What the process does."""
     for stream, path in enumerate(told, start=1):
         os.dup2(os.open(path, os.O_WRONLY), stream)
-    os.environ.update(changes)
+    become(environment, folder)
     raise SystemExit(main(list(words)))
 
 
@@ -37,7 +46,9 @@ class Forked:
         self.words = words
         self._told = tempfile.NamedTemporaryFile(), tempfile.NamedTemporaryFile()  # noqa: SIM115
         out, err = (file.name for file in self._told)
-        self._process = context.Process(target=_run, args=(words, changes, (out, err)))
+        self._process = context.Process(
+            target=_run, args=(words, dict(os.environ) | changes, os.getcwd(), (out, err))
+        )
         self._process.start()
 
     @property
