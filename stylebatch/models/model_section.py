@@ -194,10 +194,8 @@ def describe_model(text: str, **options: str) -> ModelSpec:
 
     `options`: other fields (config, variant, dtype, ...).
     """
-    names, is_there = (
-        ("tiny", *MODEL_IDS),
-        os.path.exists(text),
-    )  # False for a name that is too long
+    names = ("tiny", *MODEL_IDS)
+    is_there = os.path.exists(text)  # False for a name that is too long
     # OWNER/NAME also spells a relative path: what exists on disk, or is a file's name, is no hub id
     is_file = PurePath(text).suffix.lower() in (SINGLE_FILE, *PICKLED, ".yaml", ".yml", ".json")
     is_id = not is_there and not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)
