@@ -18,6 +18,7 @@ import yaml
 from PIL import Image
 
 from stylebatch.cli import main
+from stylebatch.engine import run_record
 from tests.support.images import picture
 from tests.support.page_blocks import BLOCKS, NAMED, ROOT, Block, commands, documents, verb_of
 from tests.support.runs import environment
@@ -116,6 +117,8 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder = tmp_path / "world"
     shutil.copytree(rendered, folder, symlinks=True)
     monkeypatch.chdir(folder)
+    # other tests use the other cores, and threads that wait for each other spin
+    monkeypatch.setattr(run_record, "usable_cores", lambda: 1)
     return folder
 
 
@@ -196,5 +199,5 @@ def _run_manifest(document: dict[str, object], name: str, world: Path) -> None:
 def test_what_is_run_elsewhere_is_run_there() -> None:
     for (page, section, language), test in ELSEWHERE.items():
         assert page in (ROOT / test).read_text(encoding="utf-8")
-        assert any(_is_elsewhere(block) for block in BLOCKS if (block.page, block.language) == (page, language))  # fmt: skip
-        assert section
+        blocks = [block for block in BLOCKS if (block.page, block.language) == (page, language)]
+        assert any(section in ("", block.section, block.heading) for block in blocks)
