@@ -335,7 +335,10 @@ def _explain(
     if fault["type"] == "tuple_type":
         return f"{path}: {field}: found {found}; accepted: {_described(loc, root)}"
     if fault["type"] == "model_type" or field == "model.name":
-        return f"{path}: {field}: found {found}; accepted: {accepts}"
+        names = ("tiny", *MODEL_IDS) if field == "model.name" else ()
+        close = difflib.get_close_matches(str(fault["input"]), names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"{path}: {field}: found {found}; {hint}accepted: {accepts}"
     if fault["type"] == "value_error":
         return f"{path}: {f'{field}: ' if field else ''}{message}" + (
             "" if isinstance(fault["input"], dict) else f" (found {found})"

@@ -40,6 +40,7 @@ def compare(
     dry_run: DryRun = False,
 ) -> int:
     """render variants of a manifest on the same few samples, as one picture and a table of measures"""
+    from stylebatch.engine.cleaning import COMPARED
     from stylebatch.engine.variants import variants_of
 
     with naming(manifest, kept="variants that are rendered are kept"):
@@ -54,7 +55,7 @@ def compare(
         from stylebatch.engine.compare import compare as render
         from stylebatch.engine.compare import foresee
 
-        place = output or f"{variants[0].spec.output.path.rstrip('/')}-compare"
+        place = output or f"{variants[0].spec.output.path.rstrip('/')}{COMPARED}"
         if dry_run:
             print("\n".join(foresee(variants, place, limit=limit, progress=shown)))
             return end_of_dry_run()

@@ -152,7 +152,12 @@ def near(place: str) -> str:
         return ""
     stem = os.path.splitext(name)[0]
     close = [other for other in names if os.path.splitext(other)[0] == stem != ""]
-    close = close or difflib.get_close_matches(name, names, n=1)
+    close = close or [
+        other
+        for other in difflib.get_close_matches(name, names)
+        # equal endings make short names look alike
+        if difflib.get_close_matches(stem, [os.path.splitext(other)[0]])
+    ]
     return os.path.join(folder, close[0]) if close else ""
 
 

@@ -124,7 +124,7 @@ def _folders_of(place: str) -> Iterator[Folder]:
     if (parent.endswith("/") and "://" in place) or not name:  # a bucket has nothing beside it
         return
     beside = Folder.at(parent)
-    for other in (*beside.names(f"{name}-preview-"), *beside.names(f"{name}-compare")):
+    for other in (*beside.names(f"{name}-preview-"), *beside.names(f"{name}{COMPARED}")):
         is_preview = other.removeprefix(f"{name}-preview-").isdecimal()
         if is_preview or other == f"{name}{COMPARED}":
             yield beside.sub(other)

@@ -132,7 +132,7 @@ def test_unknown_key_is_named_with_the_closest_one(
         ({"output": "outputs/run"}, 'output: found "outputs/run"; '),
         (
             {"model": "sdxxl"},
-            'model.name: found "sdxxl"; accepted: tiny, sd14, sd15, sd21-base, sd21, sdxl, or {path: FOLDER}',
+            "model.name: found \"sdxxl\"; did you mean 'sdxl'? accepted: tiny, sd14, sd15, sd21-base, sd21, sdxl, or {path: FOLDER}",
         ),
         ({"engine": "thread"}, 'engine.name: found "thread"; input should be '),
         ({"seed": -1}, "seed: found -1; input should be greater than or equal to 0"),
@@ -247,6 +247,11 @@ def test_manifest_that_does_not_exist(tmp_path: Path) -> None:
         f"{tmp_path / 'no.yaml'}: no such manifest; give a YAML file or rows (.csv, .tsv, .jsonl, .parquet)"
         in text
     )
+
+
+def test_an_equal_ending_makes_no_name_near(tmp_path: Path) -> None:
+    (tmp_path / "inpaint.yaml").touch()
+    assert "did you mean" not in refusal(tmp_path / "nope.yaml")
 
 
 @pytest.mark.parametrize(
