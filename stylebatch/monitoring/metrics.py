@@ -20,6 +20,8 @@ REMOTE_EVERY_S = 15.0
 MOST_OF_THE_TIME = 10
 """A look may take one part in so many of the time."""
 ENDS_WITHIN_S = 1.0
+FIRST_LOOK_S = 5.0
+"""For so long an answer waits for the first look; Prometheus itself waits ten seconds."""
 Rows = Iterable[tuple[tuple[str, ...], float | None]]
 
 
@@ -174,9 +176,7 @@ def served(
     client = _client("engine.metrics_port")
     looks = _Looks(StatusReader(output), HEARTBEAT_S if output.local else REMOTE_EVERY_S)
     try:
-        server, thread = client.start_http_server(
-            port, host, _registry(client, lambda: looks.status)
-        )
+        server, thread = client.start_http_server(port, host, _registry(client, looks.latest))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(
@@ -240,11 +240,12 @@ class _Statuses:
 
 
 class _Looks:
-    """A thread that keeps `status` up to date: Prometheus waits for an answer no longer than ten seconds, a look may take more."""
+    """A thread that keeps the latest status: Prometheus waits for an answer no longer than ten seconds, a look may take more."""
 
     def __init__(self, reader: StatusReader, every_s: float) -> None:
         self.reader, self.every_s = reader, every_s
-        self.status: Status | None = None
+        self._status: Status | None = None
+        self._looked = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="metrics")
 
@@ -256,12 +257,17 @@ class _Looks:
         # it only reads, and a slow store must not hold the run's end up
         self._thread.join(ENDS_WITHIN_S)
 
+    def latest(self) -> Status | None:
+        self._looked.wait(FIRST_LOOK_S)
+        return self._status
+
     def _run(self) -> None:
         while True:
             began = time.monotonic()
             # before the run's first record there is nothing to tell; a store may answer next time
             with suppress(StylebatchError, OSError, ValueError):
-                self.status = self.reader.look()
+                self._status = self.reader.look()
+            self._looked.set()
             took = time.monotonic() - began
             if self._stop.wait(max(self.every_s, MOST_OF_THE_TIME * took)):
                 return

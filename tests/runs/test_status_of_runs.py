@@ -191,14 +191,31 @@ def test_openmetrics_is_served_too(tmp_path: Path) -> None:
     said: list[str] = []
     with served(Folder.at(output), 0, "127.0.0.1", said.append):
         url = said[0].rpartition(" ")[2]
-        while not (text := _scraped(url, "application/openmetrics-text; version=1.0.0")).startswith(
-            "# HELP"
-        ):
-            time.sleep(0.05)
+        text = _scraped(url, "application/openmetrics-text; version=1.0.0")
     found = {one.name: one for one in openmetrics.text_string_to_metric_families(text)}
     assert found["stylebatch_failures"].samples[0].labels["reason"] == "decode"
     with pytest.raises(OSError, match="refused"):
         _scraped(url)
+
+
+def test_the_first_answer_waits_for_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stylebatch.monitoring.metrics import served
+    from stylebatch.monitoring.status import Status, StatusReader
+    from tests.support.outputs import Pair, write_output
+
+    at_once = StatusReader.look
+
+    def slow(self: StatusReader) -> Status:
+        time.sleep(0.5)
+        return at_once(self)
+
+    monkeypatch.setattr(StatusReader, "look", slow)
+    output = write_output(tmp_path / "out", [[Pair("a.png", "s.png")]])
+    said: list[str] = []
+    with served(Folder.at(output), 0, "127.0.0.1", said.append):
+        assert "stylebatch_state" in _scraped(said[0].rpartition(" ")[2])
 
 
 @pytest.mark.parametrize(
