@@ -19,6 +19,7 @@ from stylebatch.models.libraries import quiet
 from stylebatch.models.loading import check_model
 from stylebatch.models.model_section import MODEL_IDS, ModelSpec, describe_model
 from stylebatch.models.pipeline_files import TINY
+from stylebatch.models.unet.edits import self_attentions
 from stylebatch.models.unet.loaded_pipeline import check_pipeline, denoiser_of
 from stylebatch.models.unet.stable_diffusion import StableDiffusion
 
@@ -155,6 +156,11 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
     def disable_vae_tiling(self) -> None:
         """Encode and decode pictures whole again."""
         self.vae.disable_tiling()
+
+    def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
+        """As in diffusers; of one attention head, as the embedded network has, diffusers' "auto" would make half a head."""
+        one_head = any(layer.sliceable_head_dim == 1 for layer in self_attentions(self.unet))
+        super().enable_attention_slicing("max" if one_head and slice_size == "auto" else slice_size)
 
     @property
     def interrupt(self) -> bool:

@@ -317,6 +317,18 @@ def test_a_checkpoint_that_there_is_not_is_told(name: str) -> None:
         StyleIDPipeline.from_pretrained(name)
 
 
+def test_attention_is_sliced(tiny: StyleIDPipeline) -> None:
+    given = {"image": picture(0), "style_image": picture(9), "output_type": "pt"}
+    plain = tiny(**given, **SMALL).images
+    tiny.enable_attention_slicing()
+    try:
+        assert any("Sliced" in type(p).__name__ for p in tiny.unet.attn_processors.values())
+        assert float((tiny(**given, **SMALL).images - plain).abs().max()) < 1e-4
+    finally:
+        tiny.disable_attention_slicing()
+    assert torch.equal(tiny(**given, **SMALL).images, plain)
+
+
 def test_autoencoders_are_sliced_and_tiled(tiny: StyleIDPipeline) -> None:
     pipe = quiet(StyleIDPipeline.from_pretrained("tiny"))
     given = {"image": [picture(0), picture(1)], "style_image": picture(9), "output_type": "pt"}
