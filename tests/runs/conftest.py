@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.shared_models import runs_share_models
+from tests.support.shared_models import checks_share_networks, runs_share_models
 
 SHARING = {
     *("test_run", "test_feature_runs", "test_split_runs", "test_verify", "test_any_manifest"),
@@ -18,7 +18,17 @@ SHARING = {
         "test_custom_method",
     ),
     *("test_inputs_once", "test_chosen_features", "test_kill_grown"),
+    *("test_prompt_runs", "test_beyond", "test_evaluate", "test_style_bank"),
+    *("test_example_manifests", "test_native_aspect", "test_measure_output"),
+    *("test_frozen_pixels", "test_labelled_runs", "test_second_generations", "test_row_columns"),
+    *("test_source_kinds", "test_clean", "test_beginning"),
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _networks() -> Iterator[None]:
+    with checks_share_networks():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -22,6 +22,7 @@ from stylebatch.errors import ManifestError
 from stylebatch.manifest import load_spec
 from stylebatch.progress import Progress
 from stylebatch.spec import EngineSpec
+from tests.support.forked import forked
 from tests.support.runs import (
     SITE,
     command,
@@ -255,6 +256,7 @@ def test_options_of_another_engine_are_refused() -> None:
 
 
 def test_a_cluster_that_is_not_there_is_named(manifest: Path, tmp_path: Path) -> None:
-    done = render(manifest, tmp_path / "none", *RAY, "--address", "127.0.0.1:1")
+    words = ("run", str(manifest), "--output", str(tmp_path / "none"), *RAY)
+    done = forked(*words, "--address", "127.0.0.1:1")
     assert done.returncode == 1
     assert "engine.address: 127.0.0.1:1" in done.stderr

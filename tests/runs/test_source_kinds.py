@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -26,27 +25,18 @@ from stylebatch.data.sources import kinds
 from stylebatch.data.sources.image_folder import ImageFolder
 from stylebatch.data.sources.listing import list_images
 from stylebatch.data.sources.source import Source
+from stylebatch.engine.worker import Worker
 from stylebatch.errors import ManifestError, SampleError
 from stylebatch.folder import Folder
 from stylebatch.planning.growth import plan_generations
 from stylebatch.planning.resolve import plan
 from stylebatch.store.inputs_record import history
+from tests.support.forked import forked_call
 from tests.support.images import picture
 from tests.support.packed import tar
 from tests.support.planned import prompts_planned
-from tests.support.runs import digests, environment, small_manifest
+from tests.support.runs import digests, small_manifest
 from tests.support.zipped import ZippedImages
-
-WORKER = """
-import pickle, sys
-from stylebatch.engine.worker import Worker
-from stylebatch.folder import Folder
-with open(sys.argv[1], "rb") as file:
-    plan = pickle.load(file)
-with Worker(plan, Folder.at(sys.argv[2]), threads=1) as worker:
-    for shard in plan.shards:
-        worker.render(shard)
-"""
 
 
 @pytest.fixture
@@ -88,15 +78,19 @@ def two_by_two(folder: Path, archives: tuple[str, ...], suffix: str = ".zip") ->
     return manifest
 
 
+def _render(planned: Path, output: Path) -> None:
+    """What the worker does."""
+    plan = pickle.loads(planned.read_bytes())
+    with Worker(plan, Folder.at(output), threads=1) as worker:
+        for shard in plan.shards:
+            worker.render(shard)
+
+
 def in_a_worker(planned: Any, output: Path, folder: Path) -> None:
     """Every shard, by a process that knows no more than the pickled plan and stands elsewhere."""
     folder.mkdir()
     (folder / "plan").write_bytes(pickle.dumps(planned.anchored()))
-    elsewhere = [sys.executable, "-c", WORKER, str(folder / "plan"), str(output)]
-    done = subprocess.run(
-        elsewhere, cwd=folder, env=environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    assert forked_call(_render, folder / "plan", output, at=folder) == 0
 
 
 @pytest.mark.usefixtures("zips")

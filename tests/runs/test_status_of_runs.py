@@ -34,16 +34,27 @@ from tests.support.runs import command, environment, small_manifest
 DASHBOARD = Path(__file__).parents[2] / "deploy/grafana.json"
 
 
+IMPATIENT = """
+import sys
+from stylebatch.store import run_lock
+run_lock.HEARTBEAT_S = 0.3
+from stylebatch.cli import main, status_verb
+status_verb.EVERY_S = 0.3
+sys.exit(main())
+"""
+"""The command line, which tells how far it is and looks more often."""
+
+
 @contextmanager
 def _live(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path, str]]:
     """A run that has committed a shard and will go on for long, its output, and where its metrics are."""
     manifest, output = (
-        small_manifest(folder / "in", contents=20, styles=10, steps=50),
+        small_manifest(folder / "in", contents=20, styles=10, steps=20),
         folder / "out",
     )
     port = ("--metrics-port", "0", "--set", "engine.metrics_host=127.0.0.1")
     process = subprocess.Popen(
-        command(manifest, output, *port),
+        [sys.executable, "-c", IMPATIENT, *command(manifest, output, *port)[3:]],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     assert process.stdout is not None
@@ -92,7 +103,7 @@ class _Terminal:
     def __init__(self, *words: str) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stylebatch", *words],
+            [sys.executable, "-c", IMPATIENT, *words],
             stdin=slave, stdout=slave, stderr=slave, env=environment(TERM="xterm", COLUMNS="200"),
         )  # fmt: skip
         os.close(slave)

@@ -70,7 +70,7 @@ def test_inversion_and_reverse_return_to_the_start(model: StableDiffusion) -> No
 
 def test_colour_moves_to_the_style_and_structure_stays(model: StableDiffusion) -> None:
     contents, styles = _pixels("contents", CONTENTS), _pixels("styles", STYLES)
-    method = StyleID(steps=10)
+    method = StyleID(steps=5)
     queries = method.invert(model, model.encode(to_tensor(contents)), "query")
     keys_values = method.invert(model, model.encode(to_tensor(styles)), "key_value")
     results = to_pixels(model.decode(method.stylise(model, queries, keys_values)))
@@ -89,7 +89,7 @@ def test_injection_changes_the_picture_beyond_adain(model: StableDiffusion) -> N
     style = model.encode(to_tensor(_pixels("styles", STYLES[:1])))
     results = []
     for inject in (True, False):
-        method = StyleID(steps=10, inject=inject)
+        method = StyleID(steps=5, inject=inject)
         latents = method.stylise(
             model, method.invert(model, content, "query"), method.invert(model, style, "key_value")
         )

@@ -177,7 +177,7 @@ def test_doctor_ends_with_findings_whatever_a_file_holds(tmp_path: Path) -> None
             path.write_bytes(
                 draw.choice([b"", b"[]", b"null", b"[" * 9999, data[: len(data) // 2]])
             )
-        diagnose(ModelSpec(path=str(folder)), measure=False)
+        diagnose(ModelSpec(path=str(folder)), measure="no")
         shutil.rmtree(folder)
 
 

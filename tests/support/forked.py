@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stylebatch.cli import main
 from stylebatch.engine import local_engine
@@ -27,6 +28,12 @@ def become(environment: Mapping[str, str], folder: str) -> None:
     os.chdir(folder)
 
 
+def _server() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
 def _run(
     words: tuple[str, ...], environment: Mapping[str, str], folder: str, told: tuple[str, str]
 ) -> None:
@@ -41,8 +48,7 @@ class Forked:
     """`stylebatch WORDS`, begun; `changes` of its environment."""
 
     def __init__(self, *words: str, **changes: str) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context = _server()
         self.words = words
         self._told = tempfile.NamedTemporaryFile(), tempfile.NamedTemporaryFile()  # noqa: SIM115
         out, err = (file.name for file in self._told)
@@ -68,6 +74,24 @@ class Forked:
         for file in self._told:
             file.close()
         return subprocess.CompletedProcess(self.words, code, *told)
+
+
+def _call(
+    function: Callable[..., object],
+    values: tuple[object, ...],
+    environment: Mapping[str, str],
+    at: str,
+) -> None:
+    become(environment, at)
+    function(*values)
+
+
+def forked_call(function: Callable[..., object], *values: object, at: Path) -> int | None:
+    """Call a function of a module in a process of its own, which stands at a folder; its exit code, 1 after an exception."""
+    process = _server().Process(target=_call, args=(function, values, dict(os.environ), str(at)))
+    process.start()
+    process.join(600)
+    return process.exitcode
 
 
 def forked(*words: str, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import logging
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 from stylebatch.folder import Folder, RemoteFolder
@@ -69,14 +71,18 @@ def reached_at(url: str) -> Iterator[None]:
 
 @contextmanager
 def short_pauses() -> Iterator[None]:
-    """Requests are repeated as always, after a hundredth of the time."""
+    """Requests are repeated as always, after a hundredth of the time: by botocore, and by s3fs around it."""
+    import s3fs.core
     from botocore.retries.standard import ExponentialBackoff
 
     usual = ExponentialBackoff.delay_amount
     ExponentialBackoff.delay_amount = lambda self, context: usual(self, context) / 100
+    quick = {**vars(asyncio), "sleep": lambda seconds: asyncio.sleep(seconds / 100)}
+    s3fs.core.asyncio = SimpleNamespace(**quick)
     try:
         yield
     finally:
+        s3fs.core.asyncio = asyncio
         ExponentialBackoff.delay_amount = usual
 
 

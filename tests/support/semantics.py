@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +30,12 @@ class Scene:
     styles: Sequence[Pixels]
     steps: int
     _rendered: dict[str, dict[str, float]] = field(default_factory=dict)
+    _inverted: tuple[Any, Any] | None = None
 
     def measure(self, names: Sequence[str]) -> dict[str, float]:
         """The named numbers; higher is better for each."""
-        self._rendered.clear()  # within one call, pictures are made once
+        self._rendered.clear()  # within one call, pictures are made once, and inverted once
+        self._inverted = None
         measures: dict[str, Callable[[], float]] = {
             "self": self._self,
             "colour": lambda: 1 - self._stylised()["colour"] / self._plain()["colour"],
@@ -63,9 +66,13 @@ class Scene:
 
     def _render(self, **changes: object) -> list[Pixels]:
         method = StyleID.model_validate({"steps": self.steps, "start": "level", **changes})
-        contents = method.invert(self.model, self._latents(self.contents), "query")
-        styles = method.invert(self.model, self._latents(self.styles), "key_value")
-        return to_pixels(self.model.decode(method.stylise(self.model, contents, styles)))
+        if self._inverted is None:  # which no option that is changed has a part in
+            whole = StyleID(steps=self.steps, start="level")
+            self._inverted = (
+                whole.invert(self.model, self._latents(self.contents), "query"),
+                whole.invert(self.model, self._latents(self.styles), "key_value"),
+            )
+        return to_pixels(self.model.decode(method.stylise(self.model, *self._inverted)))
 
     def _self(self) -> float:
         """PSNR in dB of contents stylised by themselves at gamma 1, tau 1, against the autoencoder's output."""

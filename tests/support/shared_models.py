@@ -1,4 +1,4 @@
-"""Runs of one process share the models that they load, since loading a tiny one takes as long as rendering several samples."""
+"""Runs of one process share what they load, since loading a tiny model takes as long as rendering several samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from stylebatch.engine import local_engine, measure, precompute
 from stylebatch.models.loading import find_checkpoint, load_model
 from stylebatch.models.model_section import ModelSpec
+from stylebatch.models.unet import weight_checks
+from stylebatch.models.unet.unet_family import UNet
 
 
 @functools.lru_cache(maxsize=4)
@@ -31,4 +33,33 @@ def runs_share_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (local_engine, measure, precompute):
             patch.setattr(module, "load_model", load_once)
+        yield
+
+
+class _Described:
+    """A family and its part, equal to others whose files say the same."""
+
+    def __init__(self, family: UNet, part: str) -> None:
+        fields = family.files.fields(part)
+        self.family, self.part = family, part
+        self.key = (part, fields.path.read_bytes(), repr(fields.values))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Described) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@contextmanager
+def checks_share_networks() -> Iterator[None]:
+    """The networks without weights, by which checkpoints are checked, are built once for each config."""
+    build = weight_checks.bare
+
+    @functools.lru_cache(maxsize=64)
+    def built(described: _Described) -> Any:
+        return build(described.family, described.part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weight_checks, "bare", lambda family, part: built(_Described(family, part)))
         yield

@@ -122,7 +122,7 @@ def test_every_request_survives_every_fault(
     s3: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each operation meets each fault at its first request; all at the same time, since pauses take long."""
-    impatient = {"config_kwargs": {**object_store.S3_CONFIG, "read_timeout": 0.7}}
+    impatient = {"config_kwargs": {**object_store.S3_CONFIG, "read_timeout": 0.4}}
     monkeypatch.setitem(fsspec.config.conf, "s3", impatient)
     met: set[str] = set()
     guard = threading.Lock()
@@ -245,7 +245,8 @@ def test_one_run_writes_and_a_dead_owner_is_replaced(
     s3: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_lock, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(run_lock, "WATCHED_S", 0.6)
+    monkeypatch.setattr(run_lock, "WATCHED_S", 0.3)
+    monkeypatch.setattr(run_lock, "_LOOK_EVERY_S", 0.05)
     output = Folder.at(address)
     with RunLock(output):
         with pytest.raises(OutputLockedError, match=r"is being written by process \d+ on "):
