@@ -21,7 +21,7 @@ SHARING = {
     *("test_prompt_runs", "test_beyond", "test_evaluate", "test_style_bank"),
     *("test_example_manifests", "test_native_aspect", "test_measure_output"),
     *("test_frozen_pixels", "test_labelled_runs", "test_second_generations", "test_row_columns"),
-    *("test_source_kinds", "test_clean", "test_beginning"),
+    *("test_source_kinds", "test_clean", "test_beginning", "test_gated_runs"),
 }
 
 
