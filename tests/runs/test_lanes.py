@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from contextlib import closing
 from contextvars import ContextVar
 from pathlib import Path
 from threading import get_ident
+from types import SimpleNamespace
 from typing import get_args
 
 import hypothesis.strategies as st
@@ -128,7 +130,8 @@ def test_what_is_measured_goes_in_the_lanes_of_a_run(
     tmp_path: Path, eps_model: StableDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "measure_bandwidth", lambda _: Bandwidth(1.0, 1.0))
-    monkeypatch.setattr(measuring, "SECONDS", 2.0)
+    ticks = itertools.count(0.0, 0.2)  # as long on every machine: a few batches
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     manifest = small_manifest(tmp_path, contents=2, styles=2)
     resolved = plan(load_spec(manifest, [f"features.cache={tmp_path / 'cache'}", "engine.batch=4"]))
     calls: list[tuple[int, int]] = []

@@ -122,7 +122,7 @@ def test_every_request_survives_every_fault(
     s3: str, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each operation meets each fault at its first request; all at the same time, since pauses take long."""
-    impatient = {"config_kwargs": {**object_store.S3_CONFIG, "read_timeout": 0.4}}
+    impatient = {"config_kwargs": {**object_store.S3_CONFIG, "read_timeout": 0.7}}
     monkeypatch.setitem(fsspec.config.conf, "s3", impatient)
     met: set[str] = set()
     guard = threading.Lock()
