@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from pipelines.pages.ingredients import DEMO, ROOT, SIDE, STEPS
-from stylebatch import StyleID, load_model, load_picture, to_pixels, to_tensor
+from stylebatch import Denoiser, StyleID, load_model, load_picture, to_pixels, to_tensor
 from stylebatch.data.images import Pixels
 from stylebatch.methods.styleid.algorithm import Pairs
 from stylebatch.quality.asked import MEASURES_ASKED, Seen, measured_by_network
@@ -49,15 +49,15 @@ def main() -> None:
 
 
 def _cases(content: Pixels, style: Pixels) -> Iterator[tuple[str, Pixels]]:
-    good = _rendered(content, style, StyleID(steps=STEPS))
+    model = load_model("tiny")
+    good = _rendered(model, content, style, StyleID(steps=STEPS))
     image = Image.fromarray(good)
     noise = np.random.default_rng(0).normal(0, 50, good.shape)
     yield "a good one", good
-    yield "gamma 0: content fades", _rendered(content, style, StyleID(steps=STEPS, gamma=0.0))
-    yield (
-        "nothing injected: a copy",
-        _rendered(content, style, StyleID(steps=STEPS, inject=False, init_adain=False)),
-    )
+    fading = StyleID(steps=STEPS, gamma=0.0)
+    yield "gamma 0: content fades", _rendered(model, content, style, fading)
+    bare = StyleID(steps=STEPS, inject=False, init_adain=False)
+    yield "nothing injected: a copy", _rendered(model, content, style, bare)
     yield "blurred", np.asarray(image.filter(ImageFilter.GaussianBlur(4)))
     yield "grain", (good + noise).clip(0, 255).astype(np.uint8)
     burnt = ImageEnhance.Brightness(ImageEnhance.Contrast(image).enhance(2.5)).enhance(1.1)
@@ -66,8 +66,7 @@ def _cases(content: Pixels, style: Pixels) -> Iterator[tuple[str, Pixels]]:
     yield "the style came along", np.asarray(Image.blend(image, Image.fromarray(style), 0.85))
 
 
-def _rendered(content: Pixels, style: Pixels, method: StyleID) -> Pixels:
-    model = load_model("tiny")
+def _rendered(model: Denoiser, content: Pixels, style: Pixels, method: StyleID) -> Pixels:
     contents = method.invert(model, model.encode(to_tensor([content])), "query")
     styles = method.invert(model, model.encode(to_tensor([style])), "key_value")
     return to_pixels(model.decode(method.stylise(model, contents, styles, Pairs((0,), (0,)))))[0]

@@ -158,7 +158,9 @@ def near(place: str) -> str:
         # equal endings make short names look alike
         if difflib.get_close_matches(stem, [os.path.splitext(other)[0]])
     ]
-    return os.path.join(folder, close[0]) if close else ""
+    # of a folder and a file with one stem, the one that is more alike
+    best = difflib.get_close_matches(name, close, n=1, cutoff=0.0)
+    return os.path.join(folder, best[0]) if best else ""
 
 
 def opened(place: str) -> IO[bytes]:

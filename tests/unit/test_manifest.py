@@ -249,6 +249,12 @@ def test_manifest_that_does_not_exist(tmp_path: Path) -> None:
     )
 
 
+def test_of_a_folder_and_a_file_the_one_that_is_more_alike_is_named(tmp_path: Path) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo.yaml").touch()
+    assert f"did you mean {tmp_path / 'demo.yaml'}?" in refusal(tmp_path / "demo.yml")
+
+
 def test_an_equal_ending_makes_no_name_near(tmp_path: Path) -> None:
     (tmp_path / "inpaint.yaml").touch()
     assert "did you mean" not in refusal(tmp_path / "nope.yaml")
